@@ -1,0 +1,149 @@
+"""Find a model by name, checkpoint or factory, and load it once per process."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scenelift.models.checkpoint import checkpoint_digest, load_checkpoint
+from scenelift.models.classical import CLASSICAL, classical
+from scenelift.models.enhancer import TorchEnhancer
+from scenelift.models.errors import ModelError
+from scenelift.models.receptive import check_halo
+from scenelift.models.spec import ModelSpec
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model by reference: what travels to workers instead of weights. Small and picklable."""
+
+    name: str
+    """Shipped name, classical method, path of a checkpoint, or ``module.path:factory``."""
+    digest: str
+    """SHA-256 of the checkpoint, or of the name and package version for code."""
+    device: str = "cpu"
+    """"cpu", "cuda" or "cuda:1"."""
+    precision: str = "fp32"
+    """"fp32" or "bf16"."""
+    threads: int = 1
+    """CPU threads that run patches side by side."""
+    noise: tuple[float, ...] | None = None
+    """Noise level of each band (standard deviation, reflectance), for models that take one."""
+
+
+def shipped() -> dict[str, Path]:
+    """Return the models that come with the package: name to checkpoint."""
+    return {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"))}
+
+
+def find(name: str) -> ModelRef:
+    """Resolve a model's name without loading it.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model; the message lists those there are.
+    """
+    path = _checkpoint(name)
+    if path is not None:
+        return ModelRef(name, checkpoint_digest(path))
+    if _classical(name) or _is_factory(name):
+        return ModelRef(name, hashlib.sha256(name.encode()).hexdigest())
+    choices = ", ".join([*shipped(), *_classical_names()])
+    raise ModelError(
+        f"unknown model {name!r}: give one of {choices}, a .safetensors checkpoint, or module.path:factory"
+    )
+
+
+def _checkpoint(name: str) -> Path | None:
+    if name in shipped():
+        return shipped()[name]
+    if name.endswith(".safetensors"):
+        if not Path(name).is_file():
+            raise ModelError(f"no such checkpoint: {name}")
+        return Path(name)
+    return None
+
+
+def _is_factory(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name) is not None
+
+
+def _classical(name: str) -> tuple[str, int] | None:
+    """Split "lanczos-x2" into method and scale; None if it is no classical method."""
+    match = re.fullmatch(r"([a-z-]+?)(?:-x([2-9]))?", name)
+    if match is None or match[1] not in CLASSICAL:
+        return None
+    scales = CLASSICAL[match[1]]
+    if scales != bool(match[2]):  # a resampler needs a scale, a filter has none
+        return None
+    return match[1], int(match[2] or 1)
+
+
+def _classical_names() -> list[str]:
+    return [f"{method}-x2" if scales else method for method, scales in CLASSICAL.items()]
+
+
+@functools.lru_cache(maxsize=8)
+def load(ref: ModelRef) -> Any:
+    """Load a model as an enhancer; later calls with the same reference return the same object.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be loaded, its spec promises a smaller halo than its receptive radius, or the checkpoint is no
+        longer the one the reference was made from.
+    """
+    path = _checkpoint(ref.name)
+    if path is not None:
+        if checkpoint_digest(path) != ref.digest:
+            raise ModelError(f"{path} has changed since this job was planned; start again with --overwrite")
+        module, spec = load_checkpoint(path, valid=True)
+        return TorchEnhancer(module, spec, ref.device, ref.precision, ref.threads, ref.noise)
+    if named := _classical(ref.name):
+        method, scale = named
+        sigma = ref.noise[0] if ref.noise and len(set(ref.noise)) == 1 else None
+        return classical(method, scale, sigma)
+    return _from_factory(ref)
+
+
+def _from_factory(ref: ModelRef) -> Any:
+    """Call the user's factory: it returns an enhancer, or a torch module with its spec."""
+    module_name, _, function = ref.name.partition(":")
+    try:
+        made = getattr(importlib.import_module(module_name), function)()
+    except (ImportError, AttributeError) as error:
+        raise ModelError(f"cannot load model {ref.name!r}: {error}") from None
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], ModelSpec):
+        module, spec = made
+        return TorchEnhancer(module, spec, ref.device, ref.precision, ref.threads, ref.noise)
+    if callable(made) and isinstance(getattr(made, "spec", None), ModelSpec):
+        return made
+    raise ModelError(f"{ref.name} must return an enhancer or (torch module, ModelSpec), not {type(made).__name__}")
+
+
+def verify(ref: ModelRef) -> ModelSpec:
+    """Load a model and check that its halo covers its receptive radius; return its spec.
+
+    Raises
+    ------
+    ModelError
+        If an "exact" halo is smaller than the radius measured on the module itself.
+    """
+    enhancer = load(ref)
+    if isinstance(enhancer, TorchEnhancer) and enhancer.spec.halo_kind == "exact":
+        check_halo(enhancer.module, enhancer.spec)
+    return enhancer.spec
+
+
+def with_settings(ref: ModelRef, **settings: Any) -> ModelRef:
+    """Return the reference with other run settings (device, precision, threads, noise)."""
+    return dataclasses.replace(ref, **settings)

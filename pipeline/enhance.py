@@ -1,0 +1,264 @@
+"""A model over a block of a scene: mirror at the scene's edge, fill nodata, run patches, put the cores together.
+
+Two things make the result independent of how the work was cut:
+
+- every pixel is computed from the one patch of a lattice fixed to the scene (`tiles.TileGrid`), and all patches of a
+  run have one shape, so no library picks another kernel, another order of additions, for another tile or batch;
+- the patch carries the model's whole halo, so for a halo of at least the receptive radius the lattice leaves no seam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.tiles import TileGrid, Window, patch_shape, reflect
+
+
+class Spec(Protocol):
+    """What the engine asks of a model; `scenelift.models.spec.ModelSpec` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def scale(self) -> int: ...
+    @property
+    def halo(self) -> int: ...
+    @property
+    def bands(self) -> int | None: ...
+    @property
+    def out_bands(self) -> int | None: ...
+    @property
+    def multiple_of(self) -> int: ...
+    @property
+    def patch(self) -> int: ...
+
+
+@runtime_checkable
+class Enhancer(Protocol):
+    """Anything that turns patches with a halo into enhanced cores."""
+
+    @property
+    def spec(self) -> Spec:
+        """Scale, halo, bands and patch size."""
+        ...
+
+    def __call__(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Enhance a batch.
+
+        Parameters
+        ----------
+        patches : ndarray of float32, shape (N, C, P + 2 * halo, P + 2 * halo)
+            Reflectance. P differs from `spec.patch` only for scenes smaller than that.
+
+        Returns
+        -------
+        ndarray of float32, shape (N, C', scale * P, scale * P)
+            The cores. A sample's values must not depend on N or on its neighbours in the batch.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Region:
+    """Pixels of a scene in memory."""
+
+    window: Window
+    """Where they lie in the scene."""
+    values: NDArray[np.float32]
+    """Reflectance, shape (C, height, width)."""
+    valid: NDArray[np.bool_]
+    """False where there is no data, shape (C, height, width)."""
+
+    def __post_init__(self) -> None:
+        if self.values.shape != self.valid.shape or self.values.shape[1:] != self.window.shape:
+            raise UsageError(
+                f"a region of {self.window.shape} pixels got values {self.values.shape}, mask {self.valid.shape}"
+            )
+
+    def crop(self, window: Window) -> Region:
+        """Return the part at `window`, which must lie inside."""
+        rows, cols = window.slices(self.window)
+        return Region(window, self.values[:, rows, cols], self.valid[:, rows, cols])
+
+
+def context(shape: tuple[int, int], target: Window, specs: Sequence[Spec], masked: bool) -> list[Window]:
+    """Return what each stage must be given so that the last one yields `target`.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Height and width of the scene before the first stage.
+    target : Window
+        Wanted window on the grid before the last stage's scaling is applied, i.e. of the *input* scene.
+    specs : sequence of Spec
+        The models, in the order they run.
+    masked : bool
+        Whether the scene can have nodata, which needs context of its own to be filled from.
+
+    Returns
+    -------
+    list of Window
+        For stage i, the window to be given to it, on its own input grid, inside the scene. The first is what must be
+        read from the scene.
+    """
+    scales = np.cumprod([1, *(spec.scale for spec in specs)])
+    wanted = target.scaled(int(scales[-2])) if specs else target
+    windows: list[Window] = []
+    for spec, scale in zip(reversed(specs), reversed(scales[:-1]), strict=True):
+        here = shape[0] * int(scale), shape[1] * int(scale)
+        lattice = TileGrid(here, patch_shape(here, spec.patch, spec.multiple_of))
+        margin = spec.halo * (2 if masked else 1)
+        need = lattice.cover(wanted).expand(margin).clip(here)
+        windows.append(need)
+        index = len(specs) - len(windows)
+        if index:
+            wanted = need.coarsened(specs[index - 1].scale)
+    return windows[::-1]
+
+
+def enhance_region(
+    region: Region,
+    target: Window,
+    shape: tuple[int, int],
+    enhancers: Sequence[Enhancer],
+    *,
+    masked: bool = True,
+    batch: int = 1,
+) -> Region:
+    """Run a chain of models over one block.
+
+    Parameters
+    ----------
+    region : Region
+        The input pixels, at least the first window of :func:`context`.
+    target : Window
+        The block, on the input grid.
+    shape : (int, int)
+        Height and width of the whole input scene.
+    enhancers : sequence of Enhancer
+        Run one after the other; between two of them values stay float32 and masks are carried along.
+    masked : bool
+        As given to :func:`context`.
+    batch : int
+        Patches given to a model at once.
+
+    Returns
+    -------
+    Region
+        The block on the output grid. Where the input had no data, `valid` is False and the values are 0.
+    """
+    windows = context(shape, target, [e.spec for e in enhancers], masked)
+    scale = 1
+    for index, enhancer in enumerate(enhancers):
+        spec = enhancer.spec
+        here = shape[0] * scale, shape[1] * scale
+        last = index == len(enhancers) - 1
+        wanted = target.scaled(scale) if last else windows[index + 1].coarsened(spec.scale)
+        region = _stage(region, wanted, here, enhancer, batch)
+        scale *= spec.scale
+    return region
+
+
+def _stage(region: Region, target: Window, shape: tuple[int, int], enhancer: Enhancer, batch: int) -> Region:
+    """Run one model over `target` (input grid of this stage)."""
+    spec = enhancer.spec
+    bands = region.values.shape[0]
+    out_bands = spec.out_bands or bands
+    k = spec.scale
+    lattice = TileGrid(shape, patch_shape(shape, spec.patch, spec.multiple_of))
+    masked = not bool(region.valid.all())
+    if masked:
+        region = Region(region.window, fill_nodata(region.values, region.valid, spec.halo), region.valid)
+
+    out = np.zeros((out_bands, target.height * k, target.width * k), np.float32)
+    valid = region.crop(target).valid
+    if out_bands != bands:  # bands were mixed: a pixel counts where every band had data
+        valid = np.broadcast_to(valid.all(axis=0), (out_bands, *target.shape))
+    wanted = [p for p in lattice.covering(target) if _any_valid(region, p.intersect(target))]
+    for group in _groups(wanted, batch):
+        cores = enhancer(np.stack([_patch(region, p, spec.halo, shape) for p in group]))
+        expected = len(group), out_bands, lattice.cell[0] * k, lattice.cell[1] * k
+        if cores.shape != expected:
+            raise UsageError(f"model {spec.name} returned an array of shape {cores.shape}, expected {expected}")
+        for core, patch in zip(cores, group, strict=True):
+            inside = patch.intersect(target).scaled(k)
+            rows, cols = inside.slices(patch.scaled(k))
+            out[(slice(None), *inside.slices(target.scaled(k)))] = core[:, rows, cols]
+    valid = valid.repeat(k, axis=1).repeat(k, axis=2) if k > 1 else np.ascontiguousarray(valid)
+    if masked:
+        out[~valid] = 0
+    return Region(target.scaled(k), out, valid)
+
+
+def _groups(patches: list[Window], size: int) -> Iterator[list[Window]]:
+    for start in range(0, len(patches), max(1, size)):
+        yield patches[start : start + max(1, size)]
+
+
+def _any_valid(region: Region, window: Window) -> bool:
+    return bool(region.crop(window).valid.any())
+
+
+def _patch(region: Region, patch: Window, halo: int, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Return one patch with its halo, mirrored where it reaches beyond the scene."""
+    wide = patch.expand(halo)
+    rows = reflect(wide.row, wide.stop_row, shape[0], halo) - region.window.row
+    cols = reflect(wide.col, wide.stop_col, shape[1], halo) - region.window.col
+    return region.values[:, rows[:, None], cols[None, :]]
+
+
+def fill_nodata(values: NDArray[np.float32], valid: NDArray[np.bool_], reach: int) -> NDArray[np.float32]:
+    """Fill pixels without data from their valid neighbours, ring by ring.
+
+    In each of `reach` rounds a pixel that touches known pixels gets their mean (of up to eight), so a valid pixel sees
+    its own surroundings continued, as at an edge, and never the nodata value. What a pixel becomes depends only on
+    pixels at most `reach` away, added in one fixed order: the same bits whatever window was read around it.
+
+    Parameters
+    ----------
+    values : ndarray of float32, shape (C, H, W)
+        Reflectance; anything, NaN included, where not valid.
+    valid : ndarray of bool, shape (C, H, W)
+    reach : int
+        Rings to fill; pixels farther from data become 0.
+
+    Returns
+    -------
+    ndarray of float32, shape (C, H, W)
+    """
+    filled = np.where(valid, values, np.float32(0))
+    for band, known in zip(filled, valid, strict=True):
+        if not known.all() and known.any():
+            _fill_band(band, known, reach)
+    return filled
+
+
+_NEIGHBOURS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
+
+
+def _fill_band(band: NDArray[np.float32], valid: NDArray[np.bool_], reach: int) -> None:
+    """Fill one band in place; `valid` is left as it is."""
+    height, width = band.shape
+    known = np.pad(valid, 1)
+    padded = np.pad(band, 1)
+    for _ in range(reach):
+        touched = known[:, :-2] | known[:, 1:-1] | known[:, 2:]
+        touched = touched[:-2] | touched[1:-1] | touched[2:]
+        rows, cols = np.nonzero(touched & ~known[1:-1, 1:-1])
+        if not rows.size:
+            break
+        total = np.zeros(rows.size, np.float64)
+        count = np.zeros(rows.size, np.float64)
+        for row, col in _NEIGHBOURS:
+            at = rows + 1 + row, cols + 1 + col
+            total += np.where(known[at], padded[at], 0)
+            count += known[at]
+        padded[rows + 1, cols + 1] = total / count
+        known[rows + 1, cols + 1] = True
+    band[:] = padded[1 : height + 1, 1 : width + 1]

@@ -1,0 +1,141 @@
+"""Raster files that GDAL opens, through a short list of trusted drivers; windowed reads only."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.windows import Window as RioWindow
+
+from scenelift.pipeline.errors import SceneError
+from scenelift.pipeline.tiles import Window
+
+DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "netCDF", "PNG", "JPEG", "HFA", "ENVI", "SAFE")
+"""Drivers a file may be opened with. VRT and the like are not among them: they read other files and the network."""
+
+GDAL_OPTIONS: dict[str, Any] = {
+    "GDAL_CACHEMAX": 64,  # MB; the default, 5% of RAM in every process, is what makes workers fat
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_NUM_THREADS": 1,
+    "GDAL_PAM_ENABLED": "NO",  # never write .aux.xml beside the user's files
+}
+
+MAX_PIXELS = 10**12
+
+
+class Reader(Protocol):
+    """A raster file of any kind; one entry per band in each of the tuples."""
+
+    path: str
+    shape: tuple[int, int]
+    count: int
+    transform: Affine
+    crs: CRS | None
+    dtypes: tuple[str, ...]
+    nodata: tuple[float | None, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    descriptions: tuple[str | None, ...]
+    colors: tuple[str, ...]
+    tags: dict[str, str]
+    tag_domains: dict[str, dict[str, str]]
+    band_tags: tuple[dict[str, str], ...]
+    has_mask: bool
+    has_gcps: bool
+
+    def read(self, index: int, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Read one band (1-based): values and validity, shape (height, width)."""
+        ...
+
+
+class RasterFile:
+    """A file opened with rasterio; every thread gets a handle of its own, since GDAL's are not shared safely."""
+
+    def __init__(self, path: str, name: str) -> None:
+        self.path = path
+        self._name = name
+        self._local = threading.local()
+        with rasterio.Env(**GDAL_OPTIONS):
+            d = self._handle
+            self.shape: tuple[int, int] = d.shape
+            self.count: int = d.count
+            self.transform: Affine = d.transform
+            self.crs: CRS | None = d.crs
+            self.dtypes: tuple[str, ...] = d.dtypes
+            self.nodata: tuple[float | None, ...] = d.nodatavals
+            self.scales: tuple[float, ...] = d.scales
+            self.offsets: tuple[float, ...] = d.offsets
+            self.descriptions: tuple[str | None, ...] = d.descriptions
+            self.colors = tuple(c.name for c in d.colorinterp)
+            self.tags: dict[str, str] = {k: v for k, v in d.tags().items() if k != "AREA_OR_POINT"}
+            self.tag_domains = {ns: d.tags(ns=ns) for ns in ("IMAGERY", "RPC") if d.tags(ns=ns)}
+            self.band_tags = tuple(
+                {k: v for k, v in d.tags(i).items() if not k.startswith("STATISTICS_")} for i in d.indexes
+            )
+            self.has_mask = any(MaskFlags.per_dataset in f and MaskFlags.alpha not in f for f in d.mask_flag_enums)
+            self.has_gcps = bool(d.gcps[0])
+
+    @property
+    def _handle(self) -> Any:
+        handle = getattr(self._local, "handle", None)
+        if handle is None:
+            try:
+                handle = rasterio.open(self._name, driver=list(DRIVERS))
+            except RasterioIOError as error:
+                raise SceneError(f"cannot open {self.path} as a raster: {_first_line(error)}") from None
+            self._local.handle = handle
+        return handle
+
+    def read(self, index: int, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Read one band (1-based): values and validity, shape (height, width)."""
+        rio = RioWindow(window.col, window.row, window.width, window.height)
+        try:
+            with rasterio.Env(**GDAL_OPTIONS):
+                values = self._handle.read(index, window=rio)
+                if not self.has_mask:  # nodata and alpha are the scene's to apply, over all files
+                    return values, np.ones(values.shape, bool)
+                return values, self._handle.read_masks(index, window=rio) != 0
+        except RasterioError as error:
+            raise SceneError(
+                f"cannot read {self.path}, band {index}, rows {window.row}-{window.stop_row}, columns {window.col}-"
+                f"{window.stop_col}: {_first_line(error)}; the file may be truncated or damaged"
+            ) from None
+
+
+def open_raster(path: str) -> RasterFile:
+    """Open a local raster file; for netCDF, ``file.nc:variable`` names one of several variables.
+
+    Raises
+    ------
+    SceneError
+        If there is no such file, its format is not supported, or it declares an absurd size.
+    """
+    file, _, variable = path.rpartition(":") if ".nc:" in path else (path, "", "")
+    if not Path(file).exists():
+        raise SceneError(f"no such file: {file}")
+    if Path(file).is_dir():
+        raise SceneError(f"{file} is a folder that is neither a .SAFE product nor a Zarr store")
+    name = f'netcdf:"{file}":{variable}' if variable else str(Path(file))
+    raster = RasterFile(path, name)
+    if raster.count == 0:
+        choices = _subdatasets(raster)
+        raise SceneError(f"{file} holds several variables, name one: " + ", ".join(f"{file}:{v}" for v in choices))
+    if raster.shape[0] * raster.shape[1] * raster.count > MAX_PIXELS:
+        raise SceneError(f"{file} declares {raster.shape[1]} x {raster.shape[0]} pixels: more than is believable")
+    return raster
+
+
+def _subdatasets(raster: RasterFile) -> list[str]:
+    return [name.rpartition(":")[2] for name in raster._handle.subdatasets]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

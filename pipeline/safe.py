@@ -1,0 +1,87 @@
+"""Sentinel-2 products in ESA's SAFE folders: the four 10 m bands and what their metadata say about the numbers."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+from scenelift.pipeline.errors import SceneError
+
+BANDS_10M = ("B02", "B03", "B04", "B08")
+
+
+@dataclass(frozen=True)
+class SafeBands:
+    """The 10 m bands of one product."""
+
+    paths: tuple[Path, ...]
+    """JPEG 2000 files of B02, B03, B04, B08."""
+    quantification: float
+    """DN per unit of reflectance, 10000 so far."""
+    offset: float
+    """Added to the DN before division: 0, or -1000 since processing baseline 04.00."""
+    tags: dict[str, str]
+    """Acquisition metadata for the output."""
+
+
+def find_bands(folder: Path) -> SafeBands:
+    """Find the 10 m bands of a Level-1C or Level-2A product and read its radiometric offset.
+
+    Raises
+    ------
+    SceneError
+        If the folder does not exist, lacks a band, or its metadata cannot be read.
+    """
+    if not folder.is_dir():
+        raise SceneError(f"no such folder: {folder}")
+    paths = []
+    for band in BANDS_10M:
+        found = sorted(p for p in folder.glob("GRANULE/*/IMG_DATA/**/*.jp2") if _is_band(p.name, band))
+        if len(found) != 1:
+            raise SceneError(f"{folder} should hold one 10 m file of band {band}, found {len(found)}")
+        paths.append(found[0])
+    metadata = sorted(folder.glob("MTD_MSIL*.xml"))
+    if len(metadata) != 1:
+        raise SceneError(f"{folder} should hold one MTD_MSIL1C.xml or MTD_MSIL2A.xml, found {len(metadata)}")
+    return _with_metadata(tuple(paths), metadata[0])
+
+
+def _is_band(name: str, band: str) -> bool:
+    # L2A: T32TPS_20220105T101411_B02_10m.jp2; L1C: T32TPS_20220105T101411_B02.jp2
+    return re.search(rf"_{band}(_10m)?\.jp2$", name) is not None
+
+
+def _with_metadata(paths: tuple[Path, ...], metadata: Path) -> SafeBands:
+    text = metadata.read_text(encoding="utf-8", errors="replace")
+    if "<!ENTITY" in text or "<!DOCTYPE" in text:
+        raise SceneError(f"{metadata} defines XML entities, which product metadata never do: refused")
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise SceneError(f"cannot read {metadata}: {error}") from None
+
+    def first(*names: str) -> str | None:
+        return next((e.text.strip() for n in names for e in root.iter(n) if e.text and e.text.strip()), None)
+
+    # The offset of each band is listed by number; ESA has so far given all bands the same.
+    offsets = {e.text.strip() for n in ("BOA_ADD_OFFSET", "RADIO_ADD_OFFSET") for e in root.iter(n) if e.text}
+    if len(offsets) > 1:
+        raise SceneError(f"{metadata} gives bands different offsets ({', '.join(sorted(offsets))}); use --offset")
+    try:
+        quantification = float(first("BOA_QUANTIFICATION_VALUE", "QUANTIFICATION_VALUE") or 10000)
+        offset = float(offsets.pop()) if offsets else 0.0
+    except ValueError as error:
+        raise SceneError(f"{metadata}: quantification or offset is no number: {error}") from None
+    if quantification <= 0:
+        raise SceneError(f"{metadata}: quantification value {quantification:g} is not positive")
+    wanted = {
+        "PRODUCT_URI": ("PRODUCT_URI", "PRODUCT_URI_2A", "PRODUCT_URI_1C"),
+        "PROCESSING_BASELINE": ("PROCESSING_BASELINE",),
+        "TIFFTAG_DATETIME": ("PRODUCT_START_TIME",),
+        "SPACECRAFT_NAME": ("SPACECRAFT_NAME",),
+        "CLOUD_COVERAGE_ASSESSMENT": ("Cloud_Coverage_Assessment",),
+    }
+    tags = {key: value for key, names in wanted.items() if (value := first(*names)) is not None}
+    return SafeBands(paths, quantification, offset, tags)

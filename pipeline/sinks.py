@@ -1,0 +1,254 @@
+"""Zarr stores that blocks are written to, each by one task, in whole shards that nobody else touches."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BytesCodec, ZstdCodec
+
+from scenelift.pipeline.errors import SinkError, UsageError
+from scenelift.pipeline.geozarr import array_attributes, group_attributes, level_attributes, write_coordinates
+from scenelift.pipeline.outputs import Output
+from scenelift.pipeline.tiles import TileGrid, Window
+from scenelift.pipeline.zarrs import MASK
+
+DATA = "data"
+
+
+class Sink(Protocol):
+    """Where blocks go."""
+
+    def write(self, window: Window, values: NDArray[np.generic], mask: NDArray[np.uint8] | None) -> None:
+        """Write one block: `values` (C, height, width) at `window`; writing it again gives the same bytes."""
+        ...
+
+
+class ZarrSink:
+    """A Zarr v3 group: ``data`` (band, y, x), optionally ``mask`` (y, x), coordinates, and a pyramid.
+
+    Chunks are compressed with Zstandard and carry a checksum, so a flipped bit is an error and never a pixel. With
+    `shards`, the chunks of one block lie in one file.
+    """
+
+    def __init__(self, path: Path, group: zarr.Group, block: tuple[int, int]) -> None:
+        self.path = path
+        self._group = group
+        self._block = block
+        self.data: zarr.Array[Any] = _array(group, DATA)
+        self.mask: zarr.Array[Any] | None = _array(group, MASK) if MASK in group else None
+
+    @classmethod
+    def create(cls, path: Path, output: Output, *, shards: bool = True) -> ZarrSink:
+        """Make an empty store: every pixel missing.
+
+        Raises
+        ------
+        SinkError
+            If the folder cannot be written.
+        """
+        try:
+            group = zarr.open_group(str(path), mode="w-", zarr_format=3, attributes=group_attributes(output))
+            _make_level(group, output.shape, output.chunk, output.block if shards else None, output)
+            group[DATA].attrs.update(array_attributes(output))
+            write_coordinates(group, output.grid)
+        except OSError as error:
+            raise SinkError(f"cannot write {path}: {error.strerror or error}") from error
+        return cls(path, group, output.block)
+
+    @classmethod
+    def open(cls, path: Path, block: tuple[int, int]) -> ZarrSink:
+        """Open a store made by :meth:`create`, for writing blocks."""
+        return cls(path, zarr.open_group(str(path), mode="r+"), block)
+
+    def write(self, window: Window, values: NDArray[np.generic], mask: NDArray[np.uint8] | None) -> None:
+        """Write one block and push it to the disk.
+
+        Raises
+        ------
+        UsageError
+            If the window does not own whole chunks: two such writers would lose each other's pixels.
+        SinkError
+            If the disk refuses (full, read-only, gone).
+        """
+        self._check(window)
+        rows, cols = window.slices()
+        try:
+            self.data[:, rows, cols] = values
+            self._sync(DATA, 3, window)
+            if self.mask is not None:
+                if mask is None:
+                    raise UsageError("this store keeps a mask, but the block came without one")
+                self.mask[rows, cols] = mask
+                self._sync(MASK, 2, window)
+        except OSError as error:
+            raise SinkError(f"cannot write to {self.path}: {error.strerror or error}") from error
+
+    def read(self, window: Window) -> NDArray[np.generic]:
+        """Read values back, (C, height, width)."""
+        rows, cols = window.slices()
+        return np.asarray(self.data[:, rows, cols])
+
+    def read_mask(self, window: Window) -> NDArray[np.uint8]:
+        """Read the mask back: 255 valid, 0 missing; (height, width)."""
+        if self.mask is None:
+            raise UsageError(f"{self.path} keeps no mask")
+        return np.asarray(self.mask[window.slices()])
+
+    def _check(self, window: Window) -> None:
+        height, width = self.data.shape[1:]
+        for start, stop, side, length in (
+            (window.row, window.stop_row, self._block[0], height),
+            (window.col, window.stop_col, self._block[1], width),
+        ):
+            if start % side or (stop % side and stop != length) or stop > length:
+                raise UsageError(f"{window} is not made of whole {self._block} blocks of a {height} x {width} array")
+
+    def _sync(self, name: str, ndim: int, window: Window) -> None:
+        """Push the files of a block to the disk; zarr's local store leaves that to the kernel."""
+        array = _array(self._group, name)
+        side = (array.shards or array.chunks)[-2:]
+        rows = range(window.row // side[0], -(-window.stop_row // side[0]))
+        cols = range(window.col // side[1], -(-window.stop_col // side[1]))
+        planes = range(array.shape[0] // (array.shards or array.chunks)[0] or 1) if ndim == 3 else [None]
+        for plane in planes:
+            for row in rows:
+                for col in cols:
+                    key = [str(part) for part in (plane, row, col) if part is not None]
+                    sync_file(self.path.joinpath(name, "c", *key))
+
+
+def sync_file(path: Path) -> None:
+    """Flush one file to the disk, if it exists (chunks of nothing but the fill value are not stored)."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise SinkError(f"{group.store_path} holds no array named {name}")
+    return array
+
+
+def _make_level(
+    group: zarr.Group,
+    shape: tuple[int, int, int],
+    chunk: tuple[int, int],
+    block: tuple[int, int] | None,
+    output: Output,
+) -> None:
+    codec = ZstdCodec(level=1, checksum=True)
+    serializer = BytesCodec(endian="little" if np.dtype(output.dtype).itemsize > 1 else None)
+    group.create_array(
+        DATA,
+        shape=shape,
+        chunks=(1, *chunk),
+        shards=(shape[0], *block) if block else None,
+        dtype=output.dtype,
+        fill_value=np.asarray(output.missing).astype(output.dtype).item(),
+        compressors=[codec],
+        serializer=serializer,
+        dimension_names=("band", "y", "x"),
+    )
+    if output.mask:
+        group.create_array(
+            MASK,
+            shape=shape[1:],
+            chunks=chunk,
+            shards=block or None,
+            dtype="uint8",
+            fill_value=0,
+            compressors=[codec],
+            dimension_names=("y", "x"),
+        )
+
+
+class Pyramid:
+    """The coarser levels of a store, each half the size of the one before, in groups named by their factor."""
+
+    SMALLEST = 512
+
+    def __init__(self, sink: ZarrSink, output: Output, *, shards: bool) -> None:
+        self._sink = sink
+        self._output = output
+        self._shards = shards
+
+    @property
+    def factors(self) -> list[int]:
+        """Reduction factors of the levels: 2, 4, … until the larger side is at most 512 pixels."""
+        factors, side = [], max(self._output.grid.shape)
+        while side > self.SMALLEST:
+            side = -(-side // 2)
+            factors.append(2 ** (len(factors) + 1))
+        return factors
+
+    def build(self) -> Iterator[int]:
+        """Write the levels one after the other, yielding each factor; memory holds one block at a time."""
+        finer: Any = self._sink.data
+        for factor in self.factors:
+            grid = self._output.grid.coarsened(factor)
+            shape = len(self._output.bands), *grid.shape
+            group = self._sink._group.create_group(str(factor), attributes=level_attributes(grid))
+            block = min(2048, -(-grid.height // 512) * 512), min(2048, -(-grid.width // 512) * 512)
+            _make_level(group, shape, (512, 512), block if self._shards else None, self._output)
+            group[DATA].attrs.update(array_attributes(self._output))
+            write_coordinates(group, grid)
+            coarse = _array(group, DATA)
+            missing = np.asarray(self._output.missing).astype(self._output.dtype)
+            has_missing = self._output.nodata is not None or self._output.dtype == "float32" or self._output.mask
+            for window in TileGrid(grid.shape, block):
+                rows, cols = window.scaled(2).clip(finer.shape[1:]).slices()
+                coarse[(slice(None), *window.slices())] = halve(
+                    np.asarray(finer[:, rows, cols]), missing if has_missing else None
+                )
+            finer = coarse
+            yield factor
+        self._sink._group.attrs.update(group_attributes(self._output, self.factors))
+
+
+def halve(values: NDArray[np.generic], missing: NDArray[np.generic] | None) -> NDArray[np.generic]:
+    """Average 2 x 2 pixels, leaving missing ones out; where all four are missing the result is missing.
+
+    Parameters
+    ----------
+    values : ndarray, shape (C, H, W)
+    missing : 0-d array or None
+        The value that marks missing pixels (NaN too).
+
+    Returns
+    -------
+    ndarray, shape (C, ceil(H / 2), ceil(W / 2)), same dtype; integers rounded to nearest
+    """
+    bands, height, width = values.shape
+    padded = np.pad(values, ((0, 0), (0, height % 2), (0, width % 2)), mode="edge")
+    quads = padded.reshape(bands, padded.shape[1] // 2, 2, padded.shape[2] // 2, 2)
+    quads = quads.transpose(0, 1, 3, 2, 4).reshape(bands, padded.shape[1] // 2, padded.shape[2] // 2, 4)
+    if missing is None:
+        mean = quads.mean(axis=-1, dtype=np.float64)
+    else:
+        known = ~np.isnan(quads) if np.isnan(missing) else quads != missing
+        count = known.sum(axis=-1)
+        total = np.where(known, quads, 0).sum(axis=-1, dtype=np.float64)
+        mean = np.where(count, total / np.maximum(count, 1), missing)
+        if not np.isnan(missing) and np.issubdtype(values.dtype, np.integer):
+            collision = (count > 0) & (np.rint(mean) == missing)
+            mean = np.where(collision, missing + (1 if missing < np.iinfo(values.dtype).max else -1), mean)
+    return np.rint(mean).astype(values.dtype) if np.issubdtype(values.dtype, np.integer) else mean.astype(values.dtype)
+
+
+def provenance_text(output: Output) -> str:
+    """Return the provenance as JSON with sorted keys: the same text for the same job."""
+    return json.dumps(output.provenance, sort_keys=True)
