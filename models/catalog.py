@@ -6,12 +6,13 @@ import dataclasses
 import functools
 import hashlib
 import importlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scenelift.models.checkpoint import checkpoint_digest, load_checkpoint
+from scenelift.models.checkpoint import checkpoint_digest, load_checkpoint, read_spec
 from scenelift.models.classical import CLASSICAL, classical
 from scenelift.models.enhancer import TorchEnhancer
 from scenelift.models.errors import ModelError
@@ -142,6 +143,18 @@ def verify(ref: ModelRef) -> ModelSpec:
     if isinstance(enhancer, TorchEnhancer) and enhancer.spec.halo_kind == "exact":
         check_halo(enhancer.module, enhancer.spec)
     return enhancer.spec
+
+
+def load_spec(ref: ModelRef) -> ModelSpec:
+    """Return a model's spec, loading as little as possible."""
+    path = _checkpoint(ref.name)
+    return read_spec(path) if path is not None else load(ref).spec
+
+
+def card(name: str) -> dict[str, Any] | None:
+    """Return the model card of a shipped model (how it was trained and what it scored), None if it has none."""
+    path = WEIGHTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def with_settings(ref: ModelRef, **settings: Any) -> ModelRef:

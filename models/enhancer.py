@@ -34,6 +34,11 @@ def pick_device(wanted: str) -> str:
     return "cuda" if available and wanted != "cpu" else "cpu"
 
 
+def gpu_count() -> int:
+    """Return the number of CUDA devices that torch can use."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def pick_precision(wanted: str, device: str) -> str:
     """Return "fp32" or "bf16" for "auto": bf16 where the hardware multiplies it natively.
 

@@ -1,0 +1,206 @@
+"""The command line. Each command imports what it needs when it runs, so that --help answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="scenelift",
+    help="Denoise and super-resolve satellite scenes: seamless, exact under tiling, measured.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(help="A raster, several single-band rasters of one grid, a .SAFE folder or a Zarr store."),
+]
+Bands = Annotated[str | None, typer.Option(help="1-based bands in the order wanted, e.g. 4,3,2.")]
+Scale = Annotated[float | None, typer.Option(help="Reflectance per DN, if the file does not say (or is wrong).")]
+Offset = Annotated[float | None, typer.Option(help="Added to the DN before scaling; -1000 for recent Sentinel-2 L2A.")]
+Nodata = Annotated[float | None, typer.Option(help="Value of missing pixels, if the file does not say.")]
+Crs = Annotated[str | None, typer.Option(help="Coordinate reference system for a raster without one.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
+Models = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", help="Model, or several that run one after the other: a name, a checkpoint, module.path:factory."
+    ),
+]
+Workers = Annotated[int | None, typer.Option(help="Worker processes; 0: none. Default: one a core, or one a GPU.")]
+Scheduler = Annotated[str | None, typer.Option(help="Address of a running Dask scheduler, e.g. tcp://host:8786.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
+Tile = Annotated[int | None, typer.Option(help="Pixels a side given to the model at once (memory, never bytes).")]
+Block = Annotated[int, typer.Option(help="Pixels a side of a task.")]
+Batch = Annotated[int | None, typer.Option(help="Tiles given to the model at once.")]
+
+
+def _source(inputs: list[str], bands: str | None, scale: Any, offset: Any, nodata: Any, crs: str | None) -> Any:
+    from scenelift.pipeline.errors import UsageError
+    from scenelift.pipeline.scenes import SceneSource
+
+    chosen = None
+    if bands is not None:
+        try:
+            chosen = tuple(int(part) for part in bands.split(","))
+        except ValueError:
+            raise UsageError(f"--bands takes numbers such as 4,3,2, got {bands!r}") from None
+    return SceneSource(tuple(inputs), chosen, scale, offset, nodata, crs)
+
+
+@app.command()
+def enhance(
+    inputs: Inputs,
+    output: Annotated[Path, typer.Option("--output", "-o", help="What to write: *.tif (COG) or *.zarr.")],
+    model: Models = "sr-x2",
+    bands: Bands = None,
+    tile: Tile = None,
+    block: Block = 1024,
+    batch: Batch = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    dtype: Annotated[str | None, typer.Option(help="Data type of the output; default: as the input.")] = None,
+    noise: Annotated[str, typer.Option(help="Noise level for denoisers, in DN, or auto.")] = "auto",
+    scale: Scale = None,
+    offset: Offset = None,
+    nodata: Nodata = None,
+    crs: Crs = None,
+    shards: Annotated[bool, typer.Option(help="Zarr: one file a block. GDAL before 3.13 needs --no-shards.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Turn a scene into a better scene: denoised, sharper, on a finer grid, at the same place."""
+    from scenelift.pipeline.cluster import ClusterSettings
+    from scenelift.workflows.console import Console, summary_table
+    from scenelift.workflows.enhance import EnhanceSettings
+    from scenelift.workflows.enhance import enhance as run
+
+    settings = EnhanceSettings(
+        tile, block, batch, device, precision, dtype, _noise(noise), shards=shards, overwrite=overwrite
+    )
+    cluster = ClusterSettings(workers, scheduler, gpus=_gpus(device))
+    with Console(quiet=as_json) as console:
+        source = _source(inputs, bands, scale, offset, nodata, crs)
+        summary = run(source, output, model, settings, cluster, console.progress, console.say)
+    if as_json:
+        print(json.dumps(summary.to_dict()))
+    else:
+        summary_table(summary.to_dict())
+
+
+def _noise(text: str) -> float | None:
+    from scenelift.pipeline.errors import UsageError
+
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--noise takes auto or a number in DN, got {text!r}") from None
+
+
+def _gpus(device: str) -> int:
+    from scenelift.models.enhancer import gpu_count
+
+    return gpu_count() if device != "cpu" else 0
+
+
+@app.command()
+def info(
+    inputs: Inputs,
+    bands: Bands = None,
+    scale: Scale = None,
+    offset: Offset = None,
+    nodata: Nodata = None,
+    crs: Crs = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a scene is and how its numbers will be read."""
+    from scenelift.workflows.inform import describe_scene, print_scene
+
+    facts = describe_scene(_source(inputs, bands, scale, offset, nodata, crs))
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        print_scene(facts)
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="Show one model's card.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the models, or show one model's card."""
+    from scenelift.workflows.inform import describe_models, print_models
+
+    facts = describe_models(name)
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        print_models(facts, name)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("demo-output"),
+    scene: Annotated[
+        list[str] | None, typer.Option(help="Your own 10 m rasters instead of the packaged Sentinel-2 scene.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Use only the central SIZE x SIZE pixels.")] = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Degrade a real Sentinel-2 scene, enhance it, score it; then enhance the scene itself to 5 m."""
+    from scenelift.workflows.demo import print_demo, run_demo
+
+    result = run_demo(output, scene, size, workers, quiet=as_json)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        print_demo(result)
+
+
+def main() -> None:
+    """Run the command line; anything a user can cause is one line and an exit code, never a traceback."""
+    try:
+        app(standalone_mode=False)
+    except BrokenPipeError:
+        sys.exit(141)
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing was left under the output's name", 130)
+    except Exception as error:
+        _explain(error)
+
+
+def _explain(error: Exception) -> None:
+    import click
+
+    if isinstance(error, click.exceptions.Exit):
+        sys.exit(error.exit_code)
+    if isinstance(error, click.exceptions.Abort):
+        _fail("aborted", 130)
+    if isinstance(error, click.ClickException):  # a misspelt option: one line, not a framed usage text
+        _fail(error.format_message().replace("\n", " "), error.exit_code)
+    code = getattr(error, "exit_code", None)  # SceneliftError and ModelError
+    if isinstance(code, int):
+        _fail(" ".join(str(error).split()), code)
+    raise error
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"scenelift: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What a person sees while a job runs: a progress bar with Mpx/s and time left, and a closing table."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from scenelift.workflows.blocks import BlockRecord
+
+
+class Console:
+    """A progress bar on standard error; standard output stays for results.
+
+    Parameters
+    ----------
+    quiet : bool
+        Show nothing at all.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._out = RichConsole(file=sys.stderr, quiet=quiet)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("blocks  {task.fields[speed]}"),
+            TimeRemainingColumn(),
+            console=self._out,
+            disable=quiet,
+        )
+        self._task: TaskID | None = None
+        self._started = 0.0
+        self._pixels = 0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def say(self, line: str) -> None:
+        """Print one line above the bar."""
+        self._out.print(line, highlight=False)
+
+    def progress(self, total: int, record: BlockRecord | None) -> None:
+        """Advance the bar by one finished block; None starts it."""
+        if record is None or self._task is None:
+            self._started, self._pixels = time.perf_counter(), 0
+            self._task = self._bar.add_task("enhancing", total=total, speed="")
+            return
+        self._pixels += record.pixels
+        speed = self._pixels / 1e6 / max(time.perf_counter() - self._started, 1e-9)
+        self._bar.update(self._task, advance=1, speed=f"{speed:.2f} Mpx/s")
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a table to standard output; all columns but the first are right-aligned."""
+    made = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    RichConsole().print(made)
+
+
+def summary_table(facts: dict[str, Any]) -> None:
+    """Print the closing summary of an enhancement."""
+    table(
+        "enhanced",
+        ["", ""],
+        [
+            ["output", facts["output"]],
+            ["models", " then ".join(facts["models"])],
+            ["size", f"{facts['width']} x {facts['height']} px, {facts['bands']} bands, x{facts['scale']}"],
+            ["blocks", f"{facts['blocks']} ({facts['skipped']} without data)"],
+            ["time", f"{facts['seconds']:.1f} s, {facts['megapixels_per_second']:.2f} Mpx/s (all bands)"],
+            ["in the model", f"{100 * facts['model_share']:.0f}% of the workers' busy time"],
+            ["peak memory", f"{facts['peak_memory_mb']:.0f} MB in one process"],
+            ["ran on", f"{facts['device']}, {facts['precision']}"],
+        ],
+    )
