@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scenelift.models.checkpoint import checkpoint_digest, load_checkpoint, read_spec
+from scenelift.models.checkpoint import checkpoint_digest, load_checkpoint, read_metadata
 from scenelift.models.classical import CLASSICAL, classical
 from scenelift.models.enhancer import TorchEnhancer
 from scenelift.models.errors import ModelError
@@ -53,7 +53,7 @@ def find(name: str) -> ModelRef:
     ModelError
         If there is no such model; the message lists those there are.
     """
-    path = _checkpoint(name)
+    path = checkpoint_path(name)
     if path is not None:
         return ModelRef(name, checkpoint_digest(path))
     if _classical(name) or _is_factory(name):
@@ -64,7 +64,8 @@ def find(name: str) -> ModelRef:
     )
 
 
-def _checkpoint(name: str) -> Path | None:
+def checkpoint_path(name: str) -> Path | None:
+    """Return the file of a shipped model or a checkpoint given by path, None for other names."""
     if name in shipped():
         return shipped()[name]
     if name.endswith(".safetensors"):
@@ -103,7 +104,7 @@ def load(ref: ModelRef) -> Any:
         If it cannot be loaded, its spec promises a smaller halo than its receptive radius, or the checkpoint is no
         longer the one the reference was made from.
     """
-    path = _checkpoint(ref.name)
+    path = checkpoint_path(ref.name)
     if path is not None:
         if checkpoint_digest(path) != ref.digest:
             raise ModelError(f"{path} has changed since this job was planned; start again with --overwrite")
@@ -147,8 +148,8 @@ def verify(ref: ModelRef) -> ModelSpec:
 
 def load_spec(ref: ModelRef) -> ModelSpec:
     """Return a model's spec, loading as little as possible."""
-    path = _checkpoint(ref.name)
-    return read_spec(path) if path is not None else load(ref).spec
+    path = checkpoint_path(ref.name)
+    return read_metadata(path)[0] if path is not None else load(ref).spec
 
 
 def card(name: str) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.io import DatasetReader
 from rasterio.windows import Window as RioWindow
 
 from scenelift.pipeline.errors import SceneError
@@ -88,7 +89,8 @@ class RasterFile:
         handle = getattr(self._local, "handle", None)
         if handle is None:
             try:
-                handle = rasterio.open(self._name, driver=list(DRIVERS))
+                # rasterio.open takes one driver; the class behind it takes the allow-list
+                handle = DatasetReader(self._name, driver=list(DRIVERS))
             except RasterioIOError as error:
                 raise SceneError(f"cannot open {self.path} as a raster: {_first_line(error)}") from None
             self._local.handle = handle

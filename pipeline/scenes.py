@@ -266,11 +266,16 @@ def _crs(reader: Reader, source: SceneSource) -> CRS:
     if source.crs is not None:
         try:
             return CRS.from_user_input(source.crs)
-        except CRSError:
+        except (CRSError, ValueError):
             raise UsageError(f"{source.crs!r} is no coordinate reference system; try e.g. EPSG:32633") from None
     if reader.crs is None:
         hint = " (it has ground control points: warp it first)" if reader.has_gcps else ""
         raise UsageError(f"{reader.path} has no coordinate reference system{hint}; give one with --crs EPSG:…")
+    if reader.transform.is_identity:
+        raise UsageError(
+            f"{reader.path} has a coordinate reference system but no affine transform, so nobody knows where its "
+            "pixels are; georeference it first, or give --crs to go on with pixel coordinates"
+        )
     return reader.crs
 
 

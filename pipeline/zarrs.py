@@ -34,7 +34,14 @@ class ZarrRaster:
 
         self.path = path
         try:
-            data = xr.open_zarr(path, chunks=None, mask_and_scale=False, decode_times=False, decode_coords="all")
+            data = xr.open_zarr(
+                path,
+                chunks=None,
+                consolidated=(Path(path) / ".zmetadata").is_file(),
+                mask_and_scale=False,
+                decode_times=False,
+                decode_coords="all",
+            )
         except Exception as error:
             raise SceneError(f"cannot open {path} as Zarr: {str(error).splitlines()[0]}") from error
         self._bands = _bands(data, path)

@@ -10,6 +10,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+
 from scenelift.models.spec import ModelSpec
 
 UTM = Affine(10, 0, 500_000, 0, -10, 5_000_000)
@@ -79,19 +80,29 @@ def write_raster(
     if settings["driver"] != "GTiff":
         settings = profile
     bands, height, width = values.shape
+    settings |= {"height": height, "width": width, "count": bands, "dtype": values.dtype}
+    settings |= {"crs": crs, "transform": transform}
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
         rasterio.open(
-            path, "w", height=height, width=width, count=bands, dtype=values.dtype, crs=crs, transform=transform, **settings
+            path,
+            "w",
+            height=height,
+            width=width,
+            count=bands,
+            dtype=values.dtype,
+            crs=crs,
+            transform=transform,
+            **settings,
         ) as out,
     ):
+        if colorinterp:
+            out.colorinterp = colorinterp
         out.write(values)
         if scales:
             out.scales = scales
         if offsets:
             out.offsets = offsets
-        if colorinterp:
-            out.colorinterp = colorinterp
         for i, text in enumerate(descriptions or [], start=1):
             out.set_band_description(i, text)
         if tags:

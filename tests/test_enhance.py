@@ -1,12 +1,12 @@
 """The engine: any cut of the work gives the bits of one whole-image pass; nodata never bleeds."""
 
 import numpy as np
+from builders import integer_net, noise_image, whole_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from scenelift.pipeline.enhance import Region, context, enhance_region, fill_nodata
 from scenelift.pipeline.tiles import TileGrid, Window
-
-from builders import integer_net, noise_image, whole_image
 
 
 def run(values, valid, nets, block, batch=3, masked=True):  # type: ignore[no-untyped-def]

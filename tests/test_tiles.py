@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.tiles import TileGrid, Window, patch_shape, reflect
 
@@ -22,9 +23,7 @@ def test_stitch_of_split_is_the_image(height: int, width: int, rows: int, cols: 
     assert (seen == 1).all()
 
 
-@given(
-    n=st.integers(1, 40), start=st.integers(-90, 90), length=st.integers(0, 150), reach=st.integers(0, 80)
-)
+@given(n=st.integers(1, 40), start=st.integers(-90, 90), length=st.integers(0, 150), reach=st.integers(0, 80))
 def test_reflect_is_numpy_reflect_within_reach(n: int, start: int, length: int, reach: int) -> None:
     got = reflect(start, start + length, n, reach)
     assert got.min(initial=0) >= 0 and got.max(initial=0) < n

@@ -31,7 +31,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for ma
 Models = Annotated[
     str,
     typer.Option(
-        "--model", "-m", help="Model, or several that run one after the other: a name, a checkpoint, module.path:factory."
+        "--model",
+        "-m",
+        help="A name, a checkpoint or module.path:factory; several, with commas, run one after the other.",
     ),
 ]
 Workers = Annotated[int | None, typer.Option(help="Worker processes; 0: none. Default: one a core, or one a GPU.")]
@@ -170,6 +172,29 @@ def demo(
         print_demo(result)
 
 
+@app.command()
+def bench(
+    inputs: Annotated[list[str] | None, typer.Argument(help="A raster; default: the packaged Sentinel-2 scene.")] = None,
+    model: Models = "sr-x2",
+    bands: Bands = None,
+    runs: Annotated[int, typer.Option(help="Alternating runs of engine and bare model.")] = 3,
+    workers: Workers = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> None:
+    """Time the engine end to end against the bare model on the same pixels."""
+    from scenelift.workflows.bench import print_bench, run_bench
+    from scenelift.workflows.demo import packaged_scene
+
+    source = _source(inputs or packaged_scene(), bands, None, None, None, None)
+    facts = run_bench(source, model, runs, device, precision, workers, quiet=as_json)
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        print_bench(facts)
+
+
 def main() -> None:
     """Run the command line; anything a user can cause is one line and an exit code, never a traceback."""
     try:
@@ -178,7 +203,7 @@ def main() -> None:
         sys.exit(141)
     except KeyboardInterrupt:
         _fail("interrupted; nothing was left under the output's name", 130)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - sorted out below; what is no user's fault is raised again
         _explain(error)
 
 

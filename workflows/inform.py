@@ -60,9 +60,7 @@ def print_scene(facts: dict[str, Any]) -> None:
 def describe_models(name: str | None = None) -> list[dict[str, Any]]:
     """Return the specs of the shipped models, or of the one named, each with its card where it has one."""
     names = [name] if name else list(shipped())
-    return [
-        {**json.loads(load_spec(find(n)).to_json()), "digest": find(n).digest, "card": card(n)} for n in names
-    ]
+    return [{**json.loads(load_spec(find(n)).to_json()), "digest": find(n).digest, "card": card(n)} for n in names]
 
 
 def print_models(facts: list[dict[str, Any]], name: str | None) -> None:

@@ -1,0 +1,54 @@
+"""The bare model: nothing but its forward pass, as the yardstick for the engine."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scenelift.models.catalog import ModelRef, checkpoint_path
+from scenelift.models.checkpoint import load_checkpoint
+from scenelift.models.errors import ModelError
+from scenelift.models.precision import to_precision
+
+
+def bare_forward(ref: ModelRef, patches: NDArray[np.float32]) -> float:
+    """Run a checkpoint's network, padded as in training, over patches without a halo; return the seconds.
+
+    Parameters
+    ----------
+    ref : ModelRef
+        A shipped model or a checkpoint; its device, precision and threads are used.
+    patches : ndarray of float32, shape (N, C, P, P)
+        Reflectance.
+
+    Raises
+    ------
+    ModelError
+        If the model is no checkpoint.
+    """
+    path = checkpoint_path(ref.name)
+    if path is None:
+        raise ModelError(f"{ref.name} has no network to time; name a shipped model or a checkpoint")
+    module, spec = load_checkpoint(path, valid=False)
+    ready = to_precision(module.eval(), ref.precision).to(ref.device, memory_format=torch.channels_last)
+    samples = torch.from_numpy(patches).reshape(-1, spec.bands or 1, *patches.shape[2:])
+    samples = samples.contiguous(memory_format=torch.channels_last)
+    sigma = torch.full((1,), 0.01) if spec.needs_noise else None
+
+    def one(index: int) -> int:
+        with torch.inference_mode():
+            sample = samples[index : index + 1].to(ref.device)
+            out = ready(sample) if sigma is None else ready(sample, sigma.to(ref.device))
+            return out.shape[-1]
+
+    with ThreadPoolExecutor(ref.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        list(pool.map(one, range(ref.threads)))  # warm up
+        start = time.perf_counter()
+        list(pool.map(one, range(len(samples))))
+        if ref.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return time.perf_counter() - start

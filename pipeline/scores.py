@@ -1,0 +1,289 @@
+"""How close one image is to another: sums that add over blocks, and the scores made of them once, at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from scenelift.pipeline.areas import Area, halve
+from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.similarity import InformationSums, SimilaritySums, information_sums, similarity_sums
+from scenelift.pipeline.sums import Sums, ratio
+from scenelift.pipeline.texture import TextureSums, texture_sums
+
+
+@dataclass(frozen=True)
+class Convention:
+    """What scores must agree on before they can be added or compared."""
+
+    data_range: float | tuple[float, ...] = 1.0
+    """Full scale in the images' unit, for all bands or for each; PSNR and SSIM mean nothing without it."""
+    ratio: float = 1.0
+    """Coarse over fine pixel size, for ERGAS: 2 for a super-resolution by two."""
+    windows: bool = True
+    """Whether to measure SSIM, MS-SSIM, VIF and texture, or only what needs single pixels."""
+
+    def __post_init__(self) -> None:
+        ranges = np.atleast_1d(self.data_range)
+        if not np.all(np.isfinite(ranges) & (ranges > 0)):
+            raise UsageError(f"the data range must be positive, got {self.data_range}")
+        if not self.ratio > 0:
+            raise UsageError(f"the ratio of pixel sizes must be positive, got {self.ratio}")
+
+    def ranges(self, bands: int) -> np.ndarray:
+        """Return full scale per band, float64 of shape (bands,)."""
+        ranges = np.atleast_1d(np.asarray(self.data_range, np.float64))
+        if len(ranges) not in (1, bands):
+            raise UsageError(f"{len(ranges)} data ranges were given for {bands} bands")
+        return np.broadcast_to(ranges, bands)
+
+
+@dataclass(frozen=True, eq=False)
+class PixelSums(Sums):
+    """Sums over valid pixels; float64 arrays of shape (C,) in the images' unit, or of shape ()."""
+
+    pixels: np.ndarray
+    """Pixels valid in both images."""
+    error: np.ndarray
+    """Sum of test - reference."""
+    absolute: np.ndarray
+    """Sum of |test - reference|."""
+    squared: np.ndarray
+    """Sum of (test - reference) squared."""
+    reference: np.ndarray
+    """Sum of the reference."""
+    angle: np.ndarray
+    """Sum of the angles between the two spectra, radians, shape ()."""
+    angles: np.ndarray
+    """Pixels valid in all bands and non-zero in both images, shape ()."""
+    coarse: np.ndarray
+    """Sum of squared differences between means of 2 x 2 cells."""
+    coarse_cells: np.ndarray
+    """Cells wholly valid in both images."""
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics(Sums):
+    """Everything a pair of images is scored by, summed over some part of them; parts add with ``+``."""
+
+    pixels: PixelSums
+    similarity: SimilaritySums | None
+    information: InformationSums | None
+    reference_texture: TextureSums | None
+    test_texture: TextureSums | None
+
+
+def block_statistics(
+    reference: np.ndarray,
+    test: np.ndarray,
+    valid: np.ndarray | None = None,
+    area: Area | None = None,
+    convention: Convention | None = None,
+) -> Statistics:
+    """Sum what one block contributes to the scores of a scene.
+
+    Parameters
+    ----------
+    reference, test : numpy.ndarray
+        Shape (C, H, W) of one unit (reflectance or digital numbers): the block's core and its halo.
+    valid : numpy.ndarray, optional
+        Boolean, shape (H, W) or (C, H, W): pixels that are data in both images. Values that are not finite
+        are invalid whatever it says.
+    area : Area, optional
+        Where the arrays lie in the scene and what the block owns (``Area.around`` gives the window to read);
+        by default the arrays are the whole scene.
+    convention : Convention, optional
+        Data range and ratio; by default values are taken to span 0 to 1.
+
+    Returns
+    -------
+    Statistics
+        Add those of all blocks with ``+``, then call :func:`scores`.
+
+    Raises
+    ------
+    UsageError
+        If shapes differ or do not fit the area.
+    """
+    convention = convention or Convention()
+    x, y, mask = _prepared(reference, test, valid)
+    area = area or Area.whole(x.shape[1:])
+    if x.shape[1:] != area.shape:
+        raise UsageError(f"arrays of {x.shape[1:]} pixels were given for an area of {area.shape}")
+    ranges = convention.ranges(len(x))
+    pixels = _pixel_sums(x, y, mask, area)
+    if not convention.windows:
+        return Statistics(pixels, None, None, None, None)
+    return Statistics(
+        pixels,
+        similarity_sums(x, y, mask, area, ranges),
+        information_sums(x, y, mask, area, ranges),
+        texture_sums(x, mask, area, ranges),
+        texture_sums(y, mask, area, ranges),
+    )
+
+
+def _prepared(
+    reference: np.ndarray, test: np.ndarray, valid: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x, y = np.asarray(reference, np.float64), np.asarray(test, np.float64)
+    if x.ndim != 3 or x.shape != y.shape:
+        raise UsageError(f"images must have one shape (bands, height, width), got {x.shape} and {y.shape}")
+    mask = np.isfinite(x) & np.isfinite(y)
+    if valid is not None:
+        mask &= np.asarray(valid, bool)
+    return np.where(mask, x, 0), np.where(mask, y, 0), mask
+
+
+def _pixel_sums(x: np.ndarray, y: np.ndarray, mask: np.ndarray, area: Area) -> PixelSums:
+    own = (slice(None), *area.owned())
+    mine = mask[own]
+    error = np.where(mine, y[own] - x[own], 0)
+    angles = _angles(x[own], y[own], mine.all(axis=0))
+    coarse = [_coarse_sums(*band, area) for band in zip(x, y, mask, strict=True)]
+    return PixelSums(
+        pixels=mine.sum(axis=(1, 2), dtype=np.float64),
+        error=error.sum(axis=(1, 2)),
+        absolute=np.abs(error).sum(axis=(1, 2)),
+        squared=(error**2).sum(axis=(1, 2)),
+        reference=x[own].sum(axis=(1, 2)),
+        angle=np.array(angles.sum()),
+        angles=np.array(float(angles.size)),
+        coarse=np.array([total for total, _ in coarse]),
+        coarse_cells=np.array([count for _, count in coarse]),
+    )
+
+
+def _angles(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    x, y = x[:, mask], y[:, mask]
+    norms = np.linalg.norm(x, axis=0) * np.linalg.norm(y, axis=0)
+    seen = norms > 0
+    return np.arccos(np.clip((x * y).sum(axis=0)[seen] / norms[seen], -1, 1))
+
+
+def _coarse_sums(x: np.ndarray, y: np.ndarray, mask: np.ndarray, area: Area) -> tuple[float, float]:
+    own = area.owned(1)
+    keep = halve(mask)[own]
+    return float((halve(y - x)[own][keep] ** 2).sum()), float(keep.sum())
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of a pair of images, each over all bands; ``bands`` holds those that exist band by band.
+
+    NaN stands for what cannot be measured (no valid pixel, no whole window, a constant reference), infinity for
+    the PSNR of identical images. Window measures are None where they were not asked for.
+    """
+
+    pixels: int
+    """Valid samples: pixels times bands."""
+    psnr: float
+    """dB; from the mean squared error over all bands, each relative to its data range."""
+    psnr_mean: float
+    """dB; mean over bands of each band's PSNR."""
+    mae: float
+    """Mean absolute error, the images' unit."""
+    rmse: float
+    """Root mean squared error, the images' unit."""
+    bias: float
+    """Mean of test - reference, the images' unit."""
+    sam: float
+    """Mean spectral angle, degrees; pixels with a zero spectrum left out. NaN for one band has no meaning: 0."""
+    ergas: float
+    """100 / ratio x root mean squared relative error (Wald 2000): lower is better."""
+    coarse_rmse: float
+    """Low-resolution consistency: RMSE between means of 2 x 2 cells, the images' unit."""
+    ssim: float | None = None
+    ms_ssim: float | None = None
+    vif: float | None = None
+    tenengrad: float | None = None
+    """Ratio test / reference; 1 is the reference's sharpness."""
+    high_frequency: float | None = None
+    """Ratio test / reference of the energy above about 0.1 cycles a pixel."""
+    rms_contrast: float | None = None
+    """Ratio test / reference."""
+    visible_contrast: float | None = None
+    """Ratio test / reference of the contrast weighted by the eye's sensitivity."""
+    noise: float | None = None
+    """Estimated noise of the test image, relative to full scale."""
+    bands: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the scores over all bands as plain numbers, without those that were not measured."""
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "bands"}
+        return {name: value for name, value in plain.items() if value is not None}
+
+
+def scores(statistics: Statistics, convention: Convention | None = None) -> Scores:
+    """Turn sums into scores: the one place where roots and logarithms are taken.
+
+    Parameters
+    ----------
+    statistics : Statistics
+        The sum over all blocks of a scene, or over all images of a set.
+    convention : Convention, optional
+        The one the statistics were made with.
+    """
+    convention = convention or Convention()
+    sums = statistics.pixels
+    ranges = convention.ranges(len(sums.pixels))
+    relative = ratio(sums.squared, sums.pixels) / ranges**2
+    bands = {
+        "psnr": decibels(relative),
+        "mae": ratio(sums.absolute, sums.pixels),
+        "rmse": np.sqrt(ratio(sums.squared, sums.pixels)),
+        "bias": ratio(sums.error, sums.pixels),
+        "coarse_rmse": np.sqrt(ratio(sums.coarse, sums.coarse_cells)),
+    } | _window_scores(statistics)
+    total = sums.pixels.sum()
+    windows = {name: _mean(bands[name]) for name in bands if name not in _PIXEL_SCORES}
+    return Scores(
+        pixels=int(total),
+        psnr=float(decibels(ratio((sums.squared / ranges**2).sum(), total))),
+        psnr_mean=_mean(bands["psnr"]),
+        mae=float(ratio(sums.absolute.sum(), total)),
+        rmse=float(np.sqrt(ratio(sums.squared.sum(), total))),
+        bias=float(ratio(sums.error.sum(), total)),
+        sam=float(np.degrees(ratio(sums.angle, sums.angles))),
+        ergas=_ergas(sums, convention.ratio),
+        coarse_rmse=float(np.sqrt(ratio(sums.coarse.sum(), sums.coarse_cells.sum()))),
+        bands={name: tuple(map(float, values)) for name, values in bands.items()},
+        **windows,
+    )
+
+
+_PIXEL_SCORES = ("psnr", "mae", "rmse", "bias", "coarse_rmse")
+
+
+def decibels(relative: np.ndarray) -> np.ndarray:
+    """Return the PSNR of mean squared errors relative to full scale squared; infinite for 0, NaN for NaN."""
+    with np.errstate(divide="ignore"):
+        return -10 * np.log10(relative)
+
+
+def _window_scores(statistics: Statistics) -> dict[str, np.ndarray]:
+    similarity, information = statistics.similarity, statistics.information
+    mine, theirs = statistics.test_texture, statistics.reference_texture
+    if similarity is None or information is None or mine is None or theirs is None:
+        return {}
+    ratios = ("tenengrad", "high_frequency", "rms_contrast", "visible_contrast")
+    return {
+        "ssim": similarity.mean_ssim,
+        "ms_ssim": similarity.ms_ssim,
+        "vif": information.vif,
+        **{name: ratio(getattr(mine, name), getattr(theirs, name)) for name in ratios},
+        "noise": mine.noise,
+    }
+
+
+def _ergas(sums: PixelSums, pixel_ratio: float) -> float:
+    mean = ratio(sums.reference, sums.pixels)
+    relative = ratio(ratio(sums.squared, sums.pixels), mean**2)
+    return 100 / pixel_ratio * float(np.sqrt(relative.mean()))
+
+
+def _mean(values: np.ndarray) -> float:
+    seen = values[~np.isnan(values)]
+    return float(seen.mean()) if seen.size else float("nan")

@@ -1,0 +1,66 @@
+"""The frame: two lists of dependencies that agree, imports that are declared, folders that refuse a wrong name."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONDA_NAMES = {"torch": "pytorch", "dask": "dask-core", "matplotlib": "matplotlib-base"}
+IMPORT_NAMES = {
+    "pillow": "PIL",
+    "pywavelets": "pywt",
+    "rio-cogeo": "rio_cogeo",
+    "scikit-image": "skimage",
+    "segmentation-models-pytorch": "segmentation_models_pytorch",
+}
+NOT_IMPORTED = {"bokeh"}  # Dask's dashboard is empty without it
+
+
+def requirements(*extras: str) -> dict[str, str]:
+    lines = list(PROJECT["dependencies"])
+    for extra in extras:
+        lines += PROJECT["optional-dependencies"][extra]
+    return {re.split(r"[<>=~!\[]", line)[0]: line for line in lines}
+
+
+def test_environment_yml_lists_the_same_as_pyproject() -> None:
+    wanted = {
+        re.sub(r"^[\w.-]+", lambda m: CONDA_NAMES.get(m[0], m[0]), line)
+        for line in requirements("test", "check").values()
+    }
+    lines = (ROOT / "environment.yml").read_text().splitlines()
+    listed = {m[1] for line in lines if (m := re.match(r"\s+- ([\w.-]+(?:>=[\w.]+)?)$", line))}
+    listed -= {"conda-forge", "pip"}
+    assert f"python{PROJECT['requires-python']}" in listed
+    assert listed - {"python>=3.11"} == wanted
+
+
+def imported(folder: str) -> set[str]:
+    found: set[str] = set()
+    for path in (ROOT / folder).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"scenelift", "click"}  # click is typer's own
+
+
+def test_every_import_is_declared_and_every_declaration_used() -> None:
+    declared = {IMPORT_NAMES.get(name, name) for name in requirements()}
+    used = imported("pipeline") | imported("models") | imported("workflows")
+    assert used <= declared
+    assert declared - used - NOT_IMPORTED == set()
+
+
+@pytest.mark.parametrize("room", ["pipeline", "models", "workflows"])
+def test_a_room_refuses_to_be_imported_under_its_folder_name(room: str) -> None:
+    done = subprocess.run([sys.executable, "-c", f"import {room}"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"scenelift.{room}" in done.stderr
