@@ -97,4 +97,4 @@ def cells(values: np.ndarray) -> np.ndarray:
 def halve(values: np.ndarray) -> np.ndarray:
     """Return the mean of each 2 x 2 cell (for booleans: whether all four are true), shape (H // 2, W // 2)."""
     quads = cells(values)
-    return quads.all(axis=0) if values.dtype == bool else quads.mean(axis=0)
+    return np.logical_and.reduce(quads) if values.dtype == bool else np.mean(quads, axis=0)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scenelift.pipeline.areas import Area, halve
+from scenelift.pipeline.areas import Area
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.pixels import PixelSums, pixel_sums
 from scenelift.pipeline.similarity import InformationSums, SimilaritySums, information_sums, similarity_sums
 from scenelift.pipeline.sums import Sums, ratio
 from scenelift.pipeline.texture import TextureSums, texture_sums
@@ -38,30 +39,6 @@ class Convention:
         if len(ranges) not in (1, bands):
             raise UsageError(f"{len(ranges)} data ranges were given for {bands} bands")
         return np.broadcast_to(ranges, bands)
-
-
-@dataclass(frozen=True, eq=False)
-class PixelSums(Sums):
-    """Sums over valid pixels; float64 arrays of shape (C,) in the images' unit, or of shape ()."""
-
-    pixels: np.ndarray
-    """Pixels valid in both images."""
-    error: np.ndarray
-    """Sum of test - reference."""
-    absolute: np.ndarray
-    """Sum of |test - reference|."""
-    squared: np.ndarray
-    """Sum of (test - reference) squared."""
-    reference: np.ndarray
-    """Sum of the reference."""
-    angle: np.ndarray
-    """Sum of the angles between the two spectra, radians, shape ()."""
-    angles: np.ndarray
-    """Pixels valid in all bands and non-zero in both images, shape ()."""
-    coarse: np.ndarray
-    """Sum of squared differences between means of 2 x 2 cells."""
-    coarse_cells: np.ndarray
-    """Cells wholly valid in both images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +90,7 @@ def block_statistics(
     if x.shape[1:] != area.shape:
         raise UsageError(f"arrays of {x.shape[1:]} pixels were given for an area of {area.shape}")
     ranges = convention.ranges(len(x))
-    pixels = _pixel_sums(x, y, mask, area)
+    pixels = pixel_sums(x, y, mask, area)
     if not convention.windows:
         return Statistics(pixels, None, None, None, None)
     return Statistics(
@@ -137,38 +114,6 @@ def _prepared(
     return np.where(mask, x, 0), np.where(mask, y, 0), mask
 
 
-def _pixel_sums(x: np.ndarray, y: np.ndarray, mask: np.ndarray, area: Area) -> PixelSums:
-    own = (slice(None), *area.owned())
-    mine = mask[own]
-    error = np.where(mine, y[own] - x[own], 0)
-    angles = _angles(x[own], y[own], mine.all(axis=0))
-    coarse = [_coarse_sums(*band, area) for band in zip(x, y, mask, strict=True)]
-    return PixelSums(
-        pixels=mine.sum(axis=(1, 2), dtype=np.float64),
-        error=error.sum(axis=(1, 2)),
-        absolute=np.abs(error).sum(axis=(1, 2)),
-        squared=(error**2).sum(axis=(1, 2)),
-        reference=x[own].sum(axis=(1, 2)),
-        angle=np.array(angles.sum()),
-        angles=np.array(float(angles.size)),
-        coarse=np.array([total for total, _ in coarse]),
-        coarse_cells=np.array([count for _, count in coarse]),
-    )
-
-
-def _angles(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    x, y = x[:, mask], y[:, mask]
-    norms = np.linalg.norm(x, axis=0) * np.linalg.norm(y, axis=0)
-    seen = norms > 0
-    return np.arccos(np.clip((x * y).sum(axis=0)[seen] / norms[seen], -1, 1))
-
-
-def _coarse_sums(x: np.ndarray, y: np.ndarray, mask: np.ndarray, area: Area) -> tuple[float, float]:
-    own = area.owned(1)
-    keep = halve(mask)[own]
-    return float((halve(y - x)[own][keep] ** 2).sum()), float(keep.sum())
-
-
 @dataclass(frozen=True)
 class Scores:
     """The scores of a pair of images, each over all bands; ``bands`` holds those that exist band by band.
@@ -190,7 +135,7 @@ class Scores:
     bias: float
     """Mean of test - reference, the images' unit."""
     sam: float
-    """Mean spectral angle, degrees; pixels with a zero spectrum left out. NaN for one band has no meaning: 0."""
+    """Mean spectral angle, degrees; pixels with a zero spectrum in either image left out (for one band it is 0)."""
     ergas: float
     """100 / ratio x root mean squared relative error (Wald 2000): lower is better."""
     coarse_rmse: float
@@ -281,7 +226,7 @@ def _window_scores(statistics: Statistics) -> dict[str, np.ndarray]:
 def _ergas(sums: PixelSums, pixel_ratio: float) -> float:
     mean = ratio(sums.reference, sums.pixels)
     relative = ratio(ratio(sums.squared, sums.pixels), mean**2)
-    return 100 / pixel_ratio * float(np.sqrt(relative.mean()))
+    return 100 / pixel_ratio * float(np.sqrt(_mean(relative)))
 
 
 def _mean(values: np.ndarray) -> float:

@@ -40,9 +40,9 @@ class TextureSums(Sums):
     details: np.ndarray
     """Pixels with a whole 11 x 11 neighbourhood, shape (C,)."""
     octaves: np.ndarray
-    """Sum over 2 x 2 cells of the variance inside the cell, at each scale, shape (LEVELS, C)."""
+    """Sum over 2 x 2 cells of the variance inside the cell, at each scale, shape (C, LEVELS - 1)."""
     cells: np.ndarray
-    """Cells summed at each scale, shape (LEVELS, C)."""
+    """Cells summed at each scale, shape (C, LEVELS - 1)."""
     diagonals: np.ndarray
     """Histogram of the absolute diagonal Haar coefficients at the finest scale, shape (C, bins)."""
 
@@ -74,11 +74,11 @@ class TextureSums(Sums):
         mean variance inside its 2 x 2 cells, relative to full scale; the sensitivity is Mannos and Sakrison's
         (1974), normalized to its peak, at the octave's centre frequency for ``PIXELS_PER_DEGREE``.
         """
-        weights = contrast_sensitivity(PIXELS_PER_DEGREE * 0.375 / 2.0 ** np.arange(LEVELS)) ** 2
+        weights = contrast_sensitivity(PIXELS_PER_DEGREE * 0.375 / 2.0 ** np.arange(LEVELS - 1)) ** 2
         energies = ratio(self.octaves, self.cells)
         seen = ~np.isnan(energies)
-        total = np.sqrt((weights[:, None] * np.where(seen, energies, 0)).sum(axis=0))
-        return np.where(seen.any(axis=0), total, np.nan)
+        total = np.sqrt((weights * np.where(seen, energies, 0)).sum(axis=1))
+        return np.where(seen.any(axis=1), total, np.nan)
 
     @property
     def noise(self) -> np.ndarray:
@@ -121,9 +121,7 @@ def texture_sums(image: np.ndarray, valid: np.ndarray, area: Area, data_range: n
         Shape (C,): full scale in the image's unit.
     """
     bands = [_band(x / scale, mask, area) for x, mask, scale in zip(image, valid, data_range, strict=True)]
-    columns = [np.stack(column) for column in zip(*bands, strict=True)]
-    columns[7], columns[8] = columns[7].T, columns[8].T
-    return TextureSums(*columns)
+    return TextureSums(*(np.stack(column) for column in zip(*bands, strict=True)))
 
 
 def _band(x: np.ndarray, mask: np.ndarray, area: Area) -> tuple[np.ndarray | float, ...]:
@@ -160,7 +158,7 @@ def _squared_detail(x: np.ndarray) -> np.ndarray:
 
 
 def _octaves(x: np.ndarray, mask: np.ndarray, area: Area) -> tuple[np.ndarray, np.ndarray]:
-    sums, counts = np.zeros(LEVELS), np.zeros(LEVELS)
+    sums, counts = np.zeros(LEVELS - 1), np.zeros(LEVELS - 1)
     for level in range(LEVELS - 1):
         quads, mask = cells(x), halve(mask)
         sums[level], counts[level] = _sum(quads.var(axis=0), mask, area.owned(level + 1))
