@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window as RioWindow
 
 from scenelift.pipeline.errors import SceneError
+from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.tiles import Window
 
 DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "netCDF", "PNG", "JPEG", "HFA", "ENVI", "SAFE")
@@ -133,6 +135,30 @@ def open_raster(path: str) -> RasterFile:
     if raster.shape[0] * raster.shape[1] * raster.count > MAX_PIXELS:
         raise SceneError(f"{file} declares {raster.shape[1]} x {raster.shape[0]} pixels: more than is believable")
     return raster
+
+
+def write_geotiff(
+    path: Path, values: NDArray[np.generic], grid: GeoGrid, nodata: float | None, names: Sequence[str] = ()
+) -> None:
+    """Write a small raster in one go, tiled and compressed; scenes of any size go through `scenelift.pipeline.cogs`.
+
+    Parameters
+    ----------
+    path : Path
+        Replaced if it exists.
+    values : ndarray, shape (C, H, W)
+    grid : GeoGrid
+        Of the same height and width.
+    nodata : float or None
+    names : sequence of str
+        Band descriptions.
+    """
+    profile = {"driver": "GTiff", "tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
+    profile |= {"count": len(values), "height": grid.height, "width": grid.width, "dtype": values.dtype}
+    with rasterio.open(path, "w", crs=grid.crs, transform=grid.transform, nodata=nodata, **profile) as out:
+        out.write(values)
+        for index, name in enumerate(names[: len(values)], start=1):
+            out.set_band_description(index, name)
 
 
 def _subdatasets(raster: RasterFile) -> list[str]:

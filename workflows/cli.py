@@ -174,7 +174,7 @@ def demo(
 
 @app.command()
 def bench(
-    inputs: Annotated[list[str] | None, typer.Argument(help="A raster; default: the packaged Sentinel-2 scene.")] = None,
+    inputs: Annotated[list[str] | None, typer.Argument(help="Default: the packaged Sentinel-2 scene.")] = None,
     model: Models = "sr-x2",
     bands: Bands = None,
     runs: Annotated[int, typer.Option(help="Alternating runs of engine and bare model.")] = 3,

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rio_cogeo.cogeo import cog_validate
+
 from scenelift.pipeline.cogs import write_cog
 from scenelift.pipeline.errors import SceneError, SinkError, UsageError
 from scenelift.pipeline.grids import GeoGrid

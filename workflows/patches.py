@@ -1,0 +1,149 @@
+"""Clean patches to learn from: zips and folders of images, arrays, georeferenced scenes; split by place."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from scenelift.models.errors import ModelError
+
+EIGHT_BIT_GAIN = 2750 / 255 / 10000
+"""Reflectance per level of an 8-bit image whose 0..255 span reflectances 0..0.275 (EuroSAT's stretch)."""
+
+
+@dataclass(frozen=True)
+class PatchSet:
+    """Patches of one source, in the stored type; multiplied by ``gain`` they are reflectance."""
+
+    values: NDArray[np.generic]
+    """(n, C, S, S)."""
+    gain: float
+    places: NDArray[np.int64]
+    """(n,) number of the place (scene, class folder's image) each patch is of."""
+    labels: tuple[str, ...] = ()
+    """Name of each patch's class or scene."""
+
+    def __post_init__(self) -> None:
+        order = np.argsort([_rank(int(p)) for p in np.unique(self.places)])
+        object.__setattr__(self, "_order", np.unique(self.places)[order])
+
+    def indices(self, subset: float) -> NDArray[np.int64]:
+        """Return the patches of the given share of the places, always the same ones."""
+        if subset >= 1:
+            return np.arange(len(self.values))
+        kept = self._order[: max(1, round(subset * len(self._order)))]  # type: ignore[attr-defined]
+        return np.flatnonzero(np.isin(self.places, kept))
+
+    def reflectance(self, at: NDArray[np.int64] | slice) -> Tensor:
+        """Return (n, C, S, S) float32 reflectance."""
+        return torch.from_numpy(self.values[at].astype(np.float32) * np.float32(self.gain))
+
+
+def _rank(place: int) -> str:
+    return hashlib.sha256(str(place).encode()).hexdigest()
+
+
+class Mixture:
+    """Draws augmented patches from several sets.
+
+    Parameters
+    ----------
+    sets : list of (PatchSet, weight)
+        Sources and how often each is drawn from.
+    bands : int
+        1: every sample is one band of a patch, drawn at random; more: the patch's first ``bands`` bands.
+    side : int
+        Side of the samples; larger patches are cut at random.
+    gains : tuple of float
+        Range of a random factor on the reflectance (the paper's scale augmentation); (1, 1) is none.
+    """
+
+    def __init__(
+        self,
+        sets: list[tuple[PatchSet, float]],
+        bands: int,
+        side: int,
+        gains: tuple[float, float] = (1.0, 1.0),
+    ) -> None:
+        if not sets or sum(len(s.values) for s, _ in sets) == 0:
+            raise ModelError("there is no patch to train on")
+        for patches, _ in sets:
+            if patches.values.shape[2] < side:
+                raise ModelError(f"patches of {patches.values.shape[2]} pixels are smaller than {side}")
+            if bands > patches.values.shape[1]:
+                raise ModelError(f"patches have {patches.values.shape[1]} bands, the network wants {bands}")
+        self.sets = [s for s, _ in sets]
+        self.weights = torch.tensor([w for _, w in sets], dtype=torch.float64)
+        self.bands, self.side, self.gains = bands, side, gains
+        self._indices: dict[float, list[NDArray[np.int64]]] = {}
+
+    def __call__(self, count: int, subset: float, generator: torch.Generator) -> Tensor:
+        """Return (count, bands, side, side) reflectance."""
+        if subset not in self._indices:
+            self._indices[subset] = [s.indices(subset) for s in self.sets]
+        chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator)
+        draws = torch.rand(count, 6, generator=generator).tolist()
+        rows = [self._one(int(i), draw, self._indices[subset]) for i, draw in zip(chosen, draws, strict=True)]
+        return torch.stack(rows)
+
+    def _one(self, which: int, draw: list[float], indices: list[NDArray[np.int64]]) -> Tensor:
+        patches, known = self.sets[which], indices[which]
+        values = patches.values[known[int(draw[0] * len(known))]]
+        band = int(draw[1] * values.shape[0]) if self.bands == 1 else 0
+        top, left = (int(d * (values.shape[1] - self.side + 1)) for d in draw[2:4])
+        part = values[band : band + self.bands, top : top + self.side, left : left + self.side]
+        turn = int(draw[4] * 8)
+        part = np.rot90(part, turn % 4, axes=(1, 2))
+        part = part[:, :, ::-1] if turn >= 4 else part
+        low, high = self.gains
+        factor = np.float32(patches.gain * low * (high / low) ** draw[5])
+        return torch.from_numpy(part.astype(np.float32) * factor)
+
+
+def read_zip(path: Path) -> PatchSet:
+    """Read a zip of equally large 8-bit images; every image is a place, its folder its label."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = sorted(n for n in archive.namelist() if n.lower().endswith((".jpg", ".jpeg", ".png", ".tif")))
+            images = [_decode(archive.read(name), name) for name in names]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ModelError(f"cannot read images from {path}: {error}") from None
+    if not images:
+        raise ModelError(f"{path} holds no images")
+    shape = images[0].shape
+    keep = [i for i, image in enumerate(images) if image.shape == shape and not _constant(image)]
+    values = np.stack([images[i] for i in keep])
+    labels = tuple(Path(names[i]).parent.name for i in keep)
+    return PatchSet(values, EIGHT_BIT_GAIN, np.array(keep, dtype=np.int64), labels)
+
+
+def _decode(content: bytes, name: str) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(content)) as image:
+        array = np.asarray(image)
+    if array.dtype != np.uint8:
+        raise ModelError(f"image {name} is {array.dtype}, not 8-bit")
+    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def _constant(image: NDArray[np.generic]) -> bool:
+    """Whether a band is constant or more than a tenth of it zero: nodata, not ground."""
+    flat = image.reshape(len(image), -1)
+    return bool((flat.min(1) == flat.max(1)).any() or ((flat == 0).all(0).mean() > 0.1))
+
+
+def balanced(labels: tuple[str, ...], each: int, seed: int = 0) -> NDArray[np.int64]:
+    """Return indices of ``each`` patches of every label, drawn with a seed."""
+    rng = np.random.default_rng(seed)
+    known = np.array(labels)
+    groups: Iterator[NDArray[np.int64]] = (np.flatnonzero(known == name) for name in sorted(set(labels)))
+    return np.concatenate([np.sort(rng.permutation(group)[:each]) for group in groups])
