@@ -76,7 +76,7 @@ class Denoiser(nn.Module):
         )
         self.tail = conv3(channels, bands * factor**2, valid=valid, padding=padding)
         with torch.no_grad():
-            self.tail.weight.mul_(0.1)
+            self.tail.weight.mul_(0.01)
             self.tail.bias.zero_()  # type: ignore[union-attr]
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:

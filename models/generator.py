@@ -59,7 +59,7 @@ class Generator(nn.Module):
         taps = min(TAPS, 2 * self.halo + 1)
         self.skip = PhaseUpsampler(scale, taps, valid=valid)
         with torch.no_grad():  # the linear path alone is the starting point
-            self.tail.weight.mul_(0.1)
+            self.tail.weight.mul_(0.01)
             self.tail.bias.zero_()  # type: ignore[union-attr]
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) reflectance
@@ -151,7 +151,7 @@ class DenseGenerator(nn.Module):
         self.tail = conv3(channels, bands * scale**2, valid=valid, padding=padding)
         self.skip = PhaseUpsampler(scale, TAPS, valid=valid)
         with torch.no_grad():
-            self.tail.weight.mul_(0.1)
+            self.tail.weight.mul_(0.01)
             self.tail.bias.zero_()  # type: ignore[union-attr]
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) reflectance

@@ -1,0 +1,84 @@
+"""Optimisers by name: Adam as in the paper, and Muon, which needs fewer steps for convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from scenelift.models.errors import ModelError
+
+MUON_RATE = 10.0
+"""Muon's rate relative to Adam's: its updates have unit spectral norm, Adam's unit size per entry."""
+
+
+def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
+    """Return about U·Vᵀ of (rows, columns) by a quintic Newton-Schulz iteration (K. Jordan, "Muon", 2024)."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix / (matrix.norm() + 1e-7)
+    transposed = x.shape[0] > x.shape[1]
+    x = x.T if transposed else x
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if transposed else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is orthogonalised, for the kernels of wide convolutions.
+
+    Parameters
+    ----------
+    params : iterable of Parameter
+        4-D kernels, seen as (outputs, inputs·k·k) matrices.
+    lr : float
+        Rate; an update has the spectral norm ``lr · sqrt(max(1, rows / columns))``.
+    momentum : float
+        Nesterov momentum.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float = 0.01, momentum: float = 0.95) -> None:
+        super().__init__(list(params), {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Take one step."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                velocity = self.state[p].setdefault("velocity", torch.zeros_like(p))
+                velocity.lerp_(p.grad, 1 - group["momentum"])
+                ahead = p.grad.lerp(velocity, group["momentum"])
+                update = orthogonalize(ahead.reshape(len(p), -1))
+                stretch = max(1.0, len(p) / update.shape[1]) ** 0.5
+                p.add_(update.reshape(p.shape), alpha=-group["lr"] * stretch)
+
+
+def make_optimizers(name: str, module: nn.Module) -> list[torch.optim.Optimizer]:
+    """Return optimisers whose groups carry "relative": their rate over the plan's.
+
+    Raises
+    ------
+    ModelError
+        If the name is unknown.
+    """
+    if name == "adam":
+        adam = torch.optim.Adam(module.parameters(), lr=1e-3, betas=(0.9, 0.99))
+        _relate(adam, 1.0)
+        return [adam]
+    if name == "muon":
+        wide = [p for p in module.parameters() if p.ndim == 4 and min(p.shape[:2]) >= 16]
+        known = {id(p) for p in wide}
+        rest = [p for p in module.parameters() if id(p) not in known]
+        muon, adam = Muon(wide), torch.optim.Adam(rest, lr=1e-3, betas=(0.9, 0.99))
+        _relate(muon, MUON_RATE)
+        _relate(adam, 1.0)
+        return [muon, adam]
+    raise ModelError(f"optimizer must be 'adam' or 'muon', not {name!r}")
+
+
+def _relate(optimizer: torch.optim.Optimizer, relative: float) -> None:
+    for group in optimizer.param_groups:
+        group["relative"] = relative

@@ -1,0 +1,89 @@
+"""What a network is trained for: how a clean patch becomes the network's input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from scenelift.models.degradations import (
+    SENTINEL2_MTF,
+    bicubic_decimate,
+    mtf_decimate,
+    white_noise,
+)
+
+Inputs = tuple[Tensor, ...]
+
+
+class Task(Protocol):
+    """Turns clean patches into a network's inputs."""
+
+    scale: int
+
+    def degrade(self, clean: Tensor, generator: torch.Generator) -> Inputs:
+        """Return the network's inputs for (N, C, H, W) clean reflectance."""
+        ...
+
+
+@dataclass(frozen=True)
+class SuperResolution:
+    """Wald's protocol: the image itself is the truth, its degraded form the input."""
+
+    scale: int = 2
+    mtf: tuple[float, ...] = tuple(SENTINEL2_MTF.values())
+    """Transfers at Nyquist; every batch draws one a band (training), or uses them in order (``fixed``)."""
+    bicubic_share: float = 0.0
+    """Share of batches degraded by antialiased bicubic interpolation instead."""
+    noise: float = 0.0
+    """Largest standard deviation of white noise on the low-resolution image, reflectance."""
+
+    def degrade(self, clean: Tensor, generator: torch.Generator) -> Inputs:
+        """Return ((N, C, H / scale, W / scale),)."""
+        draws = torch.rand(2, generator=generator)
+        if draws[0] < self.bicubic_share:
+            low = bicubic_decimate(clean, self.scale)
+        else:
+            picks = torch.randint(len(self.mtf), (clean.shape[1],), generator=generator)
+            low = mtf_decimate(clean, self.scale, [self.mtf[int(i)] for i in picks])
+        if self.noise:
+            low = white_noise(low, float(draws[1]) * self.noise, generator)
+        return (low,)
+
+    def fixed(self, clean: Tensor, mtf: float | Sequence[float]) -> Inputs:
+        """Return the inputs of an evaluation: given transfers, no noise."""
+        return (mtf_decimate(clean, self.scale, mtf),)
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """White noise of a known level on a clean image."""
+
+    sigma_max: float = 0.06
+    """Largest standard deviation, reflectance."""
+    power: float = 2.0
+    """Levels are sigma_max · u^power: above 1, low levels, which real scenes have, come more often."""
+    scale: int = 1
+
+    def degrade(self, clean: Tensor, generator: torch.Generator) -> Inputs:
+        """Return ((N, C, H, W) noisy, (N, 1, 1, 1) standard deviation)."""
+        sigma = self.sigma_max * torch.rand(len(clean), 1, 1, 1, generator=generator) ** self.power
+        return white_noise(clean, sigma, generator), sigma
+
+
+def mirror(size: int, halo: int) -> Tensor:
+    """Return (size + 2·halo,) indices that continue an axis by reflection, as often as it takes."""
+    if size == 1:
+        return torch.zeros(1 + 2 * halo, dtype=torch.long)
+    at = torch.arange(-halo, size + halo) % (2 * size - 2)
+    return torch.minimum(at, 2 * size - 2 - at)
+
+
+def apply_whole(module: nn.Module, halo: int, inputs: Inputs) -> Tensor:
+    """Run an unpadded network on whole images, continued by reflection as the tiling engine does."""
+    x = inputs[0]
+    x = x[..., mirror(x.shape[2], halo), :][..., mirror(x.shape[3], halo)]
+    return module(x.contiguous(memory_format=torch.channels_last), *inputs[1:])

@@ -1,0 +1,261 @@
+"""The training loop on tensors: same seed and same step give the same weights, also after a kill."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from scenelift.models.checkpoint import write_atomically
+from scenelift.models.errors import ModelError
+from scenelift.models.losses import pixel_loss
+from scenelift.models.optimizers import make_optimizers
+from scenelift.models.tasks import Task
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training with its own hyper-parameters."""
+
+    steps: int
+    rate: float = 1e-3
+    loss: str = "charbonnier"
+    subset: float = 1.0
+    """Share of the training places used (the paper trains on a subset first)."""
+    schedule: str = "cosine"
+    """"cosine" (to zero at the phase's end) or "constant"."""
+    warmup: int = 50
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a network is trained."""
+
+    phases: tuple[Phase, ...]
+    batch: int = 32
+    seed: int = 0
+    optimizer: str = "adam"
+    ema: float = 0.999
+    """Decay of the averaged weights that are validated and kept; 0 keeps the last ones."""
+    precision: str = "bf16"
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    validate_every: int = 500
+    patience: int = 0
+    """Stop after so many validations without a better one; 0 never stops early."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+
+class Sampler(Protocol):
+    """Draws clean patches."""
+
+    def __call__(self, count: int, subset: float, generator: torch.Generator) -> Tensor:
+        """Return (count, C, H, W) reflectance from the given share of the places."""
+        ...
+
+
+def rate_at(phase: Phase, step: int) -> float:
+    """Return the learning rate at a step of a phase: linear warm-up, then constant or half a cosine."""
+    warm = min(1.0, (step + 1) / max(1, phase.warmup))
+    if phase.schedule == "constant":
+        return phase.rate * warm
+    return phase.rate * warm * 0.5 * (1 + math.cos(math.pi * step / phase.steps))
+
+
+class Trainer:
+    """Trains one network on one task.
+
+    Parameters
+    ----------
+    module : Module
+        Padded form of the network, changed in place.
+    task : Task
+        Makes inputs from clean patches.
+    sampler : Sampler
+        Draws clean patches.
+    plan : Plan
+    folder : path
+        Gets ``state.safetensors`` (resume), ``log.csv``.
+    validate : callable
+        Takes a state dict, returns a figure that is better when higher (dB).
+    identity : str
+        Digest of recipe and data: a state of another training is refused.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        task: Task,
+        sampler: Sampler,
+        plan: Plan,
+        folder: Path,
+        validate: Callable[[dict[str, Tensor]], float],
+        identity: str,
+    ) -> None:
+        self.module = module.train().to(memory_format=torch.channels_last)
+        self.task, self.sampler, self.plan = task, sampler, plan
+        self.folder, self.validate, self.identity = folder, validate, identity
+        self.optimizers = make_optimizers(plan.optimizer, module)
+        self.average = {name: value.clone() for name, value in module.state_dict().items()}
+        self.best = {name: value.clone() for name, value in module.state_dict().items()}
+        self.best_score, self.stale, self.step = -math.inf, 0, 0
+
+    def run(self, progress: Callable[[int, float], None] | None = None) -> dict[str, Tensor]:
+        """Train to the end of the plan and return the best weights seen.
+
+        Raises
+        ------
+        ModelError
+            If the loss is not finite; the last good state is on disk and can be resumed or used.
+        """
+        started, losses = time.monotonic(), []
+        while self.step < self.plan.steps:
+            loss = self._advance()
+            losses.append(loss)
+            if progress is not None:
+                progress(self.step, loss)
+            if self.step % self.plan.validate_every == 0 or self.step == self.plan.steps:
+                score = self.validate(self.average)
+                self._note(sum(losses) / len(losses), score, time.monotonic() - started)
+                losses = []
+                self.stale = 0 if score > self.best_score else self.stale + 1
+                if score > self.best_score:
+                    self.best_score = score
+                    self.best = {name: value.clone() for name, value in self.average.items()}
+                self.save()
+                if self.plan.patience and self.stale >= self.plan.patience:
+                    break
+        return self.best
+
+    def _advance(self) -> float:
+        phase, at = self._phase()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["relative"] * rate_at(phase, at)
+            optimizer.zero_grad(set_to_none=True)
+        # Everything random of a step hangs on seed and step alone, so a resumed run draws what was due.
+        generator = torch.Generator().manual_seed(self.plan.seed * 1_000_003 + self.step)
+        clean = self.sampler(self.plan.batch, phase.subset, generator)
+        loss = self._loss(clean, generator, phase)
+        if not bool(torch.isfinite(loss)):
+            raise ModelError(
+                f"the loss became {loss.item()} at step {self.step}: lower the rate or check the data; "
+                f"the state of the last validation is kept in {self.folder}"
+            )
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.module.parameters(), self.plan.clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        self._track()
+        return loss.item()
+
+    def _loss(self, clean: Tensor, generator: torch.Generator, phase: Phase) -> Tensor:
+        inputs = self.task.degrade(clean, generator)
+        first = inputs[0].contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.plan.precision == "bf16"):
+            answer = self.module(first, *inputs[1:])
+        return pixel_loss(phase.loss)(answer.float(), clean)
+
+    def _phase(self) -> tuple[Phase, int]:
+        at = self.step
+        for phase in self.plan.phases:
+            if at < phase.steps:
+                return phase, at
+            at -= phase.steps
+        raise ModelError("the training plan is over")
+
+    @torch.no_grad()
+    def _track(self) -> None:
+        decay = min(self.plan.ema, (1 + self.step) / (10 + self.step)) if self.plan.ema else 0.0
+        for name, value in self.module.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
+            else:
+                self.average[name].copy_(value)
+
+    def _note(self, loss: float, score: float, seconds: float) -> None:
+        path = self.folder / "log.csv"
+        fresh = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if fresh:
+                writer.writerow(["step", "loss", "validation_db", "seconds"])
+            writer.writerow([self.step, f"{loss:.6f}", f"{score:.4f}", f"{seconds:.1f}"])
+
+    def save(self) -> None:
+        """Write everything a resumed run needs, in one atomic step."""
+        tensors = {}
+        for prefix, state in (
+            ("module", self.module.state_dict()),
+            ("average", self.average),
+            ("best", self.best),
+        ):
+            tensors |= {f"{prefix}/{name}": value.contiguous() for name, value in state.items()}
+        for i, optimizer in enumerate(self.optimizers):
+            for key, slots in optimizer.state_dict()["state"].items():
+                for name, value in slots.items():
+                    tensors[f"optimizer/{i}/{key}/{name}"] = torch.as_tensor(value).contiguous()
+        facts = {"step": self.step, "best_score": self.best_score, "stale": self.stale}
+        facts |= {"identity": self.identity, "plan": asdict(self.plan)}
+        write_atomically(self.folder / "state.safetensors", save(tensors, {"facts": json.dumps(facts)}))
+
+    def resume(self) -> bool:
+        """Take up the state on disk; return whether there was one.
+
+        Raises
+        ------
+        ModelError
+            If it belongs to another recipe or other data, or is damaged.
+        """
+        path = self.folder / "state.safetensors"
+        if not path.exists():
+            return False
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts = json.loads(file.metadata()["facts"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise ModelError(f"{path} cannot be resumed: {error}") from None
+        if facts["identity"] != self.identity:
+            raise ModelError(f"{path} belongs to another recipe or other data; use another --run folder")
+        self._restore(facts, tensors)
+        return True
+
+    def _restore(self, facts: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.module.load_state_dict(part("module/"))
+        self.average, self.best = part("average/"), part("best/")
+        for i, optimizer in enumerate(self.optimizers):
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, value in part(f"optimizer/{i}/").items():
+                key, slot = name.split("/", 1)
+                state.setdefault(int(key), {})[slot] = value
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+        self.step, self.best_score, self.stale = facts["step"], facts["best_score"], facts["stale"]
+        self._trim_log()
+
+    def _trim_log(self) -> None:
+        """Drop log lines of steps that were taken after the saved state and will be taken again."""
+        path = self.folder / "log.csv"
+        if path.exists():
+            rows = list(csv.reader(path.open(newline="")))
+            kept = rows[:1] + [row for row in rows[1:] if int(row[0]) <= self.step]
+            with path.open("w", newline="") as file:
+                csv.writer(file).writerows(kept)
