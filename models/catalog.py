@@ -142,7 +142,8 @@ def verify(ref: ModelRef) -> ModelSpec:
     """
     enhancer = load(ref)
     # Shipped models are measured by the tests; a second here for every run would buy nothing.
-    if isinstance(enhancer, TorchEnhancer) and ref.name not in shipped():
+    exact = isinstance(enhancer, TorchEnhancer) and enhancer.spec.halo_kind == "exact"
+    if exact and ref.name not in shipped():
         check_halo(enhancer.module, enhancer.spec)
     return enhancer.spec
 

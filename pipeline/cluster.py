@@ -104,7 +104,7 @@ def _run_on(client: Any, task: Callable[[int], Record], items: Sequence[int]) ->
         batch = [item for item, _ in zip(waiting, range(count), strict=False)]
         return client.map(_call, batch, task=shared, retries=RETRIES, pure=False, key="block") if batch else []
 
-    running = as_completed(submit(IN_FLIGHT), raise_errors=False)
+    running = as_completed(submit(IN_FLIGHT), loop=client.loop, raise_errors=False)
     try:
         for batch in running.batches():
             for future in batch:
@@ -118,7 +118,10 @@ def _run_on(client: Any, task: Callable[[int], Record], items: Sequence[int]) ->
                     raise error
                 if future.status != "finished":
                     raise SceneliftError(f"the cluster dropped {future.key} ({future.status})")
-                yield future.result()
+                record = future.result()
+                if isinstance(record, _Failure):
+                    raise record.kind(record.message)
+                yield record
             running.update(submit(len(batch)))
     except (FutureCancelledError, OSError, TimeoutError) as error:
         if client.status in ("running", "connecting") and not isinstance(error, FutureCancelledError):
@@ -133,8 +136,19 @@ class _Call:
         self.task = task
 
 
+@dataclass(frozen=True)
+class _Failure:
+    """An error that trying again will not mend; returned, since Dask would retry what is raised."""
+
+    kind: type[SceneliftError]
+    message: str
+
+
 def _call(item: int, task: _Call) -> Any:
-    return task.task(item)
+    try:
+        return task.task(item)
+    except SceneliftError as error:
+        return _Failure(type(error), str(error))
 
 
 @contextmanager

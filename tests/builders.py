@@ -78,23 +78,13 @@ def write_raster(
     """Write a GeoTIFF (or another driver's file) with every kind of metadata that must survive."""
     settings: dict[str, Any] = {"driver": "GTiff", "tiled": True, "blockxsize": 64, "blockysize": 64} | profile
     if settings["driver"] != "GTiff":
-        settings = profile
+        settings = dict(profile)
     bands, height, width = values.shape
     settings |= {"height": height, "width": width, "count": bands, "dtype": values.dtype}
     settings |= {"crs": crs, "transform": transform}
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-        rasterio.open(
-            path,
-            "w",
-            height=height,
-            width=width,
-            count=bands,
-            dtype=values.dtype,
-            crs=crs,
-            transform=transform,
-            **settings,
-        ) as out,
+        rasterio.open(path, "w", **settings) as out,
     ):
         if colorinterp:
             out.colorinterp = colorinterp
