@@ -38,6 +38,26 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Adversarial:
+    """How a judge joins the training."""
+
+    weight: float = 5e-3
+    """Final weight of the adversarial loss beside the pixel loss."""
+    start: int = 0
+    """Step of its first appearance."""
+    ramp: int = 500
+    """Steps over which the weight grows from zero."""
+    kind: str = "relativistic"
+    judge: str = "unet-discriminator"
+    channels: int = 32
+    rate: float = 2e-4
+    perceptual: float = 0.0
+    """Weight of the feature loss."""
+    consistency: float = 0.0
+    """Weight of the difference between the degraded answer and the input."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """How a network is trained."""
 

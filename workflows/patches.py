@@ -110,8 +110,20 @@ class Mixture:
         return torch.from_numpy(part.astype(np.float32) * factor)
 
 
-def read_zip(path: Path) -> PatchSet:
-    """Read a zip of equally large 8-bit images; every image is a place, its folder its label."""
+def read_zip(path: Path, bands: tuple[int, ...] | None = None) -> PatchSet:
+    """Read a zip of equally large 8-bit images; every image is a place, its folder its label.
+
+    Parameters
+    ----------
+    path : path
+    bands : tuple of int, optional
+        1-based bands to keep.
+
+    Raises
+    ------
+    ModelError
+        If it is no zip, or holds no 8-bit images.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             names = sorted(n for n in archive.namelist() if n.lower().endswith((".jpg", ".jpeg", ".png", ".tif")))
@@ -123,6 +135,8 @@ def read_zip(path: Path) -> PatchSet:
     shape = images[0].shape
     keep = [i for i, image in enumerate(images) if image.shape == shape and not _constant(image)]
     values = np.stack([images[i] for i in keep])
+    if bands is not None:
+        values = values[:, [b - 1 for b in bands]]
     labels = tuple(Path(names[i]).parent.name for i in keep)
     return PatchSet(values, EIGHT_BIT_GAIN, np.array(keep, dtype=np.int64), labels)
 
@@ -139,6 +153,11 @@ def _constant(image: NDArray[np.generic]) -> bool:
     """Whether a band is constant or more than a tenth of it zero: nodata, not ground."""
     flat = image.reshape(len(image), -1)
     return bool((flat.min(1) == flat.max(1)).any() or ((flat == 0).all(0).mean() > 0.1))
+
+
+def drop_constant(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Leave out patches (n, C, S, S) with a constant band or with nodata's zeros."""
+    return values[[i for i, patch in enumerate(values) if not _constant(patch)]]
 
 
 def balanced(labels: tuple[str, ...], each: int, seed: int = 0) -> NDArray[np.int64]:

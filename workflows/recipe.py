@@ -1,0 +1,136 @@
+"""Training recipes: TOML files read into frozen settings; a key nobody knows is an error."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scenelift.models.architectures import build
+from scenelift.models.errors import ModelError
+from scenelift.models.training import Adversarial, Phase, Plan
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where clean patches come from."""
+
+    path: str
+    """A zip of images, a folder, a raster, a Zarr store, an npz; or a glob; relative to the data folder."""
+    weight: float = 1.0
+    """How often it is drawn from, relative to the others."""
+    bands: tuple[int, ...] | None = None
+    """1-based bands to use; None: all."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained and validated on."""
+
+    train: tuple[Source, ...]
+    validation: tuple[Source, ...] = ()
+    """Other places. Without any, a tenth of the training places is kept aside."""
+    side: int = 64
+    """Side of training patches, pixels of the clean image."""
+    gains: tuple[float, float] = (1.0, 1.0)
+    """Range of the random factor on reflectance."""
+    validation_count: int = 100
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training run."""
+
+    name: str
+    task: str
+    """"super-resolution" or "denoise"."""
+    arch: dict[str, Any]
+    data: Data
+    plan: Plan
+    degradation: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the task's degradation, see `scenelift.models.tasks`."""
+    start: str | None = None
+    """Shipped model or checkpoint whose weights to start from; tensors of another shape start fresh."""
+    patch: int = 128
+    """Side of the patches the engine will hand the network."""
+    adversarial: Adversarial | None = None
+    note: str = ""
+    """For the model card: what this model is for, and where it should not be trusted."""
+
+    def __post_init__(self) -> None:
+        if self.task not in ("super-resolution", "denoise"):
+            raise ModelError(f"recipe {self.name!r}: task must be super-resolution or denoise, not {self.task!r}")
+        build(self.arch)  # a wrong architecture is an error before any data is read
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """Read a recipe by its path, or by the name of one that ships.
+
+    Raises
+    ------
+    ModelError
+        If there is none, it is not TOML, a key is unknown or missing, or a value is out of range.
+    """
+    path = Path(name)
+    if not path.is_file():
+        path = RECIPES / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
+        raise ModelError(f"no recipe {str(name)!r}: give a TOML file or one of {known}")
+    try:
+        values = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} is not TOML: {error}") from None
+    return recipe_from(values, str(path))
+
+
+def recipe_from(values: dict[str, Any], where: str) -> Recipe:
+    """Build a recipe from nested dictionaries, checking every key."""
+    recipe: Recipe = _fill(Recipe, values, where)
+    return recipe
+
+
+_NESTED: dict[tuple[type, str], type] = {
+    (Recipe, "data"): Data,
+    (Recipe, "plan"): Plan,
+    (Recipe, "adversarial"): Adversarial,
+    (Data, "train"): Source,
+    (Data, "validation"): Source,
+    (Plan, "phases"): Phase,
+}
+
+
+def _fill(kind: type, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise ModelError(f"{where}: expected a table, got {values!r}")
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    if unknown := sorted(set(values) - set(fields)):
+        raise ModelError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(fields)}")
+    filled = {}
+    for name, value in values.items():
+        inner = _NESTED.get((kind, name))
+        if inner is not None and isinstance(value, list):
+            value = tuple(_fill(inner, v, f"{where}, {name}[{i}]") for i, v in enumerate(value))
+        elif inner is not None and value is not None:
+            value = _fill(inner, value, f"{where}, {name}")
+        elif isinstance(value, list):
+            value = tuple(value)
+        _check_type(fields[name], value, where)
+        filled[name] = value
+    try:
+        return kind(**filled)
+    except TypeError as error:
+        raise ModelError(f"{where}: {str(error).removeprefix(f'{kind.__name__}.__init__() ')}") from None
+
+
+_SIMPLE: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "dict[str, Any]": (dict,)}
+
+
+def _check_type(wanted: dataclasses.Field[Any], value: Any, where: str) -> None:
+    kinds = _SIMPLE.get(str(wanted.type))
+    if kinds is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+        raise ModelError(f"{where}: {wanted.name} must be {wanted.type}, got {value!r}")

@@ -1,0 +1,111 @@
+"""Reading training data of any kind into patches: images, arrays, georeferenced scenes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scenelift.models.errors import ModelError
+from scenelift.pipeline.errors import SceneliftError
+from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
+from scenelift.pipeline.tiles import Window
+from scenelift.workflows.patches import PatchSet, drop_constant, read_zip
+from scenelift.workflows.recipe import Source
+
+RASTERS = (".tif", ".tiff", ".jp2", ".nc", ".zarr", ".vrt")
+DATA_VARIABLE = "SCENELIFT_DATA"
+MAX_PATCHES = 4096
+"""Patches kept of one scene, spread over it evenly: memory is bounded whatever the scene's size."""
+STORED_GAIN = 1e-4
+
+
+def find_sources(sources: tuple[Source, ...], folder: Path | None = None) -> list[tuple[Path, Source]]:
+    """Return the files the sources name, globs expanded, in a fixed order.
+
+    Relative paths are looked for below ``folder``, else below the environment variable SCENELIFT_DATA, else
+    below the current folder.
+
+    Raises
+    ------
+    ModelError
+        If a source names nothing.
+    """
+    base = folder or Path(os.environ.get(DATA_VARIABLE, "."))
+    found = []
+    for source in sources:
+        path = base / source.path
+        if any(sign in source.path for sign in "*?["):
+            paths = sorted(base.glob(source.path))
+        elif path.is_dir() and path.suffix not in (".zarr", ".SAFE"):
+            paths = sorted(p for p in path.iterdir() if p.suffix.lower() in (*RASTERS, ".zip", ".npz"))
+        else:
+            paths = [path] if path.exists() else []
+        if not paths:
+            hint = "" if folder or DATA_VARIABLE in os.environ else f" (set {DATA_VARIABLE} to the data folder)"
+            raise ModelError(f"no training data at {path}{hint}")
+        found += [(p, source) for p in paths]
+    return found
+
+
+def read_source(path: Path, side: int, bands: tuple[int, ...] | None = None, place: int = 0) -> PatchSet:
+    """Read one source into patches of ``side`` pixels; invalid and constant ones are left out.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be read.
+    """
+    if path.suffix.lower() == ".zip":
+        return read_zip(path, bands)
+    if path.suffix.lower() == ".npz":
+        return read_npz(path, side, bands, place)
+    try:
+        scene = open_scene(SceneSource((str(path),), bands))
+        return read_scene(scene, side, place)
+    except SceneliftError as error:
+        raise ModelError(f"cannot train on {path}: {error}") from None
+
+
+def read_scene(scene: Scene, side: int, place: int = 0) -> PatchSet:
+    """Cut a scene into patches on a grid, windowed; a scene with more than enough gives evenly spread ones."""
+    height, width = scene.grid.shape
+    corners = [(r, c) for r in range(0, height - side + 1, side) for c in range(0, width - side + 1, side)]
+    corners = corners[:: max(1, -(-len(corners) // MAX_PATCHES))]
+    kept = []
+    for row, col in corners:
+        region = scene.read(Window(row, col, side, side))
+        if region.valid.all():
+            kept.append(np.rint(region.values / STORED_GAIN).clip(-32768, 32767).astype(np.int16))
+    shape = (0, len(scene.bands), side, side)
+    values = drop_constant(np.stack(kept) if kept else np.zeros(shape, np.int16))
+    return PatchSet(values, STORED_GAIN, np.full(len(values), place), (scene.name,) * len(values))
+
+
+def read_npz(path: Path, side: int, bands: tuple[int, ...] | None = None, place: int = 0) -> PatchSet:
+    """Cut the arrays (C, H, W) or (H, W) of an npz file into patches; 8-bit arrays use EuroSAT's stretch."""
+    from scenelift.workflows.patches import EIGHT_BIT_GAIN
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images = [np.atleast_3d(arrays[name]) if arrays[name].ndim < 3 else arrays[name] for name in arrays]
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot train on {path}: {error}") from None
+    usable = [image for image in images if image.ndim == 3 and min(image.shape[1:]) >= side]
+    if not usable:
+        raise ModelError(f"{path} holds no array (bands, rows, columns) of at least {side} x {side} pixels")
+    first = usable[0]
+    same = [image for image in usable if image.shape[0] == first.shape[0] and image.dtype == first.dtype]
+    gain = {"uint8": EIGHT_BIT_GAIN, "float32": 1.0, "float64": 1.0}.get(str(first.dtype), STORED_GAIN)
+    values = drop_constant(np.concatenate([_cut(image, side) for image in same]))
+    if bands is not None:
+        values = values[:, [b - 1 for b in bands]]
+    return PatchSet(values, gain, np.full(len(values), place), (path.name,) * len(values))
+
+
+def _cut(image: NDArray[np.generic], side: int) -> NDArray[np.generic]:
+    rows, cols = image.shape[1] // side, image.shape[2] // side
+    cut = image[:, : rows * side, : cols * side].reshape(len(image), rows, side, cols, side)
+    return cut.transpose(1, 3, 0, 2, 4).reshape(-1, len(image), side, side)

@@ -1,0 +1,254 @@
+"""`scenelift train`: recipe and data in; weights, log, figure and model card out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scenelift.models.architectures import build
+from scenelift.models.checkpoint import load_checkpoint, save_checkpoint
+from scenelift.models.errors import ModelError
+from scenelift.models.spec import ModelSpec
+from scenelift.models.tasks import Denoising, Inputs, SuperResolution, Task, apply_whole
+from scenelift.models.training import Trainer
+from scenelift.models.upsampling import PhaseUpsampler
+from scenelift.workflows.patches import Mixture, PatchSet, balanced
+from scenelift.workflows.recipe import Recipe
+from scenelift.workflows.sources import find_sources, read_source
+
+MIN_PATCHES = 64
+VALIDATION_SIGMA = 0.0162
+"""Noise of validation pairs: 15 levels of the 8-bit stretch."""
+FIT_PATCHES = 512
+
+Progress = Callable[[int, int, float], None]
+
+
+def train(
+    recipe: Recipe,
+    run: Path,
+    *,
+    data: Path | None = None,
+    weights: Path | None = None,
+    resume: bool = True,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Train a recipe's network and write its checkpoint.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    run : path
+        Folder of this run: state to resume from, log.csv, loss.png, recipe.json.
+    data : path, optional
+        Folder that the recipe's paths are relative to; default: the environment variable SCENELIFT_DATA.
+    weights : path, optional
+        Where the checkpoint goes; default: NAME.safetensors in ``run``. Its card is written beside it.
+    resume : bool
+        Take up a state found in ``run``; the result is that of an uninterrupted run.
+    threads : int, optional
+        CPU threads.
+    progress : callable, optional
+        Called with (step, steps, loss).
+
+    Raises
+    ------
+    ModelError
+        If there is too little data, the loss is not finite, or nothing can be written.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"cannot make the run folder {run}: {error.strerror}") from None
+    started = time.monotonic()
+    train_set, held_out = read_data(recipe, data)
+    bands = int(recipe.arch.get("bands", 1))
+    mixture = Mixture(train_set, bands, recipe.data.side, recipe.data.gains)
+    task = make_task(recipe)
+    torch.manual_seed(recipe.plan.seed)
+    module = build(recipe.arch)
+    begin(module, recipe, task, mixture)
+    pairs, truth = validation_pairs(recipe, task, held_out)
+    trainer = Trainer(module, task, mixture, recipe.plan, run, _validator(recipe, pairs, truth), identity(recipe))
+    if not (resume and trainer.resume()):
+        (run / "log.csv").unlink(missing_ok=True)
+    trainer.run(None if progress is None else lambda step, loss: progress(step, recipe.plan.steps, loss))
+    record = {
+        "data": [str(s.path) for s in recipe.data.train],
+        "split": "by place: validation places are never trained on",
+        "validation": [str(s.path) for s in recipe.data.validation],
+        "validation_db": round(trainer.best_score, 3),
+        "steps": trainer.step,
+        "recipe_digest": identity(recipe),
+        "minutes": round((time.monotonic() - started) / 60, 1),
+    }
+    module.load_state_dict(trainer.best)
+    target = weights or run / f"{recipe.name}.safetensors"
+    save_checkpoint(target, module, make_spec(recipe, module, record), recipe.arch)
+    return target
+
+
+def read_data(recipe: Recipe, folder: Path | None) -> tuple[list[tuple[PatchSet, float]], list[PatchSet]]:
+    """Read training and validation patches; without validation places, a tenth of the training ones is kept.
+
+    Raises
+    ------
+    ModelError
+        If fewer than ``MIN_PATCHES`` usable training patches are found.
+    """
+    loaded = []
+    for place, (path, source) in enumerate(find_sources(recipe.data.train, folder)):
+        patches = read_source(path, recipe.data.side, source.bands, place)
+        if len(patches.values):
+            loaded.append((patches, source.weight))
+    held_out = [
+        read_source(path, recipe.data.side, source.bands)
+        for path, source in find_sources(recipe.data.validation, folder)
+    ]
+    if not held_out:
+        loaded, held_out = _hold_out(loaded)
+    count = sum(len(patches.values) for patches, _ in loaded)
+    if count < MIN_PATCHES:
+        raise ModelError(
+            f"only {count} usable patches of {recipe.data.side} pixels (masked and constant ones are left out); "
+            f"training needs at least {MIN_PATCHES}: add scenes or lower data.side"
+        )
+    return loaded, held_out
+
+
+def _hold_out(
+    loaded: list[tuple[PatchSet, float]],
+) -> tuple[list[tuple[PatchSet, float]], list[PatchSet]]:
+    """Split by place: whole scenes where there are several, else the last tenth of one scene's rows."""
+    if len(loaded) > 1:
+        smallest = min(range(len(loaded)), key=lambda i: len(loaded[i][0].values))
+        return [pair for i, pair in enumerate(loaded) if i != smallest], [loaded[smallest][0]]
+    if not loaded:
+        return [], []
+    patches, weight = loaded[0]
+    places = np.unique(patches.places)
+    if len(places) > 1:
+        aside = np.isin(patches.places, places[-max(1, len(places) // 10) :])
+    else:  # patches of a scene are in row order: the last tenth is a strip of its own
+        aside = np.arange(len(patches.values)) >= len(patches.values) - max(1, len(patches.values) // 10)
+    return [(_select(patches, ~aside), weight)], [_select(patches, aside)]
+
+
+def _select(patches: PatchSet, kept: np.ndarray) -> PatchSet:
+    labels = tuple(np.array(patches.labels)[kept]) if patches.labels else ()
+    return PatchSet(patches.values[kept], patches.gain, patches.places[kept], labels)
+
+
+def make_task(recipe: Recipe) -> Task:
+    """Return what the network is to undo."""
+    kind: Any = SuperResolution if recipe.task == "super-resolution" else Denoising
+    known = {f.name for f in dataclasses.fields(kind)}
+    if unknown := sorted(set(recipe.degradation) - known):
+        raise ModelError(f"recipe {recipe.name!r}: degradation does not know {unknown[0]!r}")
+    task: Task = kind(**recipe.degradation)
+    if task.scale != recipe.arch.get("scale", 1):
+        raise ModelError(f"recipe {recipe.name!r}: degradation and architecture differ in scale")
+    return task
+
+
+def begin(module: torch.nn.Module, recipe: Recipe, task: Task, mixture: Mixture) -> None:
+    """Give the network its starting weights: from another checkpoint, and the fitted linear path."""
+    skip = getattr(module, "skip", None)
+    if isinstance(skip, PhaseUpsampler):
+        generator = torch.Generator().manual_seed(recipe.plan.seed + 1)
+        clean = mixture(FIT_PATCHES, 1.0, generator)[:, :1]
+        skip.fit(task.degrade(clean, generator)[0], clean)
+    if recipe.start is not None:
+        take_over(module, start_weights(recipe.start))
+
+
+def start_weights(start: str) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint, or of a shipped model of that name."""
+    path = Path(start)
+    if not path.is_file():
+        path = Path(__file__).parent.parent / "models" / "weights" / f"{start}.safetensors"
+    return load_checkpoint(path, valid=False)[0].state_dict()
+
+
+def take_over(module: torch.nn.Module, start: dict[str, Tensor]) -> int:
+    """Copy the tensors that fit; return how many did. Others (another scale, other bands) start fresh."""
+    own = module.state_dict()
+    fitting = {k: v for k, v in start.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise ModelError("no tensor of the starting checkpoint fits this architecture")
+    module.load_state_dict(own | fitting)
+    return len(fitting)
+
+
+def validation_pairs(recipe: Recipe, task: Task, held_out: list[PatchSet]) -> tuple[Inputs, Tensor]:
+    """Return fixed inputs and truths: class-balanced patches, one band in turn for band-agnostic networks."""
+    bands = int(recipe.arch.get("bands", 1))
+    clean = []
+    each = max(1, recipe.data.validation_count // max(1, len(held_out)))
+    for patches in held_out:
+        groups = max(1, len(set(patches.labels)))
+        at = balanced(patches.labels, max(1, each // groups), recipe.plan.seed)
+        whole = patches.reflectance(at)
+        if bands == 1:
+            turn = torch.arange(len(whole)) % whole.shape[1]
+            clean.append(whole[torch.arange(len(whole)), turn][:, None])
+        else:
+            clean.append(whole[:, :bands])
+    truth = torch.cat(clean)
+    generator = torch.Generator().manual_seed(recipe.plan.seed + 2)
+    if isinstance(task, SuperResolution):
+        return task.fixed(truth, 0.265), truth
+    sigma = torch.full((len(truth), 1, 1, 1), VALIDATION_SIGMA)
+    return (truth + sigma * torch.randn(truth.shape, generator=generator), sigma), truth
+
+
+def _validator(recipe: Recipe, pairs: Inputs, truth: Tensor) -> Callable[[dict[str, Tensor]], float]:
+    twin = build(recipe.arch, valid=True).eval().to(memory_format=torch.channels_last)
+    scale = recipe.arch.get("scale", 1)
+
+    @torch.no_grad()
+    def validate(state: dict[str, Tensor]) -> float:
+        twin.load_state_dict(state)
+        parts = [
+            apply_whole(twin, int(twin.halo), tuple(p[i : i + 4] for p in pairs))  # type: ignore[arg-type]
+            for i in range(0, len(truth), 4)
+        ]
+        inner = slice(scale, -scale)
+        error = (torch.cat(parts) - truth)[..., inner, inner].square().mean((1, 2, 3))
+        return float((10 * torch.log10(0.275**2 / error)).mean())
+
+    return validate
+
+
+def make_spec(recipe: Recipe, module: torch.nn.Module, record: dict[str, Any]) -> ModelSpec:
+    """Return the contract of the trained network with the engine."""
+    bands = int(recipe.arch.get("bands", 1))
+    return ModelSpec(
+        name=recipe.name,
+        task="super-resolution" if recipe.task == "super-resolution" else "denoise",
+        scale=int(recipe.arch.get("scale", 1)),
+        halo=int(module.halo),  # type: ignore[arg-type]
+        bands=None if bands == 1 else bands,
+        multiple_of=int(getattr(module, "factor", 1)),
+        patch=recipe.patch,
+        needs_noise=recipe.task == "denoise",
+        record=record,
+    )
+
+
+def identity(recipe: Recipe) -> str:
+    """Return the digest of everything in the recipe."""
+    text = json.dumps(dataclasses.asdict(recipe), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
