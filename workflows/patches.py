@@ -32,6 +32,8 @@ class PatchSet:
     """(n,) number of the place (scene, class folder's image) each patch is of."""
     labels: tuple[str, ...] = ()
     """Name of each patch's class or scene."""
+    bands: tuple[str, ...] = ()
+    """Name of each band, where the source says."""
 
     def __post_init__(self) -> None:
         order = np.argsort([_rank(int(p)) for p in np.unique(self.places)])

@@ -81,7 +81,8 @@ def read_scene(scene: Scene, side: int, place: int = 0) -> PatchSet:
             kept.append(np.rint(region.values / STORED_GAIN).clip(-32768, 32767).astype(np.int16))
     shape = (0, len(scene.bands), side, side)
     values = drop_constant(np.stack(kept) if kept else np.zeros(shape, np.int16))
-    return PatchSet(values, STORED_GAIN, np.full(len(values), place), (scene.name,) * len(values))
+    names = tuple(band.description or "" for band in scene.bands)
+    return PatchSet(values, STORED_GAIN, np.full(len(values), place), (scene.name,) * len(values), names)
 
 
 def read_npz(path: Path, side: int, bands: tuple[int, ...] | None = None, place: int = 0) -> PatchSet:
