@@ -153,7 +153,7 @@ def _resampler(name: str, scale: int, params: dict[str, float | str]) -> Interpo
     if name != "ibp":
         _check_names(name, params, {})
         return Interpolation(ModelSpec(title, "super-resolution", scale=scale, halo=KERNELS[name][1]), name)
-    values: dict[str, float | str] = {"kernel": "bicubic", "steps": 8, "mtf": 0.26, "gain": 1.0}
+    values: dict[str, float | str] = {"kernel": "lanczos", "steps": 8, "mtf": 0.26, "gain": 1.5}
     _check_names(name, params, values)
     values |= params
     kernel, steps, mtf = str(values["kernel"]), int(values["steps"]), float(values["mtf"])

@@ -17,7 +17,7 @@ from skimage import restoration
 Band = NDArray[np.float64]
 
 
-def bilateral(x: Band, sigma: float, color: float = 2.0, spatial: float = 1.5, radius: int = 4) -> Band:
+def bilateral(x: Band, sigma: float, color: float = 3.0, spatial: float = 1.6, radius: int = 4) -> Band:
     """Average neighbours of like value (Tomasi and Manduchi, ICCV 1998).
 
     ``color`` is the value kernel's width in noise sigmas, ``spatial`` the space kernel's in pixels. (scikit-image's
@@ -36,14 +36,14 @@ def bilateral(x: Band, sigma: float, color: float = 2.0, spatial: float = 1.5, r
     return total / weights
 
 
-def wavelet(x: Band, sigma: float, name: str = "sym4", shifts: int = 3, gain: float = 1.0) -> Band:
+def wavelet(x: Band, sigma: float, family: str = "haar", shifts: int = 3, gain: float = 1.0) -> Band:
     """Shrink wavelet coefficients by BayesShrink (Chang, Yu and Vetterli, IEEE TIP 9(9), 2000).
 
     Averaged over ``shifts`` + 1 cyclic shifts along each axis (Coifman and Donoho 1995). Thresholds depend on the
     statistics of the whole array, so a tile and a whole image differ a little.
     """
-    levels = max(1, pywt.dwt_max_level(min(x.shape), pywt.Wavelet(name).dec_len) - 1)
-    options = {"sigma": gain * sigma, "wavelet": name, "method": "BayesShrink", "mode": "soft"}
+    levels = max(1, pywt.dwt_max_level(min(x.shape), pywt.Wavelet(family).dec_len) - 1)
+    options = {"sigma": gain * sigma, "wavelet": family, "method": "BayesShrink", "mode": "soft"}
     options |= {"wavelet_levels": levels, "rescale_sigma": False}
     total = np.zeros_like(x)
     for shift in itertools.product(range(shifts + 1), repeat=2):
@@ -52,7 +52,7 @@ def wavelet(x: Band, sigma: float, name: str = "sym4", shifts: int = 3, gain: fl
     return total / (shifts + 1) ** 2
 
 
-def non_local_means(x: Band, sigma: float, strength: float = 0.8, size: int = 5, distance: int = 6) -> Band:
+def non_local_means(x: Band, sigma: float, strength: float = 0.8, size: int = 5, distance: int = 8) -> Band:
     """Average pixels whose surroundings look alike (Buades, Coll and Morel, CVPR 2005).
 
     ``strength`` is the filter's h in noise sigmas; patches of ``size`` within ``distance`` pixels are compared by

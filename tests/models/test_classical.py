@@ -128,7 +128,7 @@ def test_wavelet_without_shifts_is_scikit_images():
     theirs = restoration.denoise_wavelet(
         x, sigma=0.01, wavelet="sym4", method="BayesShrink", mode="soft", wavelet_levels=2, rescale_sigma=False
     )
-    np.testing.assert_array_equal(filters.wavelet(x, 0.01, name="sym4", shifts=0), theirs)
+    np.testing.assert_array_equal(filters.wavelet(x, 0.01, family="sym4", shifts=0), theirs)
 
 
 @pytest.mark.parametrize("name", ["bilateral", "wavelet", "nlm", "tv", "wiener", "median"])

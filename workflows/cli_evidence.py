@@ -1,0 +1,68 @@
+"""The commands that prove or disprove: score, compare, ablate, report. Imported by the command line; imports late."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Bands = Annotated[str | None, typer.Option(help="1-based bands in the order wanted, e.g. 4,3,2.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(score)
+
+
+def score(
+    reference: Annotated[str, typer.Argument(help="The scene that counts as true, or the only scene.")],
+    test: Annotated[
+        str | None, typer.Argument(help="The scene to score. Without it REFERENCE is judged by itself.")
+    ] = None,
+    bands: Bands = None,
+    data_range: Annotated[
+        float | None, typer.Option(help="Full scale in reflectance; default 0.3, or 1 for 8-bit images.")
+    ] = None,
+    ratio: Annotated[float, typer.Option(help="Coarse over fine pixel size, for ERGAS.")] = 1.0,
+    border: Annotated[int, typer.Option(help="Pixels left out along the edge.")] = 0,
+    pixels_only: Annotated[bool, typer.Option("--pixels-only", help="No SSIM, VIF or sharpness: faster.")] = False,
+    error_map: Annotated[Path | None, typer.Option("--map", help="Write the absolute error as a GeoTIFF.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write the scores as a Parquet table too.")] = None,
+    block: Annotated[int, typer.Option(help="Pixels a side of a task; never changes a score.")] = 1024,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; 0: none. Default: one a core.")] = 0,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
+    scale: Annotated[float | None, typer.Option(help="Reflectance per DN, if the files do not say.")] = None,
+    nodata: Annotated[float | None, typer.Option(help="Value of missing pixels, if the files do not say.")] = None,
+    crs: Annotated[str | None, typer.Option(help="Coordinate reference system for rasters without one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a scene against a reference: PSNR, SSIM, VIF, spectral angle, sharpness and more."""
+    from scenelift.pipeline.cluster import ClusterSettings
+    from scenelift.workflows.score import ScoreSettings
+    from scenelift.workflows.score import score as run
+    from scenelift.workflows.score_tables import print_scores, write_parquet
+
+    settings = ScoreSettings(data_range, ratio, border, not pixels_only, block)
+    truth = _source(reference, bands, scale, nodata, crs)
+    other = _source(test, bands, scale, nodata, crs) if test is not None else None
+    report = run(truth, other, settings, ClusterSettings(workers, scheduler), error_map)
+    if parquet is not None:
+        write_parquet(report.rows(), parquet)
+    if as_json:
+        print(json.dumps(report.to_dict()))
+    else:
+        print_scores(report)
+
+
+def _source(name: str, bands: str | None, scale: float | None, nodata: float | None, crs: str | None) -> Any:
+    from scenelift.pipeline.errors import UsageError
+    from scenelift.pipeline.scenes import SceneSource
+
+    try:
+        chosen = tuple(int(part) for part in bands.split(",")) if bands is not None else None
+    except ValueError:
+        raise UsageError(f"--bands takes numbers such as 4,3,2, got {bands!r}") from None
+    return SceneSource((name,), chosen, scale=scale, nodata=nodata, crs=crs)
