@@ -20,7 +20,7 @@ from scenelift.models.checkpoint import write_atomically
 from scenelift.models.errors import ModelError
 from scenelift.models.losses import pixel_loss
 from scenelift.models.optimizers import make_optimizers
-from scenelift.models.tasks import Task
+from scenelift.models.tasks import Inputs, Task
 
 
 @dataclass(frozen=True)
@@ -35,26 +35,6 @@ class Phase:
     schedule: str = "cosine"
     """"cosine" (to zero at the phase's end) or "constant"."""
     warmup: int = 50
-
-
-@dataclass(frozen=True)
-class Adversarial:
-    """How a judge joins the training."""
-
-    weight: float = 5e-3
-    """Final weight of the adversarial loss beside the pixel loss."""
-    start: int = 0
-    """Step of its first appearance."""
-    ramp: int = 500
-    """Steps over which the weight grows from zero."""
-    kind: str = "relativistic"
-    judge: str = "unet-discriminator"
-    channels: int = 32
-    rate: float = 2e-4
-    perceptual: float = 0.0
-    """Weight of the feature loss."""
-    consistency: float = 0.0
-    """Weight of the difference between the degraded answer and the input."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +109,7 @@ class Trainer:
         self.module = module.train().to(memory_format=torch.channels_last)
         self.task, self.sampler, self.plan = task, sampler, plan
         self.folder, self.validate, self.identity = folder, validate, identity
+        self.modules = {"module": self.module}
         self.optimizers = make_optimizers(plan.optimizer, module)
         self.average = {name: value.clone() for name, value in module.state_dict().items()}
         self.best = {name: value.clone() for name, value in module.state_dict().items()}
@@ -185,11 +166,13 @@ class Trainer:
         return loss.item()
 
     def _loss(self, clean: Tensor, generator: torch.Generator, phase: Phase) -> Tensor:
-        inputs = self.task.degrade(clean, generator)
+        return pixel_loss(phase.loss)(self._forward(self.task.degrade(clean, generator)), clean)
+
+    def _forward(self, inputs: Inputs) -> Tensor:
         first = inputs[0].contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.plan.precision == "bf16"):
-            answer = self.module(first, *inputs[1:])
-        return pixel_loss(phase.loss)(answer.float(), clean)
+            answer: Tensor = self.module(first, *inputs[1:])
+        return answer.float()
 
     def _phase(self) -> tuple[Phase, int]:
         at = self.step
@@ -219,19 +202,22 @@ class Trainer:
 
     def save(self) -> None:
         """Write everything a resumed run needs, in one atomic step."""
-        tensors = {}
-        for prefix, state in (
-            ("module", self.module.state_dict()),
-            ("average", self.average),
-            ("best", self.best),
-        ):
+        states = {name: module.state_dict() for name, module in self.modules.items()}
+        states |= {"average": self.average, "best": self.best}
+        tensors: dict[str, Tensor] = {}
+        for prefix, state in states.items():
             tensors |= {f"{prefix}/{name}": value.contiguous() for name, value in state.items()}
         for i, optimizer in enumerate(self.optimizers):
             for key, slots in optimizer.state_dict()["state"].items():
                 for name, value in slots.items():
                     tensors[f"optimizer/{i}/{key}/{name}"] = torch.as_tensor(value).contiguous()
-        facts = {"step": self.step, "best_score": self.best_score, "stale": self.stale}
-        facts |= {"identity": self.identity, "plan": asdict(self.plan)}
+        facts = {
+            "step": self.step,
+            "best_score": self.best_score,
+            "stale": self.stale,
+            "identity": self.identity,
+            "plan": asdict(self.plan),
+        }
         write_atomically(self.folder / "state.safetensors", save(tensors, {"facts": json.dumps(facts)}))
 
     def resume(self) -> bool:
@@ -260,7 +246,8 @@ class Trainer:
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-        self.module.load_state_dict(part("module/"))
+        for name, module in self.modules.items():
+            module.load_state_dict(part(f"{name}/"))
         self.average, self.best = part("average/"), part("best/")
         for i, optimizer in enumerate(self.optimizers):
             state: dict[int, dict[str, Tensor]] = {}

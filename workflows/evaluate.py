@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -322,3 +323,11 @@ def to_markdown(rows: Sequence[Row], reference: str) -> str:
         figures = f"{row.psnr:.2f} | {row.pooled:.2f} | {row.ssim:.4f} | {gap} | {kept} | {row.seconds:.0f}"
         lines.append(f"| {row.method} | {figures} |")
     return "\n".join(lines)
+
+
+def print_rows(rows: Sequence[Row], sample: Sample, reference: str, as_json: bool) -> None:
+    """Print a table for people, or one JSON object."""
+    if as_json:
+        print(json.dumps({"sample": sample.title, "peak": sample.peak, "rows": [asdict(row) for row in rows]}))
+    else:
+        print(f"{sample.title}; full scale {sample.peak:.4g} reflectance\n\n{to_markdown(rows, reference)}")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scenelift.models.adversarial import Adversarial
 from scenelift.models.architectures import build
 from scenelift.models.errors import ModelError
-from scenelift.models.training import Adversarial, Phase, Plan
+from scenelift.models.training import Phase, Plan
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -92,6 +94,42 @@ def recipe_from(values: dict[str, Any], where: str) -> Recipe:
     """Build a recipe from nested dictionaries, checking every key."""
     recipe: Recipe = _fill(Recipe, values, where)
     return recipe
+
+
+def adaptation(task: str, scenes: Sequence[str], steps: int = 600) -> Recipe:
+    """Return a recipe that goes on training a shipped model on the user's own scenes, by Wald's protocol.
+
+    No labels and no other data are needed: the scenes are degraded, and the network learns to undo it.
+
+    Parameters
+    ----------
+    task : str
+        Name of a shipped recipe, e.g. "sr-x2" or "denoise"; its weights are the start.
+    scenes : sequence of str
+        Rasters, folders of rasters, or zips.
+    steps : int
+        Training steps.
+
+    Raises
+    ------
+    ModelError
+        If there is no such recipe, or no scene is given.
+    """
+    base = load_recipe(task)
+    if not scenes:
+        raise ModelError("--task needs --scenes: the rasters to adapt to")
+    sources = tuple(Source(str(Path(scene).absolute())) for scene in scenes)
+    phase = Phase(steps, rate=base.plan.phases[-1].rate / 3, loss=base.plan.phases[-1].loss)
+    plan = dataclasses.replace(base.plan, phases=(phase,), validate_every=max(1, min(100, steps // 4)), patience=4)
+    return dataclasses.replace(
+        base,
+        name=f"{base.name}-adapted",
+        data=dataclasses.replace(base.data, train=sources, validation=()),
+        plan=plan,
+        start=base.name,
+        adversarial=None,
+        note=f"{base.name}, adapted to {len(scenes)} scene(s) of the user.",
+    )
 
 
 _NESTED: dict[tuple[type, str], type] = {

@@ -12,25 +12,33 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from scenelift.models.architectures import build
 from scenelift.models.checkpoint import load_checkpoint, save_checkpoint
+from scenelift.models.classical import classical
 from scenelift.models.errors import ModelError
 from scenelift.models.spec import ModelSpec
 from scenelift.models.tasks import Denoising, Inputs, SuperResolution, Task, apply_whole
 from scenelift.models.training import Trainer
 from scenelift.models.upsampling import PhaseUpsampler
+from scenelift.workflows.cards import draw_losses, write_card
+from scenelift.workflows.evaluate import run_classical
 from scenelift.workflows.patches import Mixture, PatchSet, balanced
-from scenelift.workflows.recipe import Recipe
+from scenelift.workflows.recipe import Recipe, adaptation, load_recipe
 from scenelift.workflows.sources import find_sources, read_source
 
 MIN_PATCHES = 64
 VALIDATION_SIGMA = 0.0162
 """Noise of validation pairs: 15 levels of the 8-bit stretch."""
+PEAK = 0.275
+"""Reflectance that validation PSNR takes as full scale."""
 FIT_PATCHES = 512
 
-Progress = Callable[[int, int, float], None]
+Report = Callable[[int, int, float], None]
+ERRORS = Console(stderr=True)
 
 
 def train(
@@ -41,7 +49,7 @@ def train(
     weights: Path | None = None,
     resume: bool = True,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> Path:
     """Train a recipe's network and write its checkpoint.
 
@@ -85,19 +93,77 @@ def train(
     if not (resume and trainer.resume()):
         (run / "log.csv").unlink(missing_ok=True)
     trainer.run(None if progress is None else lambda step, loss: progress(step, recipe.plan.steps, loss))
-    record = {
-        "data": [str(s.path) for s in recipe.data.train],
-        "split": "by place: validation places are never trained on",
-        "validation": [str(s.path) for s in recipe.data.validation],
-        "validation_db": round(trainer.best_score, 3),
-        "steps": trainer.step,
-        "recipe_digest": identity(recipe),
-        "minutes": round((time.monotonic() - started) / 60, 1),
-    }
     module.load_state_dict(trainer.best)
+    facts = {
+        "recipe": recipe.name,
+        "recipe_digest": identity(recipe),
+        "trained_on": [source.path for source in recipe.data.train],
+        "validated_on": [source.path for source in recipe.data.validation] or "a tenth of the training places",
+        "split": "by place: validation places are never trained on",
+        "patches": sum(len(patches.values) for patches, _ in train_set),
+        "steps": trainer.step,
+        "seed": recipe.plan.seed,
+        "minutes_of_this_process": round((time.monotonic() - started) / 60, 1),
+        "validation": {"psnr_db": round(trainer.best_score, 3), **baselines(task, pairs, truth)},
+    }
     target = weights or run / f"{recipe.name}.safetensors"
-    save_checkpoint(target, module, make_spec(recipe, module, record), recipe.arch)
+    save_checkpoint(target, module, make_spec(recipe, module, facts), recipe.arch)
+    write_card(target, recipe, facts)
+    draw_losses(run)
     return target
+
+
+def run_training(
+    recipe: str | None,
+    task: str | None,
+    scenes: list[str],
+    run: Path | None,
+    data: Path | None,
+    weights: Path | None,
+    steps: int,
+    threads: int | None,
+    resume: bool,
+) -> str:
+    """Train with a progress bar, from a recipe's name or by adaptation; return what the command line says last.
+
+    Raises
+    ------
+    ModelError
+        If neither or both of ``recipe`` and ``task`` are given, or as `train`.
+    """
+    if (recipe is None) == (task is None):
+        raise ModelError("give either a recipe, or --task with --scenes")
+    chosen = load_recipe(recipe) if recipe is not None else adaptation(str(task), scenes, steps)
+    folder = run or Path("runs") / chosen.name
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=ERRORS
+    ) as bar:
+        line = bar.add_task(chosen.name, total=chosen.plan.steps)
+
+        def advance(step: int, _total: int, loss: float) -> None:
+            bar.update(line, completed=step, description=f"{chosen.name} loss {loss:.4f}")
+
+        target = train(chosen, folder, data=data, weights=weights, resume=resume, threads=threads, progress=advance)
+    facts = json.loads(target.with_suffix(".json").read_text())
+    scores = ", ".join(f"{name.removesuffix('_db')} {value:.2f}" for name, value in facts["validation"].items())
+    return f"{target}: validation PSNR in dB: {scores.replace('psnr', 'network')}\nlog and figure in {folder}"
+
+
+def baselines(task: Task, pairs: Inputs, truth: Tensor) -> dict[str, float]:
+    """Return the PSNR (dB, peak 0.275, mean over patches) of what needs no network on the validation pairs."""
+    low = pairs[0].numpy()
+    if isinstance(task, SuperResolution):
+        answers = {n: run_classical(classical(n, task.scale), low) for n in ("bicubic", "lanczos", "ibp")}
+    else:
+        answers = {"noisy": low}
+        answers |= {n: run_classical(classical(n, 1, VALIDATION_SIGMA), low) for n in ("bilateral", "wavelet")}
+    return {f"{n}_db": round(_psnr(torch.from_numpy(a), truth, task.scale), 3) for n, a in answers.items()}
+
+
+def _psnr(answer: Tensor, truth: Tensor, scale: int) -> float:
+    inner = slice(scale, -scale)
+    error = (answer - truth)[..., inner, inner].square().mean((1, 2, 3))
+    return float((10 * torch.log10(PEAK**2 / error)).mean())
 
 
 def read_data(recipe: Recipe, folder: Path | None) -> tuple[list[tuple[PatchSet, float]], list[PatchSet]]:
@@ -225,9 +291,7 @@ def _validator(recipe: Recipe, pairs: Inputs, truth: Tensor) -> Callable[[dict[s
             apply_whole(twin, int(twin.halo), tuple(p[i : i + 4] for p in pairs))  # type: ignore[arg-type]
             for i in range(0, len(truth), 4)
         ]
-        inner = slice(scale, -scale)
-        error = (torch.cat(parts) - truth)[..., inner, inner].square().mean((1, 2, 3))
-        return float((10 * torch.log10(0.275**2 / error)).mean())
+        return _psnr(torch.cat(parts), truth, scale)
 
     return validate
 

@@ -1,0 +1,99 @@
+"""Training against a judge: pixel loss first, then an adversarial weight that ramps up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from scenelift.models.architectures import build
+from scenelift.models.errors import ModelError
+from scenelift.models.features import Trunk, feature_distance
+from scenelift.models.losses import ADVERSARIAL, consistency, pixel_loss
+from scenelift.models.tasks import Task
+from scenelift.models.training import Phase, Plan, Sampler, Trainer
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """How a judge joins the training."""
+
+    weight: float = 5e-3
+    """Final weight of the adversarial loss beside the pixel loss."""
+    start: int = 0
+    """Step of its first appearance."""
+    ramp: int = 500
+    """Steps over which the weight grows from zero."""
+    kind: str = "relativistic"
+    judge: str = "unet-discriminator"
+    channels: int = 32
+    rate: float = 2e-4
+    perceptual: float = 0.0
+    """Weight of the feature distance to the truth (needs the trunk of `scenelift.models.features`)."""
+    consistency: float = 0.0
+    """Weight of the difference (reflectance) between the degraded answer and the input."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ADVERSARIAL:
+            raise ModelError(f"adversarial kind must be one of {', '.join(ADVERSARIAL)}, not {self.kind!r}")
+
+    def weight_at(self, step: int) -> float:
+        """Return the adversarial weight at a step."""
+        return self.weight * min(1.0, max(0.0, (step - self.start) / max(1, self.ramp)))
+
+
+class AdversarialTrainer(Trainer):
+    """A trainer whose network must also convince a judge.
+
+    Parameters
+    ----------
+    settings : Adversarial
+    Others
+        As for ``Trainer``.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        task: Task,
+        sampler: Sampler,
+        plan: Plan,
+        folder: Path,
+        validate: Callable[[dict[str, Tensor]], float],
+        identity: str,
+        settings: Adversarial,
+        bands: int,
+    ) -> None:
+        super().__init__(module, task, sampler, plan, folder, validate, identity)
+        self.settings = settings
+        arch = {"kind": settings.judge, "bands": bands, "channels": settings.channels}
+        self.judge = build(arch).train().to(memory_format=torch.channels_last)
+        self.modules["judge"] = self.judge
+        self.optimizers.append(torch.optim.Adam(self.judge.parameters(), settings.rate, (0.5, 0.99)))
+        for group in self.optimizers[-1].param_groups:
+            group["relative"] = settings.rate / max(phase.rate for phase in plan.phases)
+        self.trunk = Trunk() if settings.perceptual else None
+
+    def _loss(self, clean: Tensor, generator: torch.Generator, phase: Phase) -> Tensor:
+        inputs = self.task.degrade(clean, generator)
+        answer = self._forward(inputs)
+        total = pixel_loss(phase.loss)(answer, clean)
+        if self.trunk is not None:
+            total = total + self.settings.perceptual * feature_distance(self.trunk, answer, clean).mean()
+        if self.settings.consistency:
+            total = total + self.settings.consistency * consistency(answer, inputs[0], self.task.scale)
+        weight = self.settings.weight_at(self.step)
+        if weight == 0:
+            return total
+        of_judge, of_maker = ADVERSARIAL[self.settings.kind]
+        self.judge.requires_grad_(False)
+        with torch.no_grad():
+            real = self.judge(clean)
+        total = total + weight * of_maker(real, self.judge(answer))
+        self.judge.requires_grad_(True)
+        # The judge's loss touches only the judge's weights and the maker's only the network's, so one backward
+        # pass serves both.
+        return total + of_judge(self.judge(clean), self.judge(answer.detach()))

@@ -1,0 +1,71 @@
+"""The model card and the figure a training run leaves beside its weights."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from scenelift.models.architectures import build
+from scenelift.models.checkpoint import checkpoint_digest, read_metadata, write_atomically
+from scenelift.workflows.recipe import Recipe
+
+LICENCE = "Apache-2.0 (weights and code); training data: EuroSAT (MIT), Copernicus Sentinel data (free and open)"
+LIMITS = (
+    "The truth it learned from is the image itself (Wald's protocol) or a clean image with added noise; finer "
+    "detail than the sensor saw is a guess. Not for measurements at the scale of a single new pixel."
+)
+
+
+def write_card(weights: Path, recipe: Recipe, facts: dict[str, Any]) -> Path:
+    """Write NAME.json beside a checkpoint: what it is, how it was made, what it scored.
+
+    Parameters
+    ----------
+    weights : path
+        The checkpoint.
+    recipe : Recipe
+    facts : dict
+        What the run knows: data, split, steps, validation table.
+    """
+    spec, arch = read_metadata(weights)
+    module = build(arch)
+    card = {
+        "name": spec.name,
+        "task": spec.task,
+        "scale": spec.scale,
+        "bands": "each on its own" if spec.bands is None else f"{spec.bands} together",
+        "use": recipe.note,
+        "limits": LIMITS,
+        "licence": LICENCE if recipe.data.train and recipe.data.validation else "that of your data",
+        "architecture": arch,
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "halo": spec.halo,
+        "sha256": checkpoint_digest(weights),
+        **facts,
+    }
+    path = weights.with_suffix(".json")
+    write_atomically(path, (json.dumps(card, indent=2) + "\n").encode())
+    return path
+
+
+def draw_losses(run: Path) -> Path:
+    """Draw the training loss and the validation figure of a run from its log.csv into loss.png."""
+    # matplotlib without a display, imported here so that only training pays for it
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with (run / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    steps = [int(row["step"]) for row in rows]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    left = figure.add_subplot()
+    left.plot(steps, [float(row["loss"]) for row in rows], "C0.-", label="training loss")
+    left.set(xlabel="step", ylabel="training loss")
+    right = left.twinx()
+    right.plot(steps, [float(row["validation_db"]) for row in rows], "C1.-", label="validation PSNR")
+    right.set_ylabel("validation PSNR, dB")
+    figure.legend(loc="outside upper center", ncols=2)
+    FigureCanvasAgg(figure).print_png(str(run / "loss.png"))
+    return run / "loss.png"
