@@ -1,0 +1,79 @@
+"""The receptive radius is found on networks whose radius is known."""
+
+import pytest
+import torch
+from torch import nn
+
+from scenelift.models.errors import ModelError
+from scenelift.models.receptive import check_halo, receptive_radius
+from scenelift.models.spec import ModelSpec
+
+
+class GlobalMean(nn.Module):
+    def forward(self, x):
+        return x - x.mean((2, 3), keepdim=True)
+
+
+class ZeroWeights(nn.Conv2d):
+    """A path whose weights happen to be zero is a path all the same."""
+
+    def __init__(self):
+        super().__init__(1, 1, 7, padding=3)
+        nn.init.zeros_(self.weight)
+
+
+def conv(side, dilation=1):
+    return nn.Conv2d(1, 1, side, padding=dilation * (side // 2), dilation=dilation)
+
+
+@pytest.mark.parametrize(
+    ("module", "radius"),
+    [
+        (nn.Identity(), 0),
+        (conv(1), 0),
+        (conv(3), 1),
+        (conv(3, dilation=5), 5),
+        (nn.Sequential(conv(5), nn.ReLU(), conv(3)), 3),
+        (nn.Sequential(conv(3), nn.MaxPool2d(3, 1, 1)), 2),
+        (nn.Conv2d(1, 1, 9), 4),
+        (ZeroWeights(), 3),
+    ],
+)
+def test_known_radii(module, radius):
+    assert receptive_radius(module) == radius
+
+
+def test_strided_networks_are_measured_in_cells():
+    module = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(16, 16, 3, padding=1), nn.PixelShuffle(4))
+    assert receptive_radius(module, multiple_of=4) == 4
+
+
+def test_upsamplers_are_measured_in_input_pixels():
+    module = nn.Sequential(nn.Conv2d(1, 9, 3, padding=1), nn.PixelShuffle(3), conv(3))
+    assert receptive_radius(module, scale=3) == 2
+
+
+@pytest.mark.parametrize("module", [GlobalMean(), nn.Sequential(conv(3), nn.InstanceNorm2d(1))])
+def test_networks_that_look_everywhere_are_refused(module):
+    with pytest.raises(ModelError, match="looks farther than 64 pixels"):
+        receptive_radius(module, limit=64)
+
+
+def test_check_names_both_figures():
+    spec = ModelSpec("short", "other", halo=2)
+    check_halo(conv(5), spec)
+    with pytest.raises(ModelError, match="halo is 2 pixels, the network looks 3 pixels far"):
+        check_halo(conv(7), spec)
+    with pytest.raises(ModelError, match="looks more than"):
+        check_halo(GlobalMean(), spec)
+
+
+def test_sizes_that_do_not_fit_the_scale_are_refused():
+    with pytest.raises(ModelError, match="not the same number of pixels"):
+        receptive_radius(nn.Conv2d(1, 1, 2))
+
+
+def test_the_module_is_left_in_float32():
+    module = conv(3)
+    receptive_radius(module)
+    assert module.weight.dtype == torch.float32
