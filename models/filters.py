@@ -2,6 +2,9 @@
 
 Each takes a band (H, W) and the noise's standard deviation in the band's unit, and returns a band of that shape.
 Where a filter looks at a finite neighbourhood, every value is the same sum in the same order wherever it lies.
+Defaults are the best found on 30 images of EuroSAT's validation split under noise of 5, 15 and 25 levels (lee:
+4-look speckle) by ``python -m scenelift.workflows.tune``; where a much larger neighbourhood won less than 0.1 dB
+a step (tv, lee), the smaller one is kept.
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ def non_local_means(x: Band, sigma: float, strength: float = 0.8, size: int = 5,
     return restoration.denoise_nl_means(x, h=strength * sigma, sigma=sigma, **options)
 
 
-def total_variation(x: Band, sigma: float, weight: float = 1.0, steps: int = 30) -> Band:
+def total_variation(x: Band, sigma: float, weight: float = 0.9, steps: int = 60) -> Band:
     """Minimize total variation (Rudin, Osher and Fatemi 1992) by ``steps`` of Chambolle's algorithm (2004).
 
     The fixed number of steps, instead of a test on the whole array's energy, bounds how far a pixel looks.
@@ -70,7 +73,7 @@ def total_variation(x: Band, sigma: float, weight: float = 1.0, steps: int = 30)
     return restoration.denoise_tv_chambolle(x, weight=weight * sigma, eps=0, max_num_iter=steps)
 
 
-def wiener(x: Band, sigma: float, size: int = 3, gain: float = 1.0) -> Band:
+def wiener(x: Band, sigma: float, size: int = 7, gain: float = 1.2) -> Band:
     """Shrink towards the local mean by the local signal-to-noise ratio (Lee 1980; scipy.signal.wiener)."""
     mean, variance = _moments(x, size)
     noise = (gain * sigma) ** 2
@@ -82,7 +85,7 @@ def median(x: Band, sigma: float, size: int = 3) -> Band:
     return ndimage.median_filter(x, size=size, mode="reflect")
 
 
-def lee(x: Band, sigma: float, looks: float = 1.0, size: int = 7) -> Band:
+def lee(x: Band, sigma: float, looks: float = 1.0, size: int = 11) -> Band:
     """Filter the multiplicative speckle of an intensity image of ``looks`` (Lee, IEEE TPAMI 2(2), 1980).
 
     Shrinks towards the local mean by (1 - Cn² / Ci²) / (1 + Cn²), Cn² = 1 / looks the squared coefficient of

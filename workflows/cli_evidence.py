@@ -15,6 +15,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for ma
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(score)
+    app.command()(compare)
 
 
 def score(
@@ -55,6 +56,48 @@ def score(
         print(json.dumps(report.to_dict()))
     else:
         print_scores(report)
+
+
+def compare(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for page, figure and tables.")] = Path(
+        "comparison"
+    ),
+    data: Annotated[
+        Path | None, typer.Option(help="Zip of images in class folders, or a raster. Default: see SCENELIFT_DATA.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="10 images a class, one noise level: minutes.")] = False,
+    each: Annotated[int | None, typer.Option(help="Images of every class; default 20.")] = None,
+    seed: Annotated[int, typer.Option(help="Which images are drawn, and their noise.")] = 0,
+    levels: Annotated[str | None, typer.Option(help="Noise levels (8-bit), e.g. 5,15,25,50.")] = None,
+    scales: Annotated[str | None, typer.Option(help="Scales of super-resolution, e.g. 2,4.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Networks to try, with commas; default: all that ship.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; 0: none. Default: one a core.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare every method on the same images: the paper's table and figure, with intervals."""
+    from scenelift.pipeline.cluster import ClusterSettings
+    from scenelift.workflows.compare import CASES, QUICK, QUICK_EACH, CompareSettings
+    from scenelift.workflows.compare_command import run_compare
+    from scenelift.workflows.trials import DENOISE, SHARPEN, Case
+
+    usual = QUICK if quick else CASES
+    chosen = tuple(Case(DENOISE, n) for n in _numbers("--levels", levels)) if levels is not None else usual[:-2]
+    chosen += tuple(Case(SHARPEN, n) for n in _numbers("--scales", scales)) if scales is not None else usual[-2:]
+    count = each if each is not None else QUICK_EACH if quick else CompareSettings.each
+    networks = tuple(filter(None, model.split(","))) if model is not None else None
+    settings = CompareSettings(data, count, seed, chosen, networks)
+    print(run_compare(settings, ClusterSettings(workers), output, as_json=as_json))
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    from scenelift.pipeline.errors import UsageError
+
+    try:
+        return [int(part) for part in text.split(",") if part]
+    except ValueError:
+        raise UsageError(f"{option} takes whole numbers such as 2,4, got {text!r}") from None
 
 
 def _source(name: str, bands: str | None, scale: float | None, nodata: float | None, crs: str | None) -> Any:

@@ -1,0 +1,54 @@
+"""Means with intervals, by drawing the images again and again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+DRAWS = 10_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def interval(values: NDArray[np.float64], clusters: NDArray[np.int64] | None = None, seed: int = 0) -> Interval:
+    """Return the mean and its 95 % percentile interval over ``DRAWS`` draws of whole clusters.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+        One figure an image; an infinite one makes the mean infinite, images without a figure (NaN) are left out.
+    clusters : ndarray of int, shape (n,), optional
+        Which images belong together (one scene, one place); by default every image is drawn by itself.
+    seed : int
+
+    Notes
+    -----
+    Efron and Tibshirani (1993). Clusters are drawn with replacement; a draw's mean is over all images in it.
+    For paired differences give the differences image by image.
+    """
+    known = ~np.isnan(values)
+    values = values[known]
+    if not len(values):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    if np.isinf(values).any():
+        mean = float(values.mean())
+        return Interval(mean, mean, mean)
+    groups = np.arange(len(values)) if clusters is None else np.unique(clusters[known], return_inverse=True)[1]
+    count = int(groups.max()) + 1
+    totals = np.bincount(groups, weights=values, minlength=count)
+    sizes = np.bincount(groups, minlength=count).astype(np.float64)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=DRAWS)
+    low, high = np.percentile((drawn @ totals) / (drawn @ sizes), [2.5, 97.5])
+    return Interval(float(values.mean()), float(low), float(high))
