@@ -17,6 +17,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "leaky": nn.LeakyReLU,
     "gelu": nn.GELU,
     "silu": nn.SiLU,
+    "sigmoid": nn.Sigmoid,
 }
 
 # Networks see (reflectance - MEAN) * GAIN: one fixed map for every sensor, band and tile, so that nothing
