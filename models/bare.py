@@ -34,7 +34,7 @@ def bare_forward(ref: ModelRef, patches: NDArray[np.float32]) -> float:
     if path is None:
         raise ModelError(f"{ref.name} has no network to time; name a shipped model or a checkpoint")
     module, spec = load_checkpoint(path, valid=False)
-    ready = to_precision(module.eval(), ref.precision).to(ref.device, memory_format=torch.channels_last)
+    ready = to_precision(module.eval(), ref.precision).to(ref.device).to(memory_format=torch.channels_last)
     samples = torch.from_numpy(patches).reshape(-1, spec.bands or 1, *patches.shape[2:])
     samples = samples.contiguous(memory_format=torch.channels_last)
     sigma = torch.full((1,), 0.01) if spec.needs_noise else None

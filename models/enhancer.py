@@ -110,7 +110,7 @@ class TorchEnhancer:
         self.module = module.eval()
         self._device = torch.device(device)
         self._noise = noise
-        self._ready = to_precision(self.module, precision).to(self._device, memory_format=torch.channels_last)
+        self._ready = to_precision(self.module, precision).to(self._device).to(memory_format=torch.channels_last)
         if self._device.type == "cpu":
             keep_buffers()
         self._turn = threading.Lock()  # one thread of a worker uses the GPU while others read and write

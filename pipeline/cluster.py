@@ -174,7 +174,7 @@ def open_cluster(settings: ClusterSettings) -> Iterator[Cluster]:
         with client:
             yield Cluster(client)
         return
-    config = {"distributed.worker.multiprocessing-method": "spawn", "distributed.logging.distributed": "error"}
+    config: dict[str, Any] = {"distributed.worker.multiprocessing-method": "spawn", "distributed.logging.distributed": "error"}
     config |= {"distributed.admin.system-monitor.interval": "5s", "distributed.worker.profile.enabled": False}
     with dask.config.set(config):
         cluster = LocalCluster(

@@ -172,13 +172,17 @@ def _keep_off_nodata(
     if declared:
         collision = valid & (out == missing)
         if collision.any():
-            if np.issubdtype(out.dtype, np.floating):
-                step = np.nextafter(missing, np.asarray(np.inf, out.dtype))
-            else:
-                step = missing + 1 if missing < np.iinfo(out.dtype).max else missing - 1
-            out[collision] = step
+            out[collision] = beside(missing)
     out[~valid] = missing
     return out
+
+
+def beside(missing: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return the nearest value that is not the nodata value `missing` (a 0-d array): one up, or down at the top."""
+    if np.issubdtype(missing.dtype, np.floating):
+        return np.nextafter(missing, np.asarray(np.inf, missing.dtype))
+    value = int(missing)
+    return np.asarray(value + 1 if value < np.iinfo(str(missing.dtype)).max else value - 1, missing.dtype)
 
 
 def crs_name(crs: CRS) -> str:

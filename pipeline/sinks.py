@@ -16,6 +16,7 @@ from zarr.codecs import BytesCodec, ZstdCodec
 from scenelift.pipeline.errors import SinkError, UsageError
 from scenelift.pipeline.geozarr import array_attributes, group_attributes, level_attributes, write_coordinates
 from scenelift.pipeline.outputs import Output
+from scenelift.pipeline.scenes import beside
 from scenelift.pipeline.tiles import TileGrid, Window
 from scenelift.pipeline.zarrs import MASK
 
@@ -189,7 +190,8 @@ class Pyramid:
     @property
     def factors(self) -> list[int]:
         """Reduction factors of the levels: 2, 4, … until the larger side is at most 512 pixels."""
-        factors, side = [], max(self._output.grid.shape)
+        factors: list[int] = []
+        side = max(self._output.grid.shape)
         while side > self.SMALLEST:
             side = -(-side // 2)
             factors.append(2 ** (len(factors) + 1))
@@ -243,9 +245,9 @@ def halve(values: NDArray[np.generic], missing: NDArray[np.generic] | None) -> N
         count = known.sum(axis=-1)
         total = np.where(known, quads, 0).sum(axis=-1, dtype=np.float64)
         mean = np.where(count, total / np.maximum(count, 1), missing)
-        if not np.isnan(missing) and np.issubdtype(values.dtype, np.integer):
+        if np.issubdtype(values.dtype, np.integer):
             collision = (count > 0) & (np.rint(mean) == missing)
-            mean = np.where(collision, missing + (1 if missing < np.iinfo(values.dtype).max else -1), mean)
+            mean = np.where(collision, beside(missing), mean)
     return np.rint(mean).astype(values.dtype) if np.issubdtype(values.dtype, np.integer) else mean.astype(values.dtype)
 
 

@@ -122,8 +122,8 @@ def _score(truth_path: Path, path: Path) -> dict[str, float | None]:
     height, width = truth.grid.shape
     window = Window(BORDER, BORDER, height - 2 * BORDER, width - 2 * BORDER)
     convention = Convention(data_range=0.3, ratio=2.0)
-    pair = (scene.read(window).values for scene in (truth, test))
-    found = scores(block_statistics(*pair, convention=convention), convention)
+    sums = block_statistics(truth.read(window).values, test.read(window).values, convention=convention)
+    found = scores(sums, convention)
     return {"psnr": found.psnr, "ssim": found.ssim, "rmse": found.rmse, "sam": found.sam}
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,8 @@ def enhance(
     settings, cluster = settings or EnhanceSettings(), cluster or ClusterSettings()
     if not isinstance(source, SceneSource):
         source = SceneSource((str(source),))
+    # workers may run in another folder
+    source = replace(source, paths=tuple(os.path.abspath(p) for p in source.paths))  # noqa: PTH100 - "a.nc:name" too
     path = check_output(Path(output), source, settings.overwrite)
     started = time.perf_counter()
     scene = open_scene(source)
@@ -157,11 +160,11 @@ def enhance(
     try:
         store = ZarrSink.create(job.store, job.output, shards=settings.shards)
         blocks = TileGrid(scene.grid.shape, job.block)
-        if progress:
-            progress(len(blocks), None)
         with open_cluster(cluster) as place:
             if place.dashboard and announce:
                 announce(f"dashboard: {place.dashboard}")
+            if progress:
+                progress(len(blocks), None)
             clock = time.perf_counter()
             for record in place.run(functools.partial(process_block, job), range(len(blocks))):
                 records.append(record)
