@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +27,9 @@ from scenelift.models.tasks import Inputs, Task
 class Phase:
     """One stretch of training with its own hyper-parameters."""
 
-    steps: int
+    steps: int = 0
+    epochs: float = 0.0
+    """Instead of steps: passes over the phase's share of the patches (see `resolve`)."""
     rate: float = 1e-3
     loss: str = "charbonnier"
     subset: float = 1.0
@@ -35,6 +37,16 @@ class Phase:
     schedule: str = "cosine"
     """"cosine" (to zero at the phase's end) or "constant"."""
     warmup: int = 50
+
+    def __post_init__(self) -> None:
+        if (self.steps > 0) == (self.epochs > 0):
+            raise ModelError("a training phase needs either steps or epochs, above zero")
+        if self.schedule not in ("cosine", "constant"):
+            raise ModelError(f"schedule must be 'cosine' or 'constant', not {self.schedule!r}")
+        if not 0 < self.subset <= 1:
+            raise ModelError(f"subset must lie above 0 and not above 1, got {self.subset}")
+        if not self.rate > 0:
+            raise ModelError(f"rate must be positive, got {self.rate}")
 
 
 @dataclass(frozen=True)
@@ -53,11 +65,34 @@ class Plan:
     validate_every: int = 500
     patience: int = 0
     """Stop after so many validations without a better one; 0 never stops early."""
+    keep: str = "best"
+    """"best" by validation, or "last" (adversarial training, where PSNR is not the aim)."""
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            raise ModelError("a training plan needs at least one phase")
+        if self.batch < 1 or self.validate_every < 1:
+            raise ModelError("batch and validate_every must be at least 1")
+        if self.precision not in ("fp32", "bf16"):
+            raise ModelError(f"precision must be 'fp32' or 'bf16', not {self.precision!r}")
+        if self.keep not in ("best", "last"):
+            raise ModelError(f"keep must be 'best' or 'last', not {self.keep!r}")
 
     @property
     def steps(self) -> int:
         """Steps of all phases."""
         return sum(phase.steps for phase in self.phases)
+
+
+def resolve(plan: Plan, patches: int) -> Plan:
+    """Return the plan with epochs turned into steps for that number of training patches."""
+    phases = tuple(
+        phase
+        if phase.steps
+        else replace(phase, epochs=0.0, steps=math.ceil(phase.epochs * phase.subset * patches / plan.batch))
+        for phase in plan.phases
+    )
+    return replace(plan, phases=phases)
 
 
 class Sampler(Protocol):
@@ -116,7 +151,7 @@ class Trainer:
         self.best_score, self.stale, self.step = -math.inf, 0, 0
 
     def run(self, progress: Callable[[int, float], None] | None = None) -> dict[str, Tensor]:
-        """Train to the end of the plan and return the best weights seen.
+        """Train to the end of the plan and return the best weights seen, or the last ones if the plan says so.
 
         Raises
         ------
@@ -134,7 +169,7 @@ class Trainer:
                 self._note(sum(losses) / len(losses), score, time.monotonic() - started)
                 losses = []
                 self.stale = 0 if score > self.best_score else self.stale + 1
-                if score > self.best_score:
+                if score > self.best_score or self.plan.keep == "last":
                     self.best_score = score
                     self.best = {name: value.clone() for name, value in self.average.items()}
                 self.save()
@@ -193,12 +228,15 @@ class Trainer:
 
     def _note(self, loss: float, score: float, seconds: float) -> None:
         path = self.folder / "log.csv"
-        fresh = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if fresh:
-                writer.writerow(["step", "loss", "validation_db", "seconds"])
-            writer.writerow([self.step, f"{loss:.6f}", f"{score:.4f}", f"{seconds:.1f}"])
+        try:
+            fresh = not path.exists()
+            with path.open("a", newline="") as file:
+                writer = csv.writer(file)
+                if fresh:
+                    writer.writerow(["step", "loss", "validation_db", "seconds"])
+                writer.writerow([self.step, f"{loss:.6f}", f"{score:.4f}", f"{seconds:.1f}"])
+        except OSError as error:
+            raise ModelError(f"cannot write {path}: {error.strerror}") from None
 
     def save(self) -> None:
         """Write everything a resumed run needs, in one atomic step."""

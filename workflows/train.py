@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +17,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from scenelift.models.adversarial import AdversarialTrainer
 from scenelift.models.architectures import build
+from scenelift.models.catalog import checkpoint_path
 from scenelift.models.checkpoint import load_checkpoint, save_checkpoint
 from scenelift.models.classical import classical
 from scenelift.models.errors import ModelError
 from scenelift.models.spec import ModelSpec
 from scenelift.models.tasks import Denoising, Inputs, SuperResolution, Task, apply_whole
-from scenelift.models.training import Trainer
+from scenelift.models.training import Trainer, resolve
 from scenelift.models.upsampling import PhaseUpsampler
 from scenelift.workflows.cards import draw_losses, write_card
 from scenelift.workflows.evaluate import run_classical
@@ -89,10 +92,16 @@ def train(
     module = build(recipe.arch)
     begin(module, recipe, task, mixture)
     pairs, truth = validation_pairs(recipe, task, held_out)
-    trainer = Trainer(module, task, mixture, recipe.plan, run, _validator(recipe, pairs, truth), identity(recipe))
+    plan = resolve(recipe.plan, sum(len(patches.values) for patches, _ in train_set))
+    parts = (module, task, mixture, plan, run, _validator(recipe, pairs, truth), identity(recipe))
+    judged = recipe.adversarial
+    trainer = Trainer(*parts) if judged is None else AdversarialTrainer(*parts, judged, bands)
     if not (resume and trainer.resume()):
         (run / "log.csv").unlink(missing_ok=True)
-    trainer.run(None if progress is None else lambda step, loss: progress(step, recipe.plan.steps, loss))
+    try:
+        trainer.run(None if progress is None else lambda step, loss: progress(step, plan.steps, loss))
+    except ModelError as error:
+        raise ModelError(f"{error}{_rescue(trainer, recipe, run)}") from None
     module.load_state_dict(trainer.best)
     facts = {
         "recipe": recipe.name,
@@ -138,15 +147,29 @@ def run_training(
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=ERRORS
     ) as bar:
-        line = bar.add_task(chosen.name, total=chosen.plan.steps)
+        line = bar.add_task(chosen.name, total=None)
 
-        def advance(step: int, _total: int, loss: float) -> None:
-            bar.update(line, completed=step, description=f"{chosen.name} loss {loss:.4f}")
+        def advance(step: int, total: int, loss: float) -> None:
+            bar.update(line, completed=step, total=total, description=f"{chosen.name} loss {loss:.4f}")
 
         target = train(chosen, folder, data=data, weights=weights, resume=resume, threads=threads, progress=advance)
     facts = json.loads(target.with_suffix(".json").read_text())
     scores = ", ".join(f"{name.removesuffix('_db')} {value:.2f}" for name, value in facts["validation"].items())
     return f"{target}: validation PSNR in dB: {scores.replace('psnr', 'network')}\nlog and figure in {folder}"
+
+
+def _rescue(trainer: Trainer, recipe: Recipe, run: Path) -> str:
+    """Keep the best weights of a run that failed, where there are any and the disk still takes them."""
+    if trainer.best_score == -math.inf:
+        return ""
+    path = run / f"{recipe.name}-so-far.safetensors"
+    trainer.module.load_state_dict(trainer.best)
+    facts = {"steps": trainer.step, "validation": {"psnr_db": round(trainer.best_score, 3)}}
+    try:
+        save_checkpoint(path, trainer.module, make_spec(recipe, trainer.module, facts), recipe.arch)
+    except ModelError:
+        return ""
+    return f"; the best weights so far are in {path}"
 
 
 def baselines(task: Task, pairs: Inputs, truth: Tensor) -> dict[str, float]:
@@ -235,16 +258,18 @@ def begin(module: torch.nn.Module, recipe: Recipe, task: Task, mixture: Mixture)
     if isinstance(skip, PhaseUpsampler):
         generator = torch.Generator().manual_seed(recipe.plan.seed + 1)
         clean = mixture(FIT_PATCHES, 1.0, generator)[:, :1]
-        skip.fit(task.degrade(clean, generator)[0], clean)
+        low = task.degrade(clean, generator)[0]
+        if low.shape[-1] > skip.taps:  # smaller patches hold no whole window to fit on: bicubic stays
+            skip.fit(low, clean)
     if recipe.start is not None:
         take_over(module, start_weights(recipe.start))
 
 
 def start_weights(start: str) -> dict[str, Tensor]:
     """Return the weights of a checkpoint, or of a shipped model of that name."""
-    path = Path(start)
-    if not path.is_file():
-        path = Path(__file__).parent.parent / "models" / "weights" / f"{start}.safetensors"
+    path = checkpoint_path(start)
+    if path is None:
+        raise ModelError(f"no model {start!r} to start from: give a shipped name or a checkpoint")
     return load_checkpoint(path, valid=False)[0].state_dict()
 
 
@@ -313,6 +338,15 @@ def make_spec(recipe: Recipe, module: torch.nn.Module, record: dict[str, Any]) -
 
 
 def identity(recipe: Recipe) -> str:
-    """Return the digest of everything in the recipe."""
-    text = json.dumps(dataclasses.asdict(recipe), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Return the digest of everything in the recipe that is not a default."""
+    return hashlib.sha256(json.dumps(_chosen(recipe), sort_keys=True).encode()).hexdigest()
+
+
+def _chosen(settings: Any) -> Any:
+    """Return what of nested settings differs from the defaults: new settings then leave old digests alone."""
+    if isinstance(settings, tuple):
+        return [_chosen(value) for value in settings]
+    if not dataclasses.is_dataclass(settings):
+        return settings
+    values = {f.name: (getattr(settings, f.name), f.default) for f in dataclasses.fields(settings)}
+    return {name: _chosen(value) for name, (value, default) in values.items() if value != default}

@@ -12,6 +12,8 @@ from scenelift.models.precision import to_precision
 from scenelift.models.receptive import receptive_radius
 from scenelift.models.upsampling import PhaseUpsampler
 
+torch.set_num_threads(1)  # threads cost more than they bring for networks this small
+
 SMALL = [
     {"kind": "generator", "channels": 6, "blocks": 1, "scale": 2},
     {"kind": "generator", "channels": 6, "blocks": 2, "scale": 3, "bands": 3},

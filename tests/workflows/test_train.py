@@ -1,0 +1,334 @@
+"""The training workflow on small files: what is read, what is left out, what is refused, what a run leaves behind."""
+
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from builders import write_raster
+from PIL import Image
+
+from scenelift.models.catalog import checkpoint_path
+from scenelift.models.checkpoint import load_checkpoint
+from scenelift.models.errors import ModelError
+from scenelift.models.tasks import SuperResolution
+from scenelift.workflows.evaluate import (
+    decibel,
+    evaluate_denoise,
+    evaluate_sr,
+    paired,
+    read_sample,
+    squared_error,
+    to_markdown,
+)
+from scenelift.workflows.patches import EIGHT_BIT_GAIN, Mixture, PatchSet, balanced, read_zip
+from scenelift.workflows.recipe import RECIPES, adaptation, load_recipe, recipe_from
+from scenelift.workflows.sources import read_source
+from scenelift.workflows.train import identity, make_task, read_data, run_training, train
+
+torch.set_num_threads(1)
+
+
+def textured(bands=2, side=256, seed=0):
+    rng = np.random.default_rng(seed)
+    rows, cols = np.mgrid[:side, :side]
+    waves = 1500 + 700 * np.sin(rows / 3.1) * np.cos(cols / 2.3)
+    return (waves + rng.normal(0, 50, (bands, side, side))).astype(np.uint16)
+
+
+def settings(path, **changes):
+    values = {
+        "name": "tiny",
+        "task": "super-resolution",
+        "arch": {"kind": "generator", "channels": 16, "blocks": 1, "scale": 2},
+        "data": {"side": 32, "train": [{"path": str(path)}], "validation_count": 20},
+        "plan": {"batch": 4, "validate_every": 3, "phases": [{"steps": 6}], "optimizer": "muon"},
+    }
+    return recipe_from(values | changes, "test")
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return write_raster(tmp_path / "scene.tif", textured(side=512))
+
+
+def images(path, labels=("Forest", "River"), each=8, side=32):
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(path, "w") as archive:
+        for label in labels:
+            for i in range(each):
+                pixels = rng.integers(20, 200, (side // 4, side // 4, 3), dtype=np.uint8)
+                buffer = io.BytesIO()
+                Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC).save(buffer, "PNG")
+                archive.writestr(f"{label}/{label}_{i}.png", buffer.getvalue())
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda p: p.stem)
+def test_shipped_recipes_are_whole(path):
+    recipe = load_recipe(path.stem)
+    assert recipe.name == path.stem
+    assert make_task(recipe).scale == recipe.arch.get("scale", 1)
+    assert recipe.data.validation, "a shipped model is validated on other places"
+    assert not {s.path for s in recipe.data.train} & {s.path for s in recipe.data.validation}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": 1}, "unknown key 'colour'"),
+        ({"plan": {"phases": [{"steps": 3, "speed": 1}]}}, r"plan, phases\[0\]: unknown key 'speed'"),
+        ({"plan": {"batch": "many", "phases": [{"steps": 3}]}}, "batch must be int"),
+        ({"task": "paint"}, "task must be"),
+        ({"arch": {"kind": "generator", "channels": -1}}, "channels must be"),
+        ({"data": {"side": 8}}, "missing 1 required positional argument: 'train'"),
+        ({"degradation": {"fog": 1}}, None),
+    ],
+)
+def test_wrong_recipes_are_refused(change, message, scene, tmp_path):
+    if message is None:
+        with pytest.raises(ModelError, match="does not know 'fog'"):
+            make_task(settings(scene, **change))
+    else:
+        with pytest.raises(ModelError, match=message):
+            settings(scene, **change)
+
+
+def test_missing_and_broken_recipe_files(tmp_path):
+    with pytest.raises(ModelError, match="give a TOML file or one of"):
+        load_recipe("nothing")
+    (tmp_path / "bad.toml").write_text("a = [")
+    with pytest.raises(ModelError, match="is not TOML"):
+        load_recipe(tmp_path / "bad.toml")
+
+
+def test_masked_and_constant_patches_are_left_out(tmp_path):
+    values = textured(1, 64)
+    values[:, :16, :32] = 0  # nodata
+    values[:, 48:, 48:] = 777  # constant
+    path = write_raster(tmp_path / "holed.tif", values, nodata=0)
+    patches = read_source(path, 16)
+    assert len(patches.values) == 16 - 2 - 1
+    assert float(patches.reflectance(slice(None)).min()) > 0.03
+    assert patches.gain == 1e-4
+
+
+def test_scale_and_offset_of_a_scene_reach_the_patches(tmp_path):
+    values = textured(1, 32)
+    path = write_raster(tmp_path / "scaled.tif", values, scales=[2e-4], offsets=[-0.1])
+    found = read_source(path, 32).reflectance(slice(None))[0].numpy()
+    np.testing.assert_allclose(found, values * 2e-4 - 0.1, atol=0.51e-4)
+
+
+def test_zips_give_reflectance_classes_and_places(tmp_path):
+    patches = read_zip(images(tmp_path / "images.zip"))
+    assert patches.values.shape == (16, 3, 32, 32)
+    assert set(patches.labels) == {"Forest", "River"}
+    assert float(patches.reflectance(slice(None)).max()) <= 255 * EIGHT_BIT_GAIN
+    chosen = balanced(patches.labels, 3, seed=1)
+    assert [patches.labels[i] for i in chosen] == ["Forest"] * 3 + ["River"] * 3
+    assert np.array_equal(chosen, balanced(patches.labels, 3, seed=1))
+    assert read_zip(tmp_path / "images.zip", (2,)).values.shape[1] == 1
+
+
+def test_arrays_are_read(tmp_path):
+    np.savez(tmp_path / "a.npz", first=textured(2, 40), second=textured(2, 33, seed=1))
+    patches = read_source(tmp_path / "a.npz", 16)
+    assert patches.values.shape == (8, 2, 16, 16)
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.npz", "a.tif"])
+def test_unreadable_sources_are_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"no such thing")
+    with pytest.raises(ModelError, match=name):
+        read_source(tmp_path / name, 16)
+
+
+def test_a_subset_is_of_places_and_always_the_same():
+    patches = PatchSet(np.zeros((30, 1, 8, 8), np.uint8), 1.0, np.repeat(np.arange(10), 3))
+    some = patches.indices(0.3)
+    assert len(some) == 9 and len(set(patches.places[some])) == 3
+    assert set(some) <= set(patches.indices(0.6))
+    assert len(patches.indices(1.0)) == 30
+
+
+def test_samples_are_repeatable_turned_and_scaled():
+    patches = PatchSet(np.arange(2 * 3 * 64).reshape(2, 3, 8, 8).astype(np.uint16), 0.5, np.arange(2))
+    single = Mixture([(patches, 1.0)], 1, 8, (0.5, 2.0))
+    draws = [single(64, 1.0, torch.Generator().manual_seed(s)) for s in (3, 3, 4)]
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+    plain = Mixture([(patches, 1.0)], 1, 8)(64, 1.0, torch.Generator().manual_seed(0))
+    sums = {float(p.sum()) for p in patches.reflectance(slice(None)).reshape(-1, 8, 8)}
+    assert {float(x.sum()) for x in plain} == sums
+    assert Mixture([(patches, 1.0)], 3, 4)(5, 1.0, torch.Generator().manual_seed(0)).shape == (5, 3, 4, 4)
+    with pytest.raises(ModelError, match="3 bands, the network wants 4"):
+        Mixture([(patches, 1.0)], 4, 8)
+    with pytest.raises(ModelError, match="8 pixels are smaller than 9"):
+        Mixture([(patches, 1.0)], 1, 9)
+
+
+def test_places_kept_aside_are_never_trained_on(tmp_path, scene):
+    second = write_raster(tmp_path / "second.tif", textured(2, 256, seed=5))
+    recipe = settings(scene, data={"side": 32, "train": [{"path": str(scene)}, {"path": str(second)}]})
+    kept, aside = read_data(recipe, None)
+    assert [len(p.values) for p, _ in kept] == [256] and [len(p.values) for p in aside] == [64]
+    kept, aside = read_data(settings(scene), None)
+    assert len(kept[0][0].values) + len(aside[0].values) == 256 and len(aside[0].values) == 25
+    known = {p.tobytes() for p in kept[0][0].values}
+    assert not known & {p.tobytes() for p in aside[0].values}
+
+
+def test_too_little_data_is_one_line(tmp_path):
+    path = write_raster(tmp_path / "small.tif", textured(1, 64))
+    with pytest.raises(ModelError, match=r"usable patches of 32 pixels .* needs at least 64"):
+        read_data(settings(path), None)
+    with pytest.raises(ModelError, match="no training data at"):
+        read_data(settings(tmp_path / "none.tif"), None)
+    with pytest.raises(ModelError, match="2 bands, the network wants 3"):
+        scene = write_raster(tmp_path / "two.tif", textured(side=512))
+        arch = {"kind": "generator", "channels": 4, "blocks": 1, "scale": 2, "bands": 3}
+        train(settings(scene, arch=arch), tmp_path / "run")
+
+
+def test_a_run_leaves_weights_card_log_and_figure(tmp_path, scene):
+    run = tmp_path / "run"
+    seen = []
+    weights = train(settings(scene), run, progress=lambda *facts: seen.append(facts))
+    module, spec = load_checkpoint(weights)
+    assert (spec.name, spec.scale, spec.halo, spec.bands) == ("tiny", 2, module.halo, None)
+    card = json.loads(weights.with_suffix(".json").read_text())
+    assert card["steps"] == 6 and set(card["validation"]) == {"psnr_db", "bicubic_db", "lanczos_db", "ibp_db"}
+    assert card["validation"]["psnr_db"] > card["validation"]["bicubic_db"], "the fitted linear path alone does that"
+    assert (run / "loss.png").read_bytes()[:4] == b"\x89PNG"
+    assert len((run / "log.csv").read_text().splitlines()) == 3
+    assert [s[:2] for s in seen] == [(i, 6) for i in range(1, 7)]
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path, scene):
+    first = train(settings(scene), tmp_path / "run").read_bytes()
+    seen = []
+    weights = train(settings(scene), tmp_path / "run", progress=lambda *facts: seen.append(facts))
+    assert not seen
+    assert load_checkpoint(weights)[0].state_dict().keys()
+    assert len(first) == len(weights.read_bytes())
+
+
+def test_a_run_that_fails_leaves_its_best_weights(tmp_path, scene):
+    phases = [{"steps": 3, "rate": 1e-3}, {"steps": 9, "rate": 1e30, "warmup": 1}]
+    recipe = settings(scene, plan={"batch": 4, "validate_every": 3, "phases": phases, "precision": "fp32"})
+    with pytest.raises(ModelError, match=r"the loss became .* best weights so far are in .*tiny-so-far"):
+        train(recipe, tmp_path / "run")
+    module = load_checkpoint(tmp_path / "run" / "tiny-so-far.safetensors")[0]
+    assert all(bool(torch.isfinite(p).all()) for p in module.parameters())
+
+
+def test_fine_tuning_takes_over_what_fits(tmp_path, scene):
+    first = train(settings(scene), tmp_path / "one")
+    arch = {"kind": "generator", "channels": 16, "blocks": 1, "scale": 4}
+    plan = {"batch": 4, "validate_every": 1, "phases": [{"steps": 1, "rate": 1e-9}], "ema": 0.0}
+    second = train(settings(scene, arch=arch, degradation={"scale": 4}, plan=plan, start=str(first)), tmp_path / "two")
+    old, new = (load_checkpoint(p)[0].state_dict() for p in (first, second))
+    torch.testing.assert_close(old["body.0.first.weight"], new["body.0.first.weight"], rtol=0, atol=1e-6)
+    assert old["tail.weight"].shape != new["tail.weight"].shape
+
+
+def test_identity_changes_with_the_recipe_alone(scene):
+    recipe = settings(scene)
+    assert identity(recipe) == identity(settings(scene))
+    assert identity(recipe) != identity(dataclasses.replace(recipe, plan=dataclasses.replace(recipe.plan, seed=1)))
+
+
+def test_adaptation_needs_scenes_and_starts_from_the_shipped_model(scene):
+    recipe = adaptation("sr-x2", [str(scene)], 10)
+    assert recipe.start == "sr-x2" and recipe.data.validation == () and recipe.plan.steps == 10
+    with pytest.raises(ModelError, match="needs --scenes"):
+        adaptation("sr-x2", [])
+    with pytest.raises(ModelError, match="either a recipe, or --task"):
+        run_training(None, None, [], None, None, None, 1, None, True)
+
+
+def test_command_line_adapts_and_explains(tmp_path, scene):
+    def scenelift(*args):
+        command = [sys.executable, "-m", "scenelift.workflows.cli", *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+
+    bad = scenelift("train", "--task", "sr-x2")
+    assert bad.returncode == 2 and len(bad.stderr.strip().splitlines()) == 1
+    big = write_raster(tmp_path / "big.tif", textured(1, 576))
+    done = scenelift(
+        "train", "--task", "sr-x2-fast", "--scenes", big, "--steps", 2, "--threads", 1, "-o", "mine.safetensors"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "validation PSNR" in done.stdout
+    assert load_checkpoint(tmp_path / "mine.safetensors")[1].name == "sr-x2-fast-adapted"
+
+
+def test_tables_hold_baselines_the_truth_and_what_was_asked_for(tmp_path, scene):
+    sample = read_sample(images(tmp_path / "images.zip"), each=4)
+    assert sample.images.shape == (8, 3, 32, 32) and sample.bands == ("B04", "B03", "B02")
+    weights = train(settings(scene), tmp_path / "run")
+    rows = evaluate_sr(sample, [str(weights)], 2, consistency=2, tta=True)
+    assert [r.method for r in rows] == ["nearest", "bicubic", "lanczos", "ibp", str(weights), "truth"]
+    by_name = {r.method: r for r in rows}
+    assert by_name["truth"].psnr == np.inf and by_name["truth"].ssim == pytest.approx(1)
+    assert by_name["nearest"].psnr < by_name["bicubic"].psnr < by_name["ibp"].psnr
+    assert by_name["ibp"].against is None and by_name["bicubic"].against[0] < 0
+    assert by_name["ibp"].consistency < by_name["bicubic"].consistency
+    assert to_markdown(rows, "ibp").count("\n") == len(rows) + 1
+    with pytest.raises(ModelError, match="does not enlarge by 4"):
+        evaluate_sr(sample, [str(weights)], 4)
+    with pytest.raises(ModelError, match="no model 'nobody'"):
+        evaluate_sr(sample, ["nobody"], 2)
+
+
+def test_denoising_tables(tmp_path):
+    sample = read_sample(images(tmp_path / "images.zip"), each=2)
+    rows = {r.method: r for r in evaluate_denoise(sample, [], level=25)}
+    assert rows["noisy"].psnr == pytest.approx(20 * np.log10(255 / 25), abs=0.2)
+    assert rows["wavelet"].against[1] > 0
+    weak = {r.method: r for r in evaluate_denoise(sample, [], times=2)}
+    assert weak["noisy"].psnr > rows["noisy"].psnr
+
+
+def test_figures_of_tables():
+    a, b = np.zeros((2, 1, 8, 8), np.float32), np.full((2, 1, 8, 8), 0.1, np.float32)
+    b[:, :, 0] = 9
+    np.testing.assert_allclose(squared_error(b, a, 1), 0.01, rtol=1e-6)
+    assert decibel(0.01, 1.0) == pytest.approx(20)
+    mean, low, high = paired(np.array([1.0, 2.0, 3.0]))
+    assert mean == 2 and 1 <= low < 2 < high <= 3
+
+
+@pytest.mark.parametrize(
+    "name", ["sr-x2", "sr-x2-fast", "sr-x2-rgb", "sr-x4", "denoise", "denoise-fast", "denoise-rgb"]
+)
+def test_shipped_weights_beat_what_needs_no_training(name):
+    """A small version of the tables in docs/models.md, on real validation images."""
+    import os
+    from pathlib import Path
+
+    archive = Path(os.environ.get("SCENELIFT_DATA", "")) / "eurosat_rgb_val.zip"
+    if not archive.is_file():
+        pytest.skip("SCENELIFT_DATA does not name a folder with eurosat_rgb_val.zip")
+    if checkpoint_path(name) is None:
+        pytest.skip(f"{name} is not shipped yet")
+    sample = read_sample(archive, each=1)
+    if name.startswith("sr"):
+        scale = int(name.split("-")[1][1])
+        rows = {r.method: r.psnr for r in evaluate_sr(sample, [name], scale)}
+        assert rows[name] > rows["ibp"] + 0.4
+    else:
+        rows = {r.method: r.psnr for r in evaluate_denoise(sample, [name], level=15)}
+        assert rows[name] > max(rows["wavelet"], rows["bilateral"], rows["nlm"]) + 0.5
+
+
+def test_the_tasks_degradation_is_the_evaluations():
+    x = torch.rand(1, 2, 16, 16)
+    low = SuperResolution(2).fixed(x, 0.25)[0]
+    again = SuperResolution(2, mtf=(0.25,)).degrade(x, torch.Generator().manual_seed(0))[0]
+    torch.testing.assert_close(low, again)
