@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(score)
     app.command()(compare)
+    app.command()(ablate)
 
 
 def score(
@@ -89,6 +90,24 @@ def compare(
     networks = tuple(filter(None, model.split(","))) if model is not None else None
     settings = CompareSettings(data, count, seed, chosen, networks)
     print(run_compare(settings, ClusterSettings(workers), output, as_json=as_json))
+
+
+def ablate(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and the trainings.")] = Path(
+        "ablation"
+    ),
+    data: Annotated[Path | None, typer.Option(help="Folder with the images; default: SCENELIFT_DATA.")] = None,
+    steps: Annotated[int, typer.Option(help="Training steps of every variant.")] = 600,
+    batch: Annotated[int, typer.Option(help="Patches a step.")] = 16,
+    channels: Annotated[int, typer.Option(help="Channels of the network.")] = 32,
+    blocks: Annotated[int, typer.Option(help="Residual blocks of the network.")] = 4,
+    seeds: Annotated[int, typer.Option(help="Trainings of every variant.")] = 3,
+    each: Annotated[int, typer.Option(help="Test images of every class.")] = 6,
+) -> None:
+    """Train and score the paper's ablation study; a stopped one goes on where it was."""
+    from scenelift.workflows.ablate import AblateSettings, run_ablation
+
+    print(run_ablation(AblateSettings(steps, batch, channels, blocks, seeds, each, data), output))
 
 
 def _numbers(option: str, text: str) -> list[int]:

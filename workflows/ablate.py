@@ -1,0 +1,284 @@
+"""`scenelift ablate`: the paper's study of what matters in the denoiser, at one small budget, three seeds each."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scenelift.models.adversarial import Adversarial, AdversarialTrainer
+from scenelift.models.architectures import build
+from scenelift.models.checkpoint import save_checkpoint
+from scenelift.models.features import trunk_available
+from scenelift.models.training import Trainer
+from scenelift.pipeline.cluster import cores
+from scenelift.pipeline.errors import UsageError
+from scenelift.workflows.bootstrap import Interval, interval
+from scenelift.workflows.evaluate import run_network
+from scenelift.workflows.evaluation_images import LEVEL, with_noise
+from scenelift.workflows.patches import Mixture
+from scenelift.workflows.recipe import Recipe, recipe_from
+from scenelift.workflows.train import begin, identity, make_spec, make_task, read_data
+from scenelift.workflows.trials import DENOISE, Case, measure, sample_of
+
+CASE = Case(DENOISE, 25)
+SEEDS = 3
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One change to the baseline."""
+
+    name: str
+    arch: tuple[tuple[str, Any], ...] = ()
+    loss: str = "mse"
+    perceptual: float = 0.0
+    """Weight of the feature distance beside the loss."""
+    paper: float | None = None
+    """Change of PSNR the paper reports, dB."""
+
+
+VARIANTS = (
+    Variant(BASELINE),
+    Variant("without skip connections", (("skips", False),), paper=-2.1),
+    Variant("without normalisation", (("norm", "none"),), paper=-1.5),
+    Variant("leaky ReLU", (("act", "leaky"),), paper=0.5),
+    Variant("sigmoid", (("act", "sigmoid"),), paper=-1.8),
+    Variant("SSIM loss", loss="ssim"),
+    Variant("perceptual loss", perceptual=0.05),
+)
+"""The baseline is the paper's: residual blocks with batch normalisation, ReLU, mean squared error, Adam."""
+
+
+@dataclass(frozen=True)
+class AblateSettings:
+    """The budget, the same for every variant."""
+
+    steps: int = 600
+    batch: int = 16
+    channels: int = 32
+    blocks: int = 4
+    seeds: int = SEEDS
+    each: int = 6
+    """Test images of every class."""
+    data: Path | None = None
+    """Folder with the training images; None: SCENELIFT_DATA."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "seeds", "each"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one variant scored, all its seeds."""
+
+    variant: Variant
+    psnr: NDArray[np.float64]
+    """dB, shape (seeds, images)."""
+    ssim: NDArray[np.float64]
+    """Shape (seeds, images)."""
+
+    def gain(self, baseline: Outcome, score: str = "psnr") -> Interval:
+        """Return the paired difference to the baseline: means over seeds, interval over images."""
+        return interval((getattr(self, score) - getattr(baseline, score)).mean(axis=0))
+
+    def spread(self, baseline: Outcome) -> float:
+        """Return the standard deviation over seeds of the difference to the baseline, dB."""
+        gaps = (self.psnr - baseline.psnr).mean(axis=1)
+        return float(gaps.std(ddof=1)) if len(gaps) > 1 else float("nan")
+
+
+def recipe_of(variant: Variant, settings: AblateSettings, seed: int) -> Recipe:
+    """Return the recipe that trains a variant."""
+    arch = {"kind": "denoiser", "channels": settings.channels, "blocks": settings.blocks, "norm": "batch"}
+    phase = {"steps": settings.steps, "rate": 1e-3, "loss": variant.loss}
+    plan = {"batch": settings.batch, "optimizer": "adam", "ema": 0.99, "precision": "fp32", "seed": seed}
+    values = {
+        "name": "ablation",
+        "task": "denoise",
+        "arch": arch | dict(variant.arch),
+        "degradation": {"sigma_max": 0.06, "power": 1.0},
+        "data": {"train": [{"path": "eurosat_rgb_train.zip"}], "validation": [{"path": "eurosat_rgb_val.zip"}]},
+        "plan": plan | {"phases": [phase], "validate_every": settings.steps},
+    }
+    return recipe_from(values, f"ablation, {variant.name}")
+
+
+def ablate(settings: AblateSettings, folder: Path, progress: Callable[[str, int], None] | None = None) -> list[Outcome]:
+    """Train and score every variant with every seed; what is already in the folder is not trained again.
+
+    Parameters
+    ----------
+    settings : AblateSettings
+    folder : Path
+        Gets a folder a training, and its scores.
+    progress : callable, optional
+        Called with the variant and seed that start, and how many are done.
+    variants : sequence of Variant, optional
+        The baseline first; default: all that can be trained here.
+
+    Raises
+    ------
+    ModelError, UsageError
+        If there is no data, or a loss does not stay finite.
+    """
+    outcomes, done = [], 0
+    for variant in usable_variants() if variants is None else variants:
+        rows = []
+        for seed in range(settings.seeds):
+            if progress:
+                progress(f"{variant.name}, seed {seed}", done)
+            rows.append(_scores(variant, settings, seed, folder))
+            done += 1
+        psnr, ssim = (np.array([row[name] for row in rows]) for name in ("psnr", "ssim"))
+        outcomes.append(Outcome(variant, psnr, ssim))
+    return outcomes
+
+
+def usable_variants() -> list[Variant]:
+    """Return the variants that can be trained here: the perceptual loss needs its trunk's weights."""
+    return [variant for variant in VARIANTS if not variant.perceptual or trunk_available()]
+
+
+def _scores(variant: Variant, settings: AblateSettings, seed: int, folder: Path) -> dict[str, list[float]]:
+    recipe = recipe_of(variant, settings, seed)
+    key = hashlib.sha256(repr((identity(recipe), variant, settings.each)).encode()).hexdigest()[:16]
+    run = folder / f"{variant.name.replace(' ', '-')}-{seed}-{key}"
+    stored = run / "scores.json"
+    if stored.exists():
+        found: dict[str, list[float]] = json.loads(stored.read_text())
+        return found
+    checkpoint = _train(recipe, variant, settings, run)
+    sample = sample_of(settings.data and settings.data / "eurosat_rgb_val.zip", settings.each, 0)
+    noisy = np.stack([with_noise(x, CASE.amount * LEVEL, seed=i) for i, x in enumerate(sample.images)])
+    sigma = np.full(noisy.shape[:2], CASE.amount * LEVEL, np.float32)
+    answers = run_network(str(checkpoint), noisy, sigma)
+    rows = [measure(x, y, CASE, sample.peak) for x, y in zip(sample.images, answers, strict=True)]
+    found = {name: [row[name] for row in rows] for name in ("psnr", "ssim", "vif")}
+    stored.write_text(json.dumps(found))
+    return found
+
+
+@functools.lru_cache(maxsize=1)
+def _mixture(data: Path | None, recipe_data: Any) -> tuple[Mixture, int]:
+    """Return the training patches, read once for all variants."""
+    recipe = dataclasses.replace(recipe_of(VARIANTS[0], AblateSettings(), 0), data=recipe_data)
+    train_set, _ = read_data(recipe, data)
+    return Mixture(train_set, 1, recipe.data.side, recipe.data.gains), sum(len(p.values) for p, _ in train_set)
+
+
+def _train(recipe: Recipe, variant: Variant, settings: AblateSettings, run: Path) -> Path:
+    """Train for the whole budget, keep the last (averaged) weights, and return the checkpoint."""
+    run.mkdir(parents=True, exist_ok=True)
+    mixture, patches = _mixture(settings.data, recipe.data)
+    task = make_task(recipe)
+    torch.manual_seed(recipe.plan.seed)
+    module = build(recipe.arch)
+    begin(module, recipe, task, mixture)
+    parts = (module, task, mixture, recipe.plan, run, lambda state: 0.0, identity(recipe))
+    if variant.perceptual:  # no judge: its weight is zero, only the features count
+        trainer: Trainer = AdversarialTrainer(*parts, Adversarial(weight=0.0, perceptual=variant.perceptual), 1)
+    else:
+        trainer = Trainer(*parts)
+    trainer.resume()
+    if trainer.step < settings.steps:
+        trainer.run()
+    module.load_state_dict(trainer.average)
+    facts = {"variant": variant.name, "steps": settings.steps, "patches": patches, "seed": recipe.plan.seed}
+    path = run / "ablation.safetensors"
+    save_checkpoint(path, module, make_spec(recipe, module, facts), recipe.arch)
+    return path
+
+
+def run_ablation(settings: AblateSettings, output: Path, quiet: bool = False) -> Path:
+    """Run the study with a line a training, write ``ablation.md`` and ``ablation.json``; return the page's path.
+
+    Raises
+    ------
+    UsageError
+        If the folder cannot be written.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {output}: {error.strerror}") from None
+    total = len(usable_variants()) * settings.seeds
+
+    def say(what: str, done: int) -> None:
+        if not quiet:
+            print(f"{done + 1} of {total}: {what}", file=sys.stderr, flush=True)
+
+    torch.set_num_threads(cores())
+    outcomes = ablate(settings, output / "runs", say)
+    page = output / "ablation.md"
+    page.write_text(page_text(outcomes, settings, command_of(settings)))
+    facts = {o.variant.name: {"psnr": o.psnr.tolist(), "ssim": o.ssim.tolist()} for o in outcomes}
+    (output / "ablation.json").write_text(json.dumps(facts) + "\n")
+    return page
+
+
+def command_of(settings: AblateSettings) -> str:
+    """Return the command that makes a study again."""
+    usual = AblateSettings()
+    changed = [n for n in ("steps", "batch", "channels", "blocks", "seeds", "each") if _differs(settings, usual, n)]
+    return " ".join(["scenelift ablate", *(f"--{name} {getattr(settings, name)}" for name in changed)])
+
+
+def _differs(one: AblateSettings, other: AblateSettings, name: str) -> bool:
+    return bool(getattr(one, name) != getattr(other, name))
+
+
+def page_text(outcomes: list[Outcome], settings: AblateSettings, command: str) -> str:
+    """Return the study as Markdown: differences to the baseline beside the paper's."""
+    baseline = outcomes[0]
+    lines = [
+        "# Ablation",
+        "",
+        f"Written by `{command}`: a denoiser of {settings.blocks} residual blocks, {settings.channels} channels, "
+        f"{settings.steps} steps of {settings.batch} patches (EuroSAT's training split), {settings.seeds} seeds "
+        f"each; scored on {baseline.psnr.shape[1]} images of its validation split with white noise of "
+        f"{CASE.amount} levels. Intervals: 95 %, bootstrap over images of the paired differences (means over "
+        "seeds). The budget is small: it ranks how fast variants learn, not where they end.",
+        "",
+        "| variant | PSNR, dB | SSIM | difference, dB [95 %] | over seeds (sd), dB | the paper, dB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for outcome in outcomes:
+        gap, spread = "", ""
+        if outcome is not baseline:
+            found = outcome.gain(baseline)
+            gap = f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+            spread = f"{outcome.spread(baseline):.2f}"
+        paper = "" if outcome.variant.paper is None else f"{outcome.variant.paper:+.1f}"
+        means = f"{outcome.psnr.mean():.2f} | {outcome.ssim.mean():.3f}"
+        lines.append(f"| {outcome.variant.name} | {means} | {gap} | {spread} | {paper} |")
+    return "\n".join([*lines, "", *_verdicts(outcomes), ""])
+
+
+def _verdicts(outcomes: list[Outcome]) -> list[str]:
+    """Say of each of the paper's differences whether its sign reproduces."""
+    lines = []
+    for outcome in outcomes[1:]:
+        claimed = outcome.variant.paper
+        if claimed is None:
+            continue
+        found = outcome.gain(outcomes[0])
+        if found.low <= 0 <= found.high:
+            verdict = "no difference can be told from zero"
+        else:
+            verdict = "the sign reproduces" if found.mean * claimed > 0 else "the sign is the opposite"
+        lines.append(f"- {outcome.variant.name}: {verdict}.")
+    return lines
