@@ -65,12 +65,12 @@ VARIANTS = (
 class AblateSettings:
     """The budget, the same for every variant."""
 
-    steps: int = 600
+    steps: int = 300
     batch: int = 16
     channels: int = 32
     blocks: int = 4
     seeds: int = SEEDS
-    each: int = 6
+    each: int = 4
     """Test images of every class."""
     data: Path | None = None
     """Folder with the training images; None: SCENELIFT_DATA."""
@@ -117,7 +117,12 @@ def recipe_of(variant: Variant, settings: AblateSettings, seed: int) -> Recipe:
     return recipe_from(values, f"ablation, {variant.name}")
 
 
-def ablate(settings: AblateSettings, folder: Path, progress: Callable[[str, int], None] | None = None) -> list[Outcome]:
+def ablate(
+    settings: AblateSettings,
+    folder: Path,
+    progress: Callable[[str, int], None] | None = None,
+    variants: Sequence[Variant] | None = None,
+) -> list[Outcome]:
     """Train and score every variant with every seed; what is already in the folder is not trained again.
 
     Parameters

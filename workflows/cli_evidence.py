@@ -97,12 +97,12 @@ def ablate(
         "ablation"
     ),
     data: Annotated[Path | None, typer.Option(help="Folder with the images; default: SCENELIFT_DATA.")] = None,
-    steps: Annotated[int, typer.Option(help="Training steps of every variant.")] = 600,
+    steps: Annotated[int, typer.Option(help="Training steps of every variant.")] = 300,
     batch: Annotated[int, typer.Option(help="Patches a step.")] = 16,
     channels: Annotated[int, typer.Option(help="Channels of the network.")] = 32,
     blocks: Annotated[int, typer.Option(help="Residual blocks of the network.")] = 4,
     seeds: Annotated[int, typer.Option(help="Trainings of every variant.")] = 3,
-    each: Annotated[int, typer.Option(help="Test images of every class.")] = 6,
+    each: Annotated[int, typer.Option(help="Test images of every class.")] = 4,
 ) -> None:
     """Train and score the paper's ablation study; a stopped one goes on where it was."""
     from scenelift.workflows.ablate import AblateSettings, run_ablation
