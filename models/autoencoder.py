@@ -52,6 +52,8 @@ class Autoencoder(nn.Module):
         if halo % 2**depth:
             raise ModelError(f"halo must be a multiple of {2**depth}, got {halo}")
         self.bands, self.halo, self.valid = bands, halo, valid
+        self.factor = 2**depth
+        """Patches are multiples of this."""
         try:
             self.unet = smp.Unet(
                 encoder_name=encoder,

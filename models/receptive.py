@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
+from scenelift.models.layers import crop
 from scenelift.models.spec import MAX_HALO, ModelSpec
 
 MARGIN = 8
@@ -91,6 +92,35 @@ def check_halo(module: nn.Module, spec: ModelSpec) -> None:
         f"model {spec.name!r}: the spec's halo is {spec.halo} pixels, the network looks {radius} pixels far; "
         "raise the halo, or declare halo_kind 'measured' with its seam_error"
     )
+
+
+@torch.no_grad()
+def seam_error(module: nn.Module, spec: ModelSpec, core: int = 64) -> float:
+    """Return what a halo shorter than the receptive radius costs: the largest change of a core by more context.
+
+    Parameters
+    ----------
+    module : Module
+        Padded form, (N, C, S, S) to (N, C', scale·S, scale·S).
+    spec : ModelSpec
+        Its bands, scale, halo, multiple_of and needs_noise are used.
+    core : int
+        Side of the core, a multiple of ``multiple_of``.
+
+    Returns
+    -------
+    float
+        Reflectance, on a rough random scene of reflectance 0 to 0.4.
+    """
+    far = 4 * max(spec.halo, spec.multiple_of)
+    seed = torch.Generator().manual_seed(0)
+    side = core + 2 * far
+    x = torch.rand(1, spec.bands or 1, side, side, generator=seed) * 0.4
+    x = 0.5 * x + 0.5 * torch.nn.functional.avg_pool2d(x, 9, 1, 4)
+    rest = (torch.full((1,), 0.01),) if spec.needs_noise else ()
+    whole = crop(module(x, *rest), spec.scale * far)
+    tile = crop(module(crop(x, far - spec.halo), *rest), spec.scale * spec.halo)
+    return float((whole - tile).abs().max())
 
 
 class _Probe:

@@ -23,6 +23,7 @@ from scenelift.models.catalog import checkpoint_path
 from scenelift.models.checkpoint import load_checkpoint, save_checkpoint
 from scenelift.models.classical import classical
 from scenelift.models.errors import ModelError
+from scenelift.models.receptive import seam_error
 from scenelift.models.spec import ModelSpec
 from scenelift.models.tasks import Denoising, Inputs, SuperResolution, Task, apply_whole
 from scenelift.models.training import Trainer, resolve
@@ -324,7 +325,7 @@ def _validator(recipe: Recipe, pairs: Inputs, truth: Tensor) -> Callable[[dict[s
 def make_spec(recipe: Recipe, module: torch.nn.Module, record: dict[str, Any]) -> ModelSpec:
     """Return the contract of the trained network with the engine."""
     bands = int(recipe.arch.get("bands", 1))
-    return ModelSpec(
+    spec = ModelSpec(
         name=recipe.name,
         task="super-resolution" if recipe.task == "super-resolution" else "denoise",
         scale=int(recipe.arch.get("scale", 1)),
@@ -335,6 +336,10 @@ def make_spec(recipe: Recipe, module: torch.nn.Module, record: dict[str, Any]) -
         needs_noise=recipe.task == "denoise",
         record=record,
     )
+    if recipe.arch["kind"] != "autoencoder":
+        return spec
+    # a U-Net looks farther than any sensible halo: say what the seam costs instead
+    return dataclasses.replace(spec, halo_kind="measured", seam_error=seam_error(module.eval(), spec))
 
 
 def identity(recipe: Recipe) -> str:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from scenelift.models.errors import ModelError
-from scenelift.models.receptive import check_halo, receptive_radius
+from scenelift.models.receptive import check_halo, receptive_radius, seam_error
 from scenelift.models.spec import ModelSpec
 
 
@@ -77,3 +77,9 @@ def test_the_module_is_left_in_float32():
     module = conv(3)
     receptive_radius(module)
     assert module.weight.dtype == torch.float32
+
+
+def test_seam_error_is_zero_only_where_the_halo_is_enough():
+    module = nn.Sequential(conv(5), conv(5))
+    assert seam_error(module, ModelSpec("enough", "other", halo=4)) < 1e-6
+    assert seam_error(module, ModelSpec("short", "other", halo=2)) > 1e-4

@@ -29,6 +29,7 @@ from scenelift.workflows.evaluate import (
 from scenelift.workflows.patches import EIGHT_BIT_GAIN, Mixture, PatchSet, balanced, read_zip
 from scenelift.workflows.recipe import RECIPES, adaptation, load_recipe, recipe_from
 from scenelift.workflows.sources import read_source
+from scenelift.workflows.tables import refresh
 from scenelift.workflows.train import identity, make_task, read_data, run_training, train
 
 torch.set_num_threads(1)
@@ -237,6 +238,13 @@ def test_fine_tuning_takes_over_what_fits(tmp_path, scene):
     assert old["tail.weight"].shape != new["tail.weight"].shape
 
 
+def test_an_autoencoder_states_its_seam(tmp_path, scene):
+    arch = {"kind": "autoencoder", "width": 8, "halo": 16}
+    plan = {"batch": 2, "validate_every": 1, "phases": [{"steps": 1}]}
+    spec = load_checkpoint(train(settings(scene, task="denoise", arch=arch, plan=plan), tmp_path / "run"))[1]
+    assert spec.halo_kind == "measured" and spec.seam_error > 0 and spec.multiple_of == 8 and spec.needs_noise
+
+
 def test_identity_changes_with_the_recipe_alone(scene):
     recipe = settings(scene)
     assert identity(recipe) == identity(settings(scene))
@@ -332,3 +340,16 @@ def test_the_tasks_degradation_is_the_evaluations():
     low = SuperResolution(2).fixed(x, 0.25)[0]
     again = SuperResolution(2, mtf=(0.25,)).degrade(x, torch.Generator().manual_seed(0))[0]
     torch.testing.assert_close(low, again)
+
+
+def test_tables_in_documents_are_made_by_their_commands():
+    text = "a\n<!-- scenelift evaluate sr -m x -->\nold\n<!-- end -->\n"
+    text += "<!-- scenelift evaluate denoise -->\nkept\n<!-- end -->\n"
+    new = refresh(text, "sr", run=lambda command: f"made by {command.split()[2]}")
+    assert "made by sr" in new and "old" not in new and "kept" in new
+    assert refresh(new, "sr", run=lambda command: f"made by {command.split()[2]}") == new
+
+    def fails(command):
+        raise ModelError("no data")
+
+    assert refresh(text, run=fails) == text
