@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ class Trunk(nn.Module):
         # timm pulls in torchvision: seconds of import, only for whoever asks for features
         import timm
 
-        net = timm.create_model("efficientnet_lite0", pretrained=False)
+        net: Any = timm.create_model("efficientnet_lite0", pretrained=False)
         stored = torch.load(trunk_path(), map_location="cpu", weights_only=True)
         own = net.state_dict()
         # The package names the tensors otherwise, but in the same order; every shape must agree.

@@ -23,8 +23,8 @@ from scenelift.models.features import trunk_available
 from scenelift.models.training import Trainer
 from scenelift.pipeline.cluster import cores
 from scenelift.pipeline.errors import UsageError
+from scenelift.workflows.answers import run_network
 from scenelift.workflows.bootstrap import Interval, interval
-from scenelift.workflows.evaluate import run_network
 from scenelift.workflows.evaluation_images import LEVEL, with_noise
 from scenelift.workflows.patches import Mixture
 from scenelift.workflows.recipe import Recipe, recipe_from

@@ -242,11 +242,12 @@ def evaluate_sr(
 ) -> None:
     """Degrade images, super-resolve them, score them against themselves (Wald's protocol)."""
     from scenelift.workflows.evaluate import evaluate_sr as run
-    from scenelift.workflows.evaluate import print_rows, read_sample
+    from scenelift.workflows.evaluate import read_sample
+    from scenelift.workflows.figures import print_rows
 
     sample = read_sample(data, each, seed)
-    settings = {"degradation": degradation, "precision": precision, "tta": tta, "consistency": consistency}
-    print_rows(run(sample, model, scale, **settings), sample, "ibp", as_json)
+    rows = run(sample, model, scale, degradation=degradation, precision=precision, tta=tta, consistency=consistency)
+    print_rows(rows, sample.title, sample.peak, "ibp", as_json)
 
 
 @evaluations.command("denoise")
@@ -264,11 +265,12 @@ def evaluate_denoise(
 ) -> None:
     """Add noise to images, denoise them, score them against the clean ones."""
     from scenelift.workflows.evaluate import evaluate_denoise as run
-    from scenelift.workflows.evaluate import print_rows, read_sample
+    from scenelift.workflows.evaluate import read_sample
+    from scenelift.workflows.figures import print_rows
 
     sample = read_sample(data, each, seed)
     rows = run(sample, model, level=level, times=times, auto=auto, precision=precision, tta=tta, seed=seed)
-    print_rows(rows, sample, "noisy", as_json)
+    print_rows(rows, sample.title, sample.peak, "noisy", as_json)
 
 
 def main() -> None:

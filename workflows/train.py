@@ -28,8 +28,8 @@ from scenelift.models.spec import ModelSpec
 from scenelift.models.tasks import Denoising, Inputs, SuperResolution, Task, apply_whole
 from scenelift.models.training import Trainer, resolve
 from scenelift.models.upsampling import PhaseUpsampler
+from scenelift.workflows.answers import run_classical
 from scenelift.workflows.cards import draw_losses, write_card
-from scenelift.workflows.evaluate import run_classical
 from scenelift.workflows.patches import Mixture, PatchSet, balanced
 from scenelift.workflows.recipe import Recipe, adaptation, load_recipe
 from scenelift.workflows.sources import find_sources, read_source

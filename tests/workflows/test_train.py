@@ -17,15 +17,8 @@ from scenelift.models.catalog import checkpoint_path
 from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.errors import ModelError
 from scenelift.models.tasks import SuperResolution
-from scenelift.workflows.evaluate import (
-    decibel,
-    evaluate_denoise,
-    evaluate_sr,
-    paired,
-    read_sample,
-    squared_error,
-    to_markdown,
-)
+from scenelift.workflows.evaluate import evaluate_denoise, evaluate_sr, read_sample
+from scenelift.workflows.figures import decibel, paired, squared_error, to_markdown
 from scenelift.workflows.patches import EIGHT_BIT_GAIN, Mixture, PatchSet, balanced, read_zip
 from scenelift.workflows.recipe import RECIPES, adaptation, load_recipe, recipe_from
 from scenelift.workflows.sources import read_source
@@ -287,9 +280,14 @@ def test_tables_hold_baselines_the_truth_and_what_was_asked_for(tmp_path, scene)
     assert by_name["nearest"].psnr < by_name["bicubic"].psnr < by_name["ibp"].psnr
     assert by_name["ibp"].against is None and by_name["bicubic"].against[0] < 0
     assert by_name["ibp"].consistency < by_name["bicubic"].consistency
+    assert -1 <= by_name[str(weights)].spearman <= 1 and by_name["ibp"].spearman is None
     assert to_markdown(rows, "ibp").count("\n") == len(rows) + 1
     with pytest.raises(ModelError, match="does not enlarge by 4"):
         evaluate_sr(sample, [str(weights)], 4)
+    same = evaluate_sr(sample, [str(weights), f"{weights}~{weights}@0.5"], 2)
+    assert same[-3].psnr == pytest.approx(same[-2].psnr)
+    with pytest.raises(ModelError, match="FIRST~SECOND@SHARE"):
+        evaluate_sr(sample, [f"{weights}~{weights}@half"], 2)
     with pytest.raises(ModelError, match="no model 'nobody'"):
         evaluate_sr(sample, ["nobody"], 2)
 
