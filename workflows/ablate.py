@@ -21,7 +21,6 @@ from scenelift.models.architectures import build
 from scenelift.models.checkpoint import save_checkpoint
 from scenelift.models.features import trunk_available
 from scenelift.models.training import Trainer
-from scenelift.pipeline.cluster import cores
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.answers import run_network
 from scenelift.workflows.bootstrap import Interval, interval
@@ -226,7 +225,6 @@ def run_ablation(settings: AblateSettings, output: Path, quiet: bool = False) ->
         if not quiet:
             print(f"{done + 1} of {total}: {what}", file=sys.stderr, flush=True)
 
-    torch.set_num_threads(cores())
     outcomes = ablate(settings, output / "runs", say)
     page = output / "ablation.md"
     page.write_text(page_text(outcomes, settings, command_of(settings)))
