@@ -6,6 +6,7 @@ A task is a picklable function and an integer; what comes back is a small record
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -184,6 +185,7 @@ def open_cluster(settings: ClusterSettings) -> Iterator[Cluster]:
             processes=True,
             host=LOOPBACK,
             dashboard_address=f"{LOOPBACK}:0",
+            silence_logs=logging.ERROR,
         )
         with cluster, Client(cluster, set_as_default=False) as client:
             yield Cluster(client)

@@ -234,21 +234,29 @@ def halve(values: NDArray[np.generic], missing: NDArray[np.generic] | None) -> N
     -------
     ndarray, shape (C, ceil(H / 2), ceil(W / 2)), same dtype; integers rounded to nearest
     """
-    bands, height, width = values.shape
-    padded = np.pad(values, ((0, 0), (0, height % 2), (0, width % 2)), mode="edge")
-    quads = padded.reshape(bands, padded.shape[1] // 2, 2, padded.shape[2] // 2, 2)
-    quads = quads.transpose(0, 1, 3, 2, 4).reshape(bands, padded.shape[1] // 2, padded.shape[2] // 2, 4)
-    if missing is None:
-        mean = quads.mean(axis=-1, dtype=np.float64)
-    else:
-        known = ~np.isnan(quads) if np.isnan(missing) else quads != missing
-        count = known.sum(axis=-1)
-        total = np.where(known, quads, 0).sum(axis=-1, dtype=np.float64)
-        mean = np.where(count, total / np.maximum(count, 1), missing)
-        if np.issubdtype(values.dtype, np.integer):
-            collision = (count > 0) & (np.rint(mean) == missing)
-            mean = np.where(collision, beside(missing), mean)
-    return np.rint(mean).astype(values.dtype) if np.issubdtype(values.dtype, np.integer) else mean.astype(values.dtype)
+    return np.stack([_halve_band(band, missing) for band in values])  # one band at a time keeps float64 copies small
+
+
+def _halve_band(band: NDArray[np.generic], missing: NDArray[np.generic] | None) -> NDArray[np.generic]:
+    padded = np.pad(band, [(0, side % 2) for side in band.shape], mode="edge")
+    total = np.zeros([side // 2 for side in padded.shape], np.float64)
+    count = np.zeros(total.shape, np.uint8)
+    for row in (0, 1):
+        for col in (0, 1):
+            part = padded[row::2, col::2]
+            known = np.ones(part.shape, bool)
+            if missing is not None:
+                known = ~np.isnan(part) if np.isnan(missing) else part != missing
+            total += np.where(known, part, 0)
+            count += known
+    mean = total / np.maximum(count, 1)
+    if np.issubdtype(band.dtype, np.integer):
+        mean = np.rint(mean)
+    out = mean.astype(band.dtype)
+    if missing is not None:
+        out[(count > 0) & (out == missing)] = beside(missing)
+        out[count == 0] = missing
+    return out
 
 
 def provenance_text(output: Output) -> str:
