@@ -91,7 +91,7 @@ def answer_of(
         raise ModelError(f"{name} wants {spec.bands} bands together, the images have {images.shape[1]}")
     if spec.needs_noise and sigma is None:
         raise ModelError(f"{name} is a denoiser and needs a noise level")
-    ready = to_precision(module, precision).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ready = to_precision(module, precision).to(memory_format=torch.channels_last)
     found, spreads = [], []
     for index, image in enumerate(torch.from_numpy(images)):
         x = image.reshape(-1, together, *image.shape[1:])

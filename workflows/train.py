@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,24 +20,18 @@ from scenelift.models.adversarial import AdversarialTrainer
 from scenelift.models.architectures import build
 from scenelift.models.catalog import checkpoint_path
 from scenelift.models.checkpoint import load_checkpoint, save_checkpoint
-from scenelift.models.classical import classical
 from scenelift.models.errors import ModelError
 from scenelift.models.receptive import seam_error
 from scenelift.models.spec import ModelSpec
-from scenelift.models.tasks import Denoising, Inputs, SuperResolution, Task, apply_whole
+from scenelift.models.tasks import Denoising, SuperResolution, Task
 from scenelift.models.training import Trainer, resolve
 from scenelift.models.upsampling import PhaseUpsampler
-from scenelift.workflows.answers import run_classical
 from scenelift.workflows.cards import draw_losses, write_card
-from scenelift.workflows.patches import Mixture, PatchSet, balanced
+from scenelift.workflows.datasets import read_data
+from scenelift.workflows.patches import Mixture
 from scenelift.workflows.recipe import Recipe, adaptation, load_recipe
-from scenelift.workflows.sources import find_sources, read_source
+from scenelift.workflows.validation import baselines, make_validator, validation_pairs
 
-MIN_PATCHES = 64
-VALIDATION_SIGMA = 0.0162
-"""Noise of validation pairs: 15 levels of the 8-bit stretch."""
-PEAK = 0.275
-"""Reflectance that validation PSNR takes as full scale."""
 FIT_PATCHES = 512
 
 Report = Callable[[int, int, float], None]
@@ -94,7 +87,7 @@ def train(
     begin(module, recipe, task, mixture)
     pairs, truth = validation_pairs(recipe, task, held_out)
     plan = resolve(recipe.plan, sum(len(patches.values) for patches, _ in train_set))
-    parts = (module, task, mixture, plan, run, _validator(recipe, pairs, truth), identity(recipe))
+    parts = (module, task, mixture, plan, run, make_validator(recipe, pairs, truth), identity(recipe))
     judged = recipe.adversarial
     trainer = Trainer(*parts) if judged is None else AdversarialTrainer(*parts, judged, bands)
     if not (resume and trainer.resume()):
@@ -173,74 +166,6 @@ def _rescue(trainer: Trainer, recipe: Recipe, run: Path) -> str:
     return f"; the best weights so far are in {path}"
 
 
-def baselines(task: Task, pairs: Inputs, truth: Tensor) -> dict[str, float]:
-    """Return the PSNR (dB, peak 0.275, mean over patches) of what needs no network on the validation pairs."""
-    low = pairs[0].numpy()
-    if isinstance(task, SuperResolution):
-        answers = {n: run_classical(classical(n, task.scale), low) for n in ("bicubic", "lanczos", "ibp")}
-    else:
-        answers = {"noisy": low}
-        answers |= {n: run_classical(classical(n, 1, VALIDATION_SIGMA), low) for n in ("bilateral", "wavelet")}
-    return {f"{n}_db": round(_psnr(torch.from_numpy(a), truth, task.scale), 3) for n, a in answers.items()}
-
-
-def _psnr(answer: Tensor, truth: Tensor, scale: int) -> float:
-    inner = slice(scale, -scale)
-    error = (answer - truth)[..., inner, inner].square().mean((1, 2, 3))
-    return float((10 * torch.log10(PEAK**2 / error)).mean())
-
-
-def read_data(recipe: Recipe, folder: Path | None) -> tuple[list[tuple[PatchSet, float]], list[PatchSet]]:
-    """Read training and validation patches; without validation places, a tenth of the training ones is kept.
-
-    Raises
-    ------
-    ModelError
-        If fewer than ``MIN_PATCHES`` usable training patches are found.
-    """
-    loaded = []
-    for place, (path, source) in enumerate(find_sources(recipe.data.train, folder)):
-        patches = read_source(path, recipe.data.side, source.bands, place)
-        if len(patches.values):
-            loaded.append((patches, source.weight))
-    held_out = [
-        read_source(path, recipe.data.side, source.bands)
-        for path, source in find_sources(recipe.data.validation, folder)
-    ]
-    if not held_out:
-        loaded, held_out = _hold_out(loaded)
-    count = sum(len(patches.values) for patches, _ in loaded)
-    if count < MIN_PATCHES:
-        raise ModelError(
-            f"only {count} usable patches of {recipe.data.side} pixels (masked and constant ones are left out); "
-            f"training needs at least {MIN_PATCHES}: add scenes or lower data.side"
-        )
-    return loaded, held_out
-
-
-def _hold_out(
-    loaded: list[tuple[PatchSet, float]],
-) -> tuple[list[tuple[PatchSet, float]], list[PatchSet]]:
-    """Split by place: whole scenes where there are several, else the last tenth of one scene's rows."""
-    if len(loaded) > 1:
-        smallest = min(range(len(loaded)), key=lambda i: len(loaded[i][0].values))
-        return [pair for i, pair in enumerate(loaded) if i != smallest], [loaded[smallest][0]]
-    if not loaded:
-        return [], []
-    patches, weight = loaded[0]
-    places = np.unique(patches.places)
-    if len(places) > 1:
-        aside = np.isin(patches.places, places[-max(1, len(places) // 10) :])
-    else:  # patches of a scene are in row order: the last tenth is a strip of its own
-        aside = np.arange(len(patches.values)) >= len(patches.values) - max(1, len(patches.values) // 10)
-    return [(_select(patches, ~aside), weight)], [_select(patches, aside)]
-
-
-def _select(patches: PatchSet, kept: np.ndarray) -> PatchSet:
-    labels = tuple(np.array(patches.labels)[kept]) if patches.labels else ()
-    return PatchSet(patches.values[kept], patches.gain, patches.places[kept], labels)
-
-
 def make_task(recipe: Recipe) -> Task:
     """Return what the network is to undo."""
     kind: Any = SuperResolution if recipe.task == "super-resolution" else Denoising
@@ -282,44 +207,6 @@ def take_over(module: torch.nn.Module, start: dict[str, Tensor]) -> int:
         raise ModelError("no tensor of the starting checkpoint fits this architecture")
     module.load_state_dict(own | fitting)
     return len(fitting)
-
-
-def validation_pairs(recipe: Recipe, task: Task, held_out: list[PatchSet]) -> tuple[Inputs, Tensor]:
-    """Return fixed inputs and truths: class-balanced patches, one band in turn for band-agnostic networks."""
-    bands = int(recipe.arch.get("bands", 1))
-    clean = []
-    each = max(1, recipe.data.validation_count // max(1, len(held_out)))
-    for patches in held_out:
-        groups = max(1, len(set(patches.labels)))
-        at = balanced(patches.labels, max(1, each // groups), recipe.plan.seed)
-        whole = patches.reflectance(at)
-        if bands == 1:
-            turn = torch.arange(len(whole)) % whole.shape[1]
-            clean.append(whole[torch.arange(len(whole)), turn][:, None])
-        else:
-            clean.append(whole[:, :bands])
-    truth = torch.cat(clean)
-    generator = torch.Generator().manual_seed(recipe.plan.seed + 2)
-    if isinstance(task, SuperResolution):
-        return task.fixed(truth, 0.265), truth
-    sigma = torch.full((len(truth), 1, 1, 1), VALIDATION_SIGMA)
-    return (truth + sigma * torch.randn(truth.shape, generator=generator), sigma), truth
-
-
-def _validator(recipe: Recipe, pairs: Inputs, truth: Tensor) -> Callable[[dict[str, Tensor]], float]:
-    twin = build(recipe.arch, valid=True).eval().to(memory_format=torch.channels_last)
-    scale = recipe.arch.get("scale", 1)
-
-    @torch.no_grad()
-    def validate(state: dict[str, Tensor]) -> float:
-        twin.load_state_dict(state)
-        parts = [
-            apply_whole(twin, int(twin.halo), tuple(p[i : i + 4] for p in pairs))  # type: ignore[arg-type]
-            for i in range(0, len(truth), 4)
-        ]
-        return _psnr(torch.cat(parts), truth, scale)
-
-    return validate
 
 
 def make_spec(recipe: Recipe, module: torch.nn.Module, record: dict[str, Any]) -> ModelSpec:
