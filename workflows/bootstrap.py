@@ -52,3 +52,24 @@ def interval(values: NDArray[np.float64], clusters: NDArray[np.int64] | None = N
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=DRAWS)
     low, high = np.percentile((drawn @ totals) / (drawn @ sizes), [2.5, 97.5])
     return Interval(float(values.mean()), float(low), float(high))
+
+
+def ratio_interval(tops: NDArray[np.float64], bottoms: NDArray[np.float64], seed: int = 0) -> Interval:
+    """Return a ratio of sums over blocks, mean over bands, with its 95 % interval over draws of blocks.
+
+    Parameters
+    ----------
+    tops, bottoms : ndarray, shape (blocks, bands)
+        What each block adds to numerator and denominator. A band without a denominator is left out.
+    seed : int
+    """
+    kept = bottoms.sum(axis=0) > 0
+    tops, bottoms = tops[:, kept], bottoms[:, kept]
+    if not tops.size:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    count = len(tops)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=DRAWS).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = np.nanmean((drawn @ tops) / (drawn @ bottoms), axis=1)
+    low, high = np.nanpercentile(means, [2.5, 97.5])
+    return Interval(float((tops.sum(axis=0) / bottoms.sum(axis=0)).mean()), float(low), float(high))

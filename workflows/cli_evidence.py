@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     app.command()(score)
     app.command()(compare)
     app.command()(ablate)
+    app.command()(report)
 
 
 def score(
@@ -108,6 +109,29 @@ def ablate(
     from scenelift.workflows.ablate import AblateSettings, run_ablation
 
     print(run_ablation(AblateSettings(steps, batch, channels, blocks, seeds, each, data), output))
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="An enhanced scene, or the folder of a demo.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
+    before: Annotated[
+        Path | None, typer.Option(help="The scene it was made from; default: found beside it by name.")
+    ] = None,
+    truth: Annotated[Path | None, typer.Option(help="The true scene on the same grid, if there is one.")] = None,
+    uncertainty: Annotated[Path | None, typer.Option(help="A raster of uncertainty on the same grid.")] = None,
+    summary: Annotated[Path | None, typer.Option(help="What `scenelift enhance --json` printed: the timing.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Folder for the pictures and tables as PNG and CSV.")] = None,
+) -> None:
+    """Write one page that shows a run: pictures to swipe, maps, scores, spectra, place and making."""
+    import dataclasses
+
+    from scenelift.pipeline.scenes import SceneSource
+    from scenelift.workflows.report import sources_of, write_report
+
+    sources = sources_of(run, before, truth)
+    sure = SceneSource((str(uncertainty),)) if uncertainty else None
+    sources = dataclasses.replace(sources, uncertainty=sure, summary=summary)
+    print(write_report(sources, output, export))
 
 
 def _numbers(option: str, text: str) -> list[int]:

@@ -42,7 +42,10 @@ class Pair:
         reference, test : ndarray of float32, shape (C, height, width)
         valid : ndarray of bool, same shape
         """
-        window = Window(*area.origin, *area.shape)
+        return self.read_window(Window(*area.origin, *area.shape))
+
+    def read_window(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+        """Read a window of the reference's grid, as :meth:`read`."""
         mine, theirs = self.reference.read(window), self.test.read(window.scaled(self.factor))
         values, valid = _mean(theirs.values, theirs.valid, self.factor)
         return mine.values, values, mine.valid & valid
