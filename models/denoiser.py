@@ -20,7 +20,10 @@ from scenelift.models.layers import (
 
 
 class Denoiser(nn.Module):
-    """Pixel-unshuffle, noise-level map, residual blocks, pixel-shuffle; it predicts the noise.
+    """Pixel-unshuffle, noise-level map, residual blocks, pixel-shuffle; it predicts the noise in units of its level.
+
+    What is taken away is the network's answer times the noise level, so that a scene with next to no noise is left
+    alone, however unlike the training data it is.
 
     The layout of FFDNet (Zhang et al., IEEE TIP 27(9), 2018) with residual blocks, without which it is hard
     to train.
@@ -89,19 +92,18 @@ class Denoiser(nn.Module):
         sigma : Tensor
             (N,), (N, 1, 1, 1) or (N, C, 1, 1) standard deviation of the noise, reflectance.
         """
+        level = self._levels(sigma, x)  # (N, C, 1, 1)
         cells = F.pixel_unshuffle((x - MEAN) * GAIN, self.factor)  # (N, C·f², H/f, W/f)
-        features = self.head(torch.cat([cells, self._noise_map(sigma, x, cells)], 1))
+        features = self.head(torch.cat([cells, (level * GAIN).expand(-1, -1, *cells.shape[2:])], 1))
         body = self.body(features)
         if self.skips:
             body = body + (crop(features, self.halo // self.factor - 2) if self.valid else features)
-        answer = F.pixel_shuffle(self.tail(body), self.factor).to(x.dtype) / GAIN
+        answer = F.pixel_shuffle(self.tail(body), self.factor).to(x.dtype)
         if not self.skips:
-            return answer + MEAN
-        return (crop(x, self.halo) if self.valid else x) + answer
+            return answer / GAIN + MEAN
+        return (crop(x, self.halo) if self.valid else x) - answer * level
 
-    def _noise_map(self, sigma: Tensor, x: Tensor, cells: Tensor) -> Tensor:  # (N, C, H/f, W/f)
-        n = len(x)
-        if sigma.numel() not in (n, n * self.bands):
+    def _levels(self, sigma: Tensor, x: Tensor) -> Tensor:  # (N, C, 1, 1)
+        if sigma.numel() not in (len(x), len(x) * self.bands):
             raise ModelError(f"sigma must hold one value a sample or a band, got shape {tuple(sigma.shape)}")
-        level = sigma.to(x).reshape(n, -1, 1, 1) * GAIN
-        return level.expand(n, self.bands, *cells.shape[2:])
+        return sigma.to(x).reshape(len(x), -1, 1, 1).expand(-1, self.bands, -1, -1)

@@ -18,6 +18,9 @@ from scenelift.models.degradations import (
 
 Inputs = tuple[Tensor, ...]
 
+LEVEL = 0.016
+"""Noise (reflectance) whose errors count with a weight of about one."""
+
 
 class Task(Protocol):
     """Turns clean patches into a network's inputs."""
@@ -26,6 +29,10 @@ class Task(Protocol):
 
     def degrade(self, clean: Tensor, generator: torch.Generator) -> Inputs:
         """Return the network's inputs for (N, C, H, W) clean reflectance."""
+        ...
+
+    def weight(self, inputs: Inputs) -> Tensor | float:
+        """Return by what answer and truth are multiplied before they are compared."""
         ...
 
 
@@ -53,6 +60,10 @@ class SuperResolution:
             low = white_noise(low, float(draws[1]) * self.noise, generator)
         return (low,)
 
+    def weight(self, inputs: Inputs) -> Tensor | float:
+        """Return 1: every image counts alike."""
+        return 1.0
+
     def fixed(self, clean: Tensor, mtf: float | Sequence[float]) -> Inputs:
         """Return the inputs of an evaluation: given transfers, no noise."""
         return (mtf_decimate(clean, self.scale, mtf),)
@@ -72,6 +83,10 @@ class Denoising:
         """Return ((N, C, H, W) noisy, (N, 1, 1, 1) standard deviation)."""
         sigma = self.sigma_max * torch.rand(len(clean), 1, 1, 1, generator=generator) ** self.power
         return white_noise(clean, sigma, generator), sigma
+
+    def weight(self, inputs: Inputs) -> Tensor | float:
+        """Return weights that make errors count relative to the noise; otherwise the strongest noise rules alone."""
+        return LEVEL / (inputs[1] + LEVEL / 8)
 
 
 def mirror(size: int, halo: int, extra: int = 0) -> Tensor:

@@ -201,7 +201,9 @@ class Trainer:
         return loss.item()
 
     def _loss(self, clean: Tensor, generator: torch.Generator, phase: Phase) -> Tensor:
-        return pixel_loss(phase.loss)(self._forward(self.task.degrade(clean, generator)), clean)
+        inputs = self.task.degrade(clean, generator)
+        weight = self.task.weight(inputs)
+        return pixel_loss(phase.loss)(self._forward(inputs) * weight, clean * weight)
 
     def _forward(self, inputs: Inputs) -> Tensor:
         first = inputs[0].contiguous(memory_format=torch.channels_last)

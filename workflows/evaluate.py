@@ -27,7 +27,7 @@ from scenelift.workflows.figures import Row, make_rows
 from scenelift.workflows.patches import EIGHT_BIT_GAIN, balanced
 from scenelift.workflows.sources import read_source
 
-SCENE_SIDE = 128
+SCENE_SIDE = 64
 SR_BASELINES = ("nearest", "bicubic", "lanczos", "ibp")
 DENOISE_BASELINES = ("bilateral", "wavelet", "nlm", "tv")
 RGB = ("B04", "B03", "B02")
@@ -51,12 +51,12 @@ def read_sample(data: Path | None = None, each: int = 60, seed: int = 0) -> Samp
     Parameters
     ----------
     data : path, optional
-        A zip of images in class folders (``each`` of every class are drawn), or a raster, cut into patches.
-        Default: EuroSAT's validation split below SCENELIFT_DATA.
+        A zip of images in class folders (``each`` of every class are drawn), or a raster, cut into patches; looked
+        for below SCENELIFT_DATA if there is none at the path. Default: EuroSAT's validation split there.
     each, seed : int
         Images a class, and the seed of the draw; for a raster 10 x ``each`` patches at most are used.
     """
-    path = data or data_folder() / "eurosat_rgb_val.zip"
+    path = data if data is not None and data.exists() else data_folder() / (data or "eurosat_rgb_val.zip")
     if not path.exists():
         raise ModelError(f"no images at {path}")
     patches = read_source(path, SCENE_SIDE)
