@@ -112,8 +112,7 @@ def load(ref: ModelRef) -> Any:
         return TorchEnhancer(module, spec, ref.device, ref.precision, ref.threads, ref.noise)
     if named := _classical(ref.name):
         method, scale = named
-        sigma = ref.noise[0] if ref.noise and len(set(ref.noise)) == 1 else None
-        return classical(method, scale, sigma)
+        return classical(method, scale, ref.noise)
     return _from_factory(ref)
 
 
