@@ -146,7 +146,7 @@ def compare(
         count=count,
         peak=sample.peak,
         cases=settings.cases,
-        methods={case.key: _methods(case, networks) for case in settings.cases},
+        methods={case.key: _methods(case, networks, sample.images.shape[1]) for case in settings.cases},
         networks=networks,
         values=_columns([trials[i] for i in range(count)]),
         digest=digest_of(job),
@@ -154,8 +154,8 @@ def compare(
     )
 
 
-def _methods(case: Case, networks: tuple[str, ...]) -> tuple[str, ...]:
-    own = networks_for(case, networks)
+def _methods(case: Case, networks: tuple[str, ...], bands: int) -> tuple[str, ...]:
+    own = networks_for(case, networks, bands)
     return (INPUT, *FILTERS, *own, TRUTH) if case.task == DENOISE else (*RESAMPLERS, *own, TRUTH)
 
 

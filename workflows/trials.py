@@ -77,10 +77,12 @@ class Trial:
     """(case's key, method) to scores by name."""
 
 
-def networks_for(case: Case, names: Sequence[str]) -> list[str]:
-    """Return those of the networks that are made for a case."""
+@functools.cache
+def networks_for(case: Case, names: tuple[str, ...], bands: int) -> tuple[str, ...]:
+    """Return those of the networks that are made for a case and for images of so many bands."""
     specs = {name: load_spec(find(name)) for name in names}
-    return [n for n, s in specs.items() if s.task == case.task and s.scale == case.scale and s.out_bands is None]
+    fitting = {n: s for n, s in specs.items() if s.bands in (None, bands) and s.out_bands is None}
+    return tuple(n for n, s in fitting.items() if (s.task, s.scale) == (case.task, case.scale))
 
 
 def shipped_networks() -> tuple[str, ...]:
@@ -123,7 +125,7 @@ def _answers(case: Case, truth: Image, spoilt: Image, networks: tuple[str, ...])
         methods: tuple[str, ...] = FILTERS
     else:
         answers, methods = [], RESAMPLERS
-    for name in (*methods, *networks_for(case, networks)):
+    for name in (*methods, *networks_for(case, networks, len(truth))):
         answers.append((name, enhance_image(_enhancer(name, case, len(truth)), spoilt)))
     return [*answers, (TRUTH, truth)]
 
