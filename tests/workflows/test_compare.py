@@ -141,5 +141,5 @@ def test_wrong_comparisons_are_refused(tmp_path):
         CompareSettings(cases=(Case(SHARPEN, 1),))
     with pytest.raises(UsageError, match="--each"):
         CompareSettings(each=0)
-    with pytest.raises((ModelError, UsageError), match="no images at|SCENELIFT_DATA"):
+    with pytest.raises((ModelError, UsageError), match=r"no images at|SCENELIFT_DATA"):
         compare(CompareSettings(tmp_path / "none.zip"))
