@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from scenelift.models.catalog import ModelRef, checkpoint_path
 from scenelift.models.checkpoint import load_checkpoint
+from scenelift.models.enhancer import keep_buffers
 from scenelift.models.errors import ModelError
 from scenelift.models.precision import to_precision
 
 
-def bare_forward(ref: ModelRef, patches: NDArray[np.float32]) -> float:
-    """Run a checkpoint's network, padded as in training, over patches without a halo; return the seconds.
+def bare_forward(ref: ModelRef, patches: NDArray[np.float32]) -> tuple[float, float]:
+    """Run a checkpoint's network, padded as in training, over patches without a halo; return seconds of wall and CPU.
 
     Parameters
     ----------
@@ -45,10 +46,11 @@ def bare_forward(ref: ModelRef, patches: NDArray[np.float32]) -> float:
             out = ready(sample) if sigma is None else ready(sample, sigma.to(ref.device))
             return out.shape[-1]
 
+    keep_buffers()
     with ThreadPoolExecutor(ref.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         list(pool.map(one, range(ref.threads)))  # warm up
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         list(pool.map(one, range(len(samples))))
         if ref.device.startswith("cuda"):
             torch.cuda.synchronize()
-        return time.perf_counter() - start
+        return time.perf_counter() - start, time.process_time() - cpu

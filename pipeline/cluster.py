@@ -5,6 +5,7 @@ A task is a picklable function and an integer; what comes back is a small record
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -76,6 +77,13 @@ class Cluster:
         """Address of the Dask dashboard."""
         return self._client.dashboard_link if self._client else None
 
+    def prepare(self, action: Callable[[], object]) -> None:
+        """Run `action` once in every process that is there, so that the first task finds models loaded."""
+        if self._client is None:
+            action()
+        else:
+            self._client.run(functools.partial(_quietly, action))
+
     def run(self, task: Callable[[int], Record], items: Sequence[int]) -> Iterator[Record]:
         """Run ``task(item)`` for every item, yielding records as they finish, in any order.
 
@@ -130,6 +138,12 @@ def _run_on(client: Any, task: Callable[[int], Record], items: Sequence[int]) ->
         raise SceneliftError(f"lost the connection to the Dask scheduler: {error}") from error
 
 
+def _quietly(action: Callable[[], object]) -> None:
+    """Run an action whose result stays here, and whose user errors will be met again by the first task."""
+    with contextlib.suppress(SceneliftError):
+        action()
+
+
 class _Call:
     """A task in a box: Dask would call a bare function it finds among the arguments' futures."""
 
@@ -175,7 +189,10 @@ def open_cluster(settings: ClusterSettings) -> Iterator[Cluster]:
         with client:
             yield Cluster(client)
         return
-    config: dict[str, Any] = {"distributed.worker.multiprocessing-method": "spawn", "distributed.logging.distributed": "error"}
+    config: dict[str, Any] = {
+        "distributed.worker.multiprocessing-method": "spawn",
+        "distributed.logging.distributed": "error",
+    }
     config |= {"distributed.admin.system-monitor.interval": "5s", "distributed.worker.profile.enabled": False}
     with dask.config.set(config):
         cluster = LocalCluster(

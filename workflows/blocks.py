@@ -49,6 +49,8 @@ class BlockRecord:
     read_s: float
     model_s: float
     write_s: float
+    cpu_s: float
+    """CPU time of the worker's process, all its threads."""
     rss: int
     """Memory of the worker's process after the block, bytes."""
 
@@ -85,7 +87,8 @@ _opened: dict[str, _Opened] = {}
 _opening = threading.Lock()
 
 
-def _open(job: EnhanceJob) -> _Opened:
+def open_job(job: EnhanceJob) -> _Opened:
+    """Open a job's files and load its models in this process; later calls return the same."""
     with _opening:
         if job.token not in _opened:
             _opened.clear()
@@ -111,12 +114,12 @@ def process_block(job: EnhanceJob, index: int) -> BlockRecord:
 
     Doing it twice, here or elsewhere, writes the same bytes.
     """
-    opened = _open(job)
+    opened = open_job(job)
     scene = opened.scene
     target = TileGrid(scene.grid.shape, job.block)[index]
     enhancers = [_Timed(e) for e in opened.enhancers]
 
-    clock = time.perf_counter()
+    clock, cpu = time.perf_counter(), time.process_time()
     wide = context(scene.grid.shape, target, [e.spec for e in enhancers], scene.masked)[0]
     region = scene.read(wide)
     read_s, clock = time.perf_counter() - clock, time.perf_counter()
@@ -130,11 +133,12 @@ def process_block(job: EnhanceJob, index: int) -> BlockRecord:
     opened.sink.write(window, _stored(scene, job.output, result, target, scale), _mask(job.output, result))
     write_s = time.perf_counter() - clock
     model_s = sum(e.seconds for e in enhancers)
-    return _record(index, window, read_s=read_s, model_s=model_s, write_s=write_s)
+    cpu_s = time.process_time() - cpu
+    return _record(index, window, read_s=read_s, model_s=model_s, write_s=write_s, cpu_s=cpu_s)
 
 
 def _record(index: int, window: Window, **values: Any) -> BlockRecord:
-    times = {"skipped": False, "read_s": 0.0, "model_s": 0.0, "write_s": 0.0} | values
+    times = {"skipped": False, "read_s": 0.0, "model_s": 0.0, "write_s": 0.0, "cpu_s": 0.0} | values
     return BlockRecord(index=index, pixels=window.size, rss=psutil.Process().memory_info().rss, **times)
 
 

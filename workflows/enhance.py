@@ -27,7 +27,7 @@ from scenelift.pipeline.outputs import Output, output_of
 from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
 from scenelift.pipeline.sinks import Pyramid, ZarrSink
 from scenelift.pipeline.tiles import TileGrid, patch_shape
-from scenelift.workflows.blocks import BlockRecord, EnhanceJob, process_block
+from scenelift.workflows.blocks import BlockRecord, EnhanceJob, open_job, process_block
 from scenelift.workflows.noise import scene_noise
 
 BLOCK = 1024
@@ -82,6 +82,8 @@ class EnhanceSummary:
     """Of the whole job, from the call to the published output."""
     blocks_seconds: float
     """From the first block handed out to the last one written."""
+    blocks_cpu_seconds: float
+    """CPU time of all processes in the blocks: a yardstick that a busy machine does not stretch."""
     megapixels_per_second: float
     """Output pixels (all bands) per second, in millions."""
     model_share: float
@@ -163,6 +165,7 @@ def enhance(
         with open_cluster(cluster) as place:
             if place.dashboard and announce:
                 announce(f"dashboard: {place.dashboard}")
+            place.prepare(functools.partial(open_job, job))
             if progress:
                 progress(len(blocks), None)
             clock = time.perf_counter()
@@ -300,6 +303,7 @@ def _summary(
         skipped=sum(r.skipped for r in records),
         seconds=round(seconds, 3),
         blocks_seconds=round(blocks_seconds, 3),
+        blocks_cpu_seconds=round(sum(r.cpu_s for r in records), 3),
         megapixels_per_second=round(math.prod(out.shape) / 1e6 / seconds, 3),
         model_share=round(sum(r.model_s for r in records) / busy, 4) if busy else 0.0,
         peak_memory_mb=round(rss / 2**20, 1),
