@@ -20,6 +20,7 @@ from scenelift.models.adversarial import Adversarial, AdversarialTrainer
 from scenelift.models.architectures import build
 from scenelift.models.checkpoint import save_checkpoint
 from scenelift.models.features import trunk_available
+from scenelift.models.tasks import Denoising, Inputs
 from scenelift.models.training import Trainer
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.answers import run_network
@@ -27,7 +28,7 @@ from scenelift.workflows.bootstrap import Interval, interval
 from scenelift.workflows.evaluation_images import LEVEL, with_noise
 from scenelift.workflows.patches import Mixture
 from scenelift.workflows.recipe import Recipe, recipe_from
-from scenelift.workflows.train import begin, identity, make_spec, make_task, read_data
+from scenelift.workflows.train import begin, identity, make_spec, read_data
 from scenelift.workflows.trials import DENOISE, Case, measure, sample_of
 
 CASE = Case(DENOISE, 25)
@@ -58,6 +59,15 @@ VARIANTS = (
     Variant("perceptual loss", perceptual=0.05),
 )
 """The baseline is the paper's: residual blocks with batch normalisation, ReLU, mean squared error, Adam."""
+
+
+@dataclass(frozen=True)
+class PlainDenoising(Denoising):
+    """Denoising where every error counts alike, as in the paper, so that variants differ in their loss alone."""
+
+    def weight(self, inputs: Inputs) -> float:
+        """Return 1."""
+        return 1.0
 
 
 @dataclass(frozen=True)
@@ -188,7 +198,7 @@ def _train(recipe: Recipe, variant: Variant, settings: AblateSettings, run: Path
     """Train for the whole budget, keep the last (averaged) weights, and return the checkpoint."""
     run.mkdir(parents=True, exist_ok=True)
     mixture, patches = _mixture(settings.data, recipe.data)
-    task = make_task(recipe)
+    task = PlainDenoising(**recipe.degradation)
     torch.manual_seed(recipe.plan.seed)
     module = build(recipe.arch)
     begin(module, recipe, task, mixture)
