@@ -66,19 +66,20 @@ class AdversarialTrainer(Trainer):
         identity: str,
         settings: Adversarial,
         bands: int,
+        device: str = "cpu",
     ) -> None:
-        super().__init__(module, task, sampler, plan, folder, validate, identity)
+        super().__init__(module, task, sampler, plan, folder, validate, identity, device)
         self.settings = settings
         arch = {"kind": settings.judge, "bands": bands, "channels": settings.channels}
-        self.judge = build(arch).train().to(memory_format=torch.channels_last)
+        self.judge = build(arch).to(self.device).train()
         self.modules["judge"] = self.judge
         self.optimizers.append(torch.optim.Adam(self.judge.parameters(), settings.rate, (0.5, 0.99)))
         for group in self.optimizers[-1].param_groups:
             group["relative"] = settings.rate / max(phase.rate for phase in plan.phases)
-        self.trunk = Trunk() if settings.perceptual else None
+        self.trunk = Trunk().to(self.device) if settings.perceptual else None
 
     def _loss(self, clean: Tensor, generator: torch.Generator, phase: Phase) -> Tensor:
-        inputs = self.task.degrade(clean, generator)
+        inputs, clean = self._place(self.task.degrade(clean, generator), clean)
         answer = self._forward(inputs)
         total = pixel_loss(phase.loss)(answer, clean)
         if self.trunk is not None:

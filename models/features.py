@@ -83,7 +83,7 @@ def feature_distance(trunk: Trunk, answer: Tensor, truth: Tensor) -> Tensor:
 
     The form of LPIPS (Zhang et al., CVPR 2018) without its learned channel weights.
     """
-    total = torch.zeros(())
+    total = answer.new_zeros(())
     for a, t in zip(trunk(answer), trunk(truth), strict=True):
         gap = (_unit(a) - _unit(t)).square().sum(1).mean((1, 2))
         total = total + gap

@@ -129,6 +129,8 @@ class Trainer:
         Takes a state dict, returns a figure that is better when higher (dB).
     identity : str
         Digest of recipe and data: a state of another training is refused.
+    device : str
+        "cpu", "cuda" or "cuda:1". Patches are drawn and degraded on the CPU, so that every device sees the same.
     """
 
     def __init__(
@@ -140,8 +142,10 @@ class Trainer:
         folder: Path,
         validate: Callable[[dict[str, Tensor]], float],
         identity: str,
+        device: str = "cpu",
     ) -> None:
-        self.module = module.train().to(memory_format=torch.channels_last)
+        self.device = torch.device(device)
+        self.module = module.to(self.device).train().to(memory_format=torch.channels_last)
         self.task, self.sampler, self.plan = task, sampler, plan
         self.folder, self.validate, self.identity = folder, validate, identity
         self.modules = {"module": self.module}
@@ -159,7 +163,7 @@ class Trainer:
             If the loss is not finite; the last good state is on disk and can be resumed or used.
         """
         started, losses = time.monotonic(), []
-        while self.step < self.plan.steps:
+        while self.step < self.plan.steps and not self._exhausted():
             loss = self._advance()
             losses.append(loss)
             if progress is not None:
@@ -173,9 +177,10 @@ class Trainer:
                     self.best_score = score
                     self.best = {name: value.clone() for name, value in self.average.items()}
                 self.save()
-                if self.plan.patience and self.stale >= self.plan.patience:
-                    break
         return self.best
+
+    def _exhausted(self) -> bool:
+        return 0 < self.plan.patience <= self.stale
 
     def _advance(self) -> float:
         phase, at = self._phase()
@@ -201,13 +206,16 @@ class Trainer:
         return loss.item()
 
     def _loss(self, clean: Tensor, generator: torch.Generator, phase: Phase) -> Tensor:
-        inputs = self.task.degrade(clean, generator)
+        inputs, clean = self._place(self.task.degrade(clean, generator), clean)
         weight = self.task.weight(inputs)
         return pixel_loss(phase.loss)(self._forward(inputs) * weight, clean * weight)
 
+    def _place(self, inputs: Inputs, clean: Tensor) -> tuple[Inputs, Tensor]:
+        return tuple(x.to(self.device) for x in inputs), clean.to(self.device)
+
     def _forward(self, inputs: Inputs) -> Tensor:
         first = inputs[0].contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.plan.precision == "bf16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16"):
             answer: Tensor = self.module(first, *inputs[1:])
         return answer.float()
 
@@ -246,11 +254,11 @@ class Trainer:
         states |= {"average": self.average, "best": self.best}
         tensors: dict[str, Tensor] = {}
         for prefix, state in states.items():
-            tensors |= {f"{prefix}/{name}": value.contiguous() for name, value in state.items()}
+            tensors |= {f"{prefix}/{name}": value.cpu().contiguous() for name, value in state.items()}
         for i, optimizer in enumerate(self.optimizers):
             for key, slots in optimizer.state_dict()["state"].items():
                 for name, value in slots.items():
-                    tensors[f"optimizer/{i}/{key}/{name}"] = torch.as_tensor(value).contiguous()
+                    tensors[f"optimizer/{i}/{key}/{name}"] = torch.as_tensor(value).cpu().contiguous()
         facts = {
             "step": self.step,
             "best_score": self.best_score,
@@ -288,7 +296,9 @@ class Trainer:
 
         for name, module in self.modules.items():
             module.load_state_dict(part(f"{name}/"))
-        self.average, self.best = part("average/"), part("best/")
+        self.average, self.best = (
+            {name: value.to(self.device) for name, value in part(prefix).items()} for prefix in ("average/", "best/")
+        )
         for i, optimizer in enumerate(self.optimizers):
             state: dict[int, dict[str, Tensor]] = {}
             for name, value in part(f"optimizer/{i}/").items():

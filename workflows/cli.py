@@ -211,11 +211,12 @@ def train(
     steps: Annotated[int, typer.Option(help="Steps of an adaptation.")] = 600,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the state in the run's folder.")] = True,
+    device: Device = "auto",
 ) -> None:
     """Train a model from a recipe, or adapt a shipped one to your own scenes; a killed run goes on where it was."""
     from scenelift.workflows.train import run_training
 
-    print(run_training(recipe, task, scenes or [], run, data, output, steps, threads, resume))
+    print(run_training(recipe, task, scenes or [], run, data, output, steps, threads, resume, device))
 
 
 evaluations = typer.Typer(no_args_is_help=True, help="Print tables of quality against classical methods.")

@@ -20,6 +20,7 @@ from scenelift.models.adversarial import AdversarialTrainer
 from scenelift.models.architectures import build
 from scenelift.models.catalog import checkpoint_path
 from scenelift.models.checkpoint import load_checkpoint, save_checkpoint
+from scenelift.models.enhancer import pick_device
 from scenelift.models.errors import ModelError
 from scenelift.models.receptive import seam_error
 from scenelift.models.spec import ModelSpec
@@ -46,6 +47,7 @@ def train(
     weights: Path | None = None,
     resume: bool = True,
     threads: int | None = None,
+    device: str = "cpu",
     progress: Report | None = None,
 ) -> Path:
     """Train a recipe's network and write its checkpoint.
@@ -63,6 +65,8 @@ def train(
         Take up a state found in ``run``; the result is that of an uninterrupted run.
     threads : int, optional
         CPU threads.
+    device : str
+        "auto", "cpu" or "cuda".
     progress : callable, optional
         Called with (step, steps, loss).
 
@@ -89,14 +93,15 @@ def train(
     plan = resolve(recipe.plan, sum(len(patches.values) for patches, _ in train_set))
     parts = (module, task, mixture, plan, run, make_validator(recipe, pairs, truth), identity(recipe))
     judged = recipe.adversarial
-    trainer = Trainer(*parts) if judged is None else AdversarialTrainer(*parts, judged, bands)
+    where = pick_device(device)
+    trainer = Trainer(*parts, where) if judged is None else AdversarialTrainer(*parts, judged, bands, where)
     if not (resume and trainer.resume()):
         (run / "log.csv").unlink(missing_ok=True)
     try:
         trainer.run(None if progress is None else lambda step, loss: progress(step, plan.steps, loss))
     except ModelError as error:
         raise ModelError(f"{error}{_rescue(trainer, recipe, run)}") from None
-    module.load_state_dict(trainer.best)
+    module.cpu().load_state_dict(trainer.best)
     facts = {
         "recipe": recipe.name,
         "recipe_digest": identity(recipe),
@@ -126,6 +131,7 @@ def run_training(
     steps: int,
     threads: int | None,
     resume: bool,
+    device: str = "auto",
 ) -> str:
     """Train with a progress bar, from a recipe's name or by adaptation; return what the command line says last.
 
@@ -146,7 +152,9 @@ def run_training(
         def advance(step: int, total: int, loss: float) -> None:
             bar.update(line, completed=step, total=total, description=f"{chosen.name} loss {loss:.4f}")
 
-        target = train(chosen, folder, data=data, weights=weights, resume=resume, threads=threads, progress=advance)
+        target = train(
+            chosen, folder, data=data, weights=weights, resume=resume, threads=threads, device=device, progress=advance
+        )
     facts = json.loads(target.with_suffix(".json").read_text())
     scores = ", ".join(f"{name.removesuffix('_db')} {value:.2f}" for name, value in facts["validation"].items())
     return f"{target}: validation PSNR in dB: {scores.replace('psnr', 'network')}\nlog and figure in {folder}"
@@ -157,7 +165,7 @@ def _rescue(trainer: Trainer, recipe: Recipe, run: Path) -> str:
     if trainer.best_score == -math.inf:
         return ""
     path = run / f"{recipe.name}-so-far.safetensors"
-    trainer.module.load_state_dict(trainer.best)
+    trainer.module.cpu().load_state_dict(trainer.best)
     facts = {"steps": trainer.step, "validation": {"psnr_db": round(trainer.best_score, 3)}}
     try:
         save_checkpoint(path, trainer.module, make_spec(recipe, trainer.module, facts), recipe.arch)
