@@ -198,7 +198,7 @@ def _train(recipe: Recipe, variant: Variant, settings: AblateSettings, run: Path
     """Train for the whole budget, keep the last (averaged) weights, and return the checkpoint."""
     run.mkdir(parents=True, exist_ok=True)
     mixture, patches = _mixture(settings.data, recipe.data)
-    task = PlainDenoising(**recipe.degradation)
+    task: Any = PlainDenoising(**recipe.degradation)
     torch.manual_seed(recipe.plan.seed)
     module = build(recipe.arch)
     begin(module, recipe, task, mixture)
