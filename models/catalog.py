@@ -16,6 +16,7 @@ from scenelift.models.checkpoint import checkpoint_digest, load_checkpoint, read
 from scenelift.models.classical import CLASSICAL, classical
 from scenelift.models.enhancer import TorchEnhancer
 from scenelift.models.errors import ModelError
+from scenelift.models.extras import blend, with_extras
 from scenelift.models.receptive import check_halo
 from scenelift.models.spec import ModelSpec
 
@@ -38,6 +39,14 @@ class ModelRef:
     """CPU threads that run patches side by side."""
     noise: tuple[float, ...] | None = None
     """Noise level of each band (standard deviation, reflectance), for models that take one."""
+    tta: bool = False
+    """Average over the eight turned and mirrored forms of each patch."""
+    uncertainty: bool = False
+    """Follow each band by the spread over those eight answers."""
+    consistency: int = 0
+    """Back-projection steps after a super-resolution network."""
+    realism: float | None = None
+    """Between the network (0) and its adversarially tuned descendant NAME-gan (1); None: as named."""
 
 
 def shipped() -> dict[str, Path]:
@@ -109,11 +118,25 @@ def load(ref: ModelRef) -> Any:
         if checkpoint_digest(path) != ref.digest:
             raise ModelError(f"{path} has changed since this job was planned; start again with --overwrite")
         module, spec = load_checkpoint(path, valid=True)
+        if ref.realism is not None:
+            module = blend(module, load_checkpoint(_descendant(ref.name), valid=True)[0], ref.realism)
+        steps = ref.consistency if spec.scale > 1 else 0
+        module, spec = with_extras(module, spec, tta=ref.tta, uncertainty=ref.uncertainty, consistency=steps)
         return TorchEnhancer(module, spec, ref.device, ref.precision, ref.threads, ref.noise)
     if named := _classical(ref.name):
         method, scale = named
         return classical(method, scale, ref.noise)
     return _from_factory(ref)
+
+
+def _descendant(name: str) -> Path:
+    path = shipped().get(f"{name}-gan")
+    if path is None:
+        both = [n for n in shipped() if f"{n}-gan" in shipped()]
+        raise ModelError(
+            f"--realism needs a model with an adversarial twin ({', '.join(both) or 'none'}), not {name!r}"
+        )
+    return path
 
 
 def _from_factory(ref: ModelRef) -> Any:

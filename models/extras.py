@@ -171,8 +171,8 @@ def with_extras(
         spec = replace(spec, halo=module.halo)
     if tta or uncertainty:
         module = Ensembled(module, uncertainty)
-    if uncertainty and spec.bands is not None:
-        spec = replace(spec, out_bands=2 * (spec.out_bands or spec.bands))
+    if uncertainty:
+        spec = replace(spec, out_per_band=2)
     return module, spec
 
 

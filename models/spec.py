@@ -43,6 +43,8 @@ class ModelSpec:
     """Number of bands the network wants together; None: band-agnostic, every band is a sample of its own."""
     out_bands: int | None = None
     """Number of bands it returns if that is not the number it takes (e.g. class probabilities)."""
+    out_per_band: int = 1
+    """Bands returned for each band taken: 2 where a band is followed by its uncertainty."""
     multiple_of: int = 1
     """Patches start at multiples of this, and are this divisible (pixel-unshuffle, U-Net)."""
     patch: int = 256
@@ -64,6 +66,7 @@ class ModelSpec:
             f"bands must be None or at least 1, got {self.bands!r}": self.bands is None or _is_int(self.bands, 1, 4096),
             f"out_bands must be None or at least 1, got {self.out_bands!r}": self.out_bands is None
             or _is_int(self.out_bands, 1, 4096),
+            f"out_per_band must be from 1 to 16, got {self.out_per_band!r}": _is_int(self.out_per_band, 1, 16),
             f"multiple_of must be from 1 to 256, got {self.multiple_of!r}": _is_int(self.multiple_of, 1, 256),
             f"patch must be from 1 to {MAX_PATCH}, got {self.patch!r}": _is_int(self.patch, 1, MAX_PATCH),
         }

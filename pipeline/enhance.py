@@ -34,6 +34,8 @@ class Spec(Protocol):
     @property
     def out_bands(self) -> int | None: ...
     @property
+    def out_per_band(self) -> int: ...
+    @property
     def multiple_of(self) -> int: ...
     @property
     def patch(self) -> int: ...
@@ -169,7 +171,7 @@ def _stage(region: Region, target: Window, shape: tuple[int, int], enhancer: Enh
     """Run one model over `target` (input grid of this stage)."""
     spec = enhancer.spec
     bands = region.values.shape[0]
-    out_bands = spec.out_bands or bands
+    out_bands = spec.out_bands or bands * spec.out_per_band
     k = spec.scale
     lattice = TileGrid(shape, patch_shape(shape, spec.patch, spec.multiple_of))
     masked = not bool(region.valid.all())
@@ -178,8 +180,10 @@ def _stage(region: Region, target: Window, shape: tuple[int, int], enhancer: Enh
 
     out = np.zeros((out_bands, target.height * k, target.width * k), np.float32)
     valid = region.crop(target).valid
-    if out_bands != bands:  # bands were mixed: a pixel counts where every band had data
+    if spec.out_bands:  # bands were mixed: a pixel counts where every band had data
         valid = np.broadcast_to(valid.all(axis=0), (out_bands, *target.shape))
+    elif spec.out_per_band > 1:
+        valid = valid.repeat(spec.out_per_band, axis=0)
     wanted = [p for p in lattice.covering(target) if _any_valid(region, p.intersect(target))]
     for group in _groups(wanted, batch):
         cores = enhancer(np.stack([_patch(region, p, spec.halo, shape) for p in group]))

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scenelift.pipeline.enhance import Spec
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.grids import GeoGrid
-from scenelift.pipeline.scenes import DTYPES, Band, Scene
+from scenelift.pipeline.scenes import DTYPES, Band, Scene, beside
 
 CHUNK = 512
 """Wanted side of an inner chunk, output pixels."""
@@ -57,11 +58,42 @@ class Output:
         """Uncompressed size."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
+    def encode(self, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.generic]:
+        """Turn reflectance into the values to store.
+
+        Rounded to nearest (ties to even) and clipped to the range of the data type for integers only; missing pixels
+        become the nodata value (without one: 0, or NaN), and a valid pixel that would land on it moves one step off.
+
+        Parameters
+        ----------
+        values : ndarray of float32, shape (C, height, width)
+            Reflectance of the first C bands (an alpha band behind them is stored as it is).
+        valid : ndarray of bool, same shape
+        """
+        bands = self.bands[: len(values)]
+        scale = np.array([b.scale for b in bands])[:, None, None]
+        offset = np.array([b.offset for b in bands])[:, None, None]
+        exact = (values - offset.astype(np.float32)) / scale.astype(np.float32)
+        if np.issubdtype(np.dtype(self.dtype), np.integer):
+            limits = np.iinfo(self.dtype)
+            exact = np.clip(np.rint(exact), limits.min, limits.max)
+        out = exact.astype(self.dtype)
+        missing = np.asarray(self.missing).astype(self.dtype)
+        if self.nodata is not None:
+            out[valid & (out == missing)] = beside(missing)
+        out[~valid] = missing
+        return out
+
 
 def _divisor(side: int, most: int) -> int:
     """Return the largest divisor of `side` up to `most`; `side` itself where that would make tiny chunks."""
     best = max(d for d in range(1, min(side, most) + 1) if side % d == 0)
     return best if best >= min(side, 64) else side
+
+
+def _uncertainty(band: Band, index: int) -> Band:
+    """Describe the band that tells how uncertain another is: a spread, so it has no offset."""
+    return Band(f"{band.description or f'band {index + 1}'} uncertainty", band.scale, 0.0, band.declared)
 
 
 def output_of(
@@ -103,6 +135,8 @@ def output_of(
             )
         if spec.out_bands is not None and spec.out_bands != len(bands):
             bands = [Band(f"{spec.name} {i + 1}", 1.0, 0.0, True) for i in range(spec.out_bands)]
+        if spec.out_per_band == 2:
+            bands = [b for i, band in enumerate(bands) for b in (band, _uncertainty(band, i))]
         scale *= spec.scale
     if scene.alpha is not None:
         bands.append(Band("alpha", 1.0, 0.0, False, "alpha"))

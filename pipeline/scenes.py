@@ -136,26 +136,6 @@ class Scene:
         scale, offset = self._radiometry
         return Region(window, values.astype(np.float32) * scale + offset, valid)
 
-    def to_dn(self, values: NDArray[np.float32], valid: NDArray[np.bool_], dtype: str) -> NDArray[np.generic]:
-        """Turn reflectance back into stored values of this scene's scale and offset.
-
-        Rounded to nearest (ties to even), clipped to the range of an integer `dtype` only; missing pixels become the
-        nodata value (0 if there is none), and a valid pixel that would land on the nodata value moves one step off.
-        Extra bands a model has added use the radiometry of the first band.
-        """
-        scale, offset = self._radiometry
-        if len(values) != len(scale):
-            scale, offset = scale[:1], offset[:1]
-        missing = 0 if self.nodata is None else self.nodata
-        if np.issubdtype(np.dtype(dtype), np.floating):
-            out = (values - offset) / scale if self.dtype != dtype or self.bands[0].declared else values
-            out = out.astype(dtype)
-            return _keep_off_nodata(out, valid, np.asarray(missing, dtype), self.nodata is not None)
-        exact = (values.astype(np.float64) - offset) / scale
-        limits = np.iinfo(dtype)
-        out = np.clip(np.rint(exact), limits.min, limits.max).astype(dtype)
-        return _keep_off_nodata(out, valid, np.asarray(missing).astype(dtype), self.nodata is not None)
-
     def describe(self) -> str:
         """Return one line for people: size, bands, data type, ground sample distance, CRS."""
         height, width = self.grid.shape
@@ -164,17 +144,6 @@ class Scene:
             f"{self.name}: {width} x {height} px, {len(self.bands)} bands, {self.dtype}, "
             f"{sx:g} x {sy:g} {self.grid.crs.units_factor[0]}, {crs_name(self.grid.crs)}"
         )
-
-
-def _keep_off_nodata(
-    out: NDArray[np.generic], valid: NDArray[np.bool_], missing: NDArray[np.generic], declared: bool
-) -> NDArray[np.generic]:
-    if declared:
-        collision = valid & (out == missing)
-        if collision.any():
-            out[collision] = beside(missing)
-    out[~valid] = missing
-    return out
 
 
 def beside(missing: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -144,7 +144,7 @@ def _record(index: int, window: Window, **values: Any) -> BlockRecord:
 
 def _stored(scene: Scene, output: Output, result: Region, target: Window, scale: int) -> NDArray[np.generic]:
     """Return the values to store: the enhanced bands in the output's dtype, and the alpha band behind them."""
-    values = scene.to_dn(result.values, result.valid, output.dtype)
+    values = output.encode(result.values, result.valid)
     if scene.alpha is None:
         return values
     alpha = scene.alpha[0].read(scene.alpha[1], target)[0].astype(output.dtype)

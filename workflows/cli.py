@@ -75,6 +75,12 @@ def enhance(
     precision: Precision = "auto",
     dtype: Annotated[str | None, typer.Option(help="Data type of the output; default: as the input.")] = None,
     noise: Annotated[str, typer.Option(help="Noise level for denoisers, in DN, or auto.")] = "auto",
+    tta: Annotated[bool, typer.Option("--tta", help="Average over eight turned and mirrored passes.")] = False,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Follow each band by the spread over eight passes.")
+    ] = False,
+    consistency: Annotated[int, typer.Option(help="Back-projection steps after super-resolution.")] = 0,
+    realism: Annotated[float | None, typer.Option(help="0 to 1: from the exact to the adversarial generator.")] = None,
     scale: Scale = None,
     offset: Offset = None,
     nodata: Nodata = None,
@@ -90,7 +96,19 @@ def enhance(
     from scenelift.workflows.enhance import enhance as run
 
     settings = EnhanceSettings(
-        tile, block, batch, device, precision, dtype, _noise(noise), shards=shards, overwrite=overwrite
+        tile=tile,
+        block=block,
+        batch=batch,
+        device=device,
+        precision=precision,
+        dtype=dtype,
+        noise=_noise(noise),
+        tta=tta,
+        uncertainty=uncertainty,
+        consistency=consistency,
+        realism=realism,
+        shards=shards,
+        overwrite=overwrite,
     )
     cluster = ClusterSettings(workers, scheduler, gpus=_gpus(device))
     with Console(quiet=as_json) as console:

@@ -36,7 +36,7 @@ BLOCK = 1024
 
 @dataclass(frozen=True)
 class EnhanceSettings:
-    """How to enhance; nothing here but `dtype`, `precision` and `noise` changes a byte of the result."""
+    """How to enhance; `tile`, `block`, `batch` never change a pixel of the result."""
 
     tile: int | None = None
     """Side of what a model gets at once, input pixels; rounded up to whole patches. None: one patch."""
@@ -50,6 +50,14 @@ class EnhanceSettings:
     """Data type of the output; None: as the input."""
     noise: float | None = None
     """Noise level in the input's own units (DN), for models that take one; None: estimated once per band."""
+    tta: bool = False
+    """Average networks over the eight symmetries of the square: better, eight times the work."""
+    uncertainty: bool = False
+    """Follow each band of the last model by the spread over those eight answers."""
+    consistency: int = 0
+    """Back-projection steps after super-resolution: the result, blurred and decimated, gives the input again."""
+    realism: float | None = None
+    """0 to 1: between a generator and its adversarially tuned twin."""
     shards: bool = True
     """Whether a Zarr output keeps the chunks of a block in one file (GDAL reads that from 3.13 on)."""
     overwrite: bool = False
@@ -62,6 +70,10 @@ class EnhanceSettings:
         ):
             if value is not None and not 1 <= value <= most:
                 raise UsageError(f"--{name} must be from 1 to {most}, got {value}")
+        if not 0 <= self.consistency <= 20:
+            raise UsageError(f"--consistency must be from 0 to 20 steps, got {self.consistency}")
+        if self.realism is not None and not 0 <= self.realism <= 1:
+            raise UsageError(f"--realism must be from 0 to 1, got {self.realism}")
         if self.noise is not None and not (math.isfinite(self.noise) and self.noise >= 0):
             raise UsageError(f"--noise must be a number from 0 up, got {self.noise}")
 
@@ -215,12 +227,19 @@ def _resolve(
         raise UsageError("no model given; `scenelift models` lists them")
     noise: tuple[float, ...] | None = None
     resolved: list[ModelRef | Enhancer] = []
-    for name in names:
+    for index, name in enumerate(names):
         if not isinstance(name, str):
             resolved.append(name)
             continue
         noise = noise or scene_noise(scene, settings.noise)
         ref = with_settings(find(name), device=device, precision=precision, threads=cluster.threads, noise=noise)
+        ref = with_settings(
+            ref,
+            tta=settings.tta,
+            uncertainty=settings.uncertainty and index == len(names) - 1,
+            consistency=settings.consistency,
+            realism=settings.realism if index == len(names) - 1 else None,
+        )
         verify(ref)
         resolved.append(ref)
     return tuple(resolved)
@@ -248,7 +267,11 @@ def _model_provenance(model: ModelRef | Enhancer) -> dict[str, Any]:
         return {"name": model.spec.name}
     noise = [round(s, 9) for s in model.noise] if model.noise else None
     device = model.device.partition(":")[0]
-    return {"name": model.name, "sha256": model.digest, "precision": model.precision, "device": device, "noise": noise}
+    facts = {"name": model.name, "sha256": model.digest, "precision": model.precision, "device": device, "noise": noise}
+    extras = {"tta": model.tta, "uncertainty": model.uncertainty, "consistency": model.consistency}
+    return (
+        facts | {k: v for k, v in extras.items() if v} | ({} if model.realism is None else {"realism": model.realism})
+    )
 
 
 def input_digest(source: SceneSource) -> str:

@@ -9,19 +9,24 @@ import rasterio
 import rioxarray  # noqa: F401
 import xarray as xr
 from affine import Affine
-from builders import ROTATED, SOUTH_UP, UTM, noise_image, write_raster
+from builders import ROTATED, SOUTH_UP, UTM, integer_net, noise_image, write_raster
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 
 from scenelift.pipeline.errors import SceneError, UsageError
 from scenelift.pipeline.grids import GeoGrid
+from scenelift.pipeline.outputs import output_of
 from scenelift.pipeline.scenes import SceneSource, open_scene
 from scenelift.pipeline.tiles import Window
 
 
 def scene_of(*paths: Path, **options):  # type: ignore[no-untyped-def]
     return open_scene(SceneSource(tuple(str(p) for p in paths), **options))
+
+
+def encode(scene, values, valid):  # type: ignore[no-untyped-def]
+    return output_of(scene, [integer_net().spec], scene.grid.shape).encode(values, valid)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
@@ -94,17 +99,17 @@ def test_dn_survive_the_way_to_reflectance_and_back(tmp_path_factory, dn, scale,
     path = write_raster(tmp_path_factory.mktemp("x") / "a.tif", values, scales=[scale], offsets=[offset], tiled=False)
     scene = scene_of(path)
     region = scene.read(Window(0, 0, 1, len(dn)))
-    assert np.array_equal(scene.to_dn(region.values, region.valid, "uint16"), values)
+    assert np.array_equal(encode(scene, region.values, region.valid), values)
 
 
 def test_rounding_clipping_and_staying_off_nodata(tmp_path: Path) -> None:
     scene = scene_of(write_raster(tmp_path / "a.tif", noise_image(1, (1, 1, 6)), nodata=5, tiled=False))
     values = np.array([[[1.2, 1.5001, 4.9, 7e4, -3.0, 9.0]]], np.float32) * np.float32(1e-4)
     valid = np.array([[[True, True, True, True, True, False]]])
-    assert scene.to_dn(values, valid, "uint16").tolist() == [[[1, 2, 6, 65535, 0, 5]]]
+    assert encode(scene, values, valid).tolist() == [[[1, 2, 6, 65535, 0, 5]]]
     scene = scene_of(write_raster(tmp_path / "b.tif", noise_image(1, (1, 1, 2)), nodata=65535, tiled=False))
     full = np.full((1, 1, 2), 8.0, np.float32)
-    assert scene.to_dn(full, np.array([[[True, False]]]), "uint16").tolist() == [[[65534, 65535]]]
+    assert encode(scene, full, np.array([[[True, False]]])).tolist() == [[[65534, 65535]]]
 
 
 def test_several_single_band_files_make_one_scene(tmp_path: Path) -> None:

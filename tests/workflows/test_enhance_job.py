@@ -340,3 +340,22 @@ def test_scene_source_of_several_files(tmp_path: Path) -> None:
     run(SceneSource(tuple(map(str, paths))), tmp_path / "a.tif", net)
     run(both, tmp_path / "b.tif", net)
     assert np.array_equal(pixels(tmp_path / "a.tif"), pixels(tmp_path / "b.tif"))
+
+
+@pytest.mark.parametrize("extra", [{"tta": True}, {"consistency": 2}, {"uncertainty": True}])
+def test_extras_are_exact_under_tiling_too(tmp_path: Path, extra: dict) -> None:  # type: ignore[type-arg]
+    path = write_raster(tmp_path / "in.tif", noise_image(3, (1, 90, 70)), descriptions=["B04"])
+    for number, block in enumerate((100, 33)):
+        run(path, tmp_path / f"{number}.tif", "sr-x2", block=block, precision="fp32", **extra)
+    assert (tmp_path / "0.tif").read_bytes() == (tmp_path / "1.tif").read_bytes()
+    run(path, tmp_path / "plain.tif", "sr-x2", precision="fp32")
+    assert not np.array_equal(pixels(tmp_path / "0.tif")[0], pixels(tmp_path / "plain.tif")[0])
+    with rasterio.open(tmp_path / "0.tif") as made:
+        expected = ("B04", "B04 uncertainty") if "uncertainty" in extra else ("B04",)
+        assert made.descriptions == expected
+
+
+def test_realism_needs_a_twin(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "in.tif", noise_image(3, (1, 40, 40)))
+    with pytest.raises(ModelError, match="twin"):
+        run(path, tmp_path / "out.tif", "sr-x2", realism=0.5)
