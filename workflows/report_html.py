@@ -19,10 +19,14 @@ from scenelift.workflows.report_evidence import Score, Triple, histograms, spect
 
 
 def provenance_of(scene: Scene) -> dict[str, Any]:
-    """Return what an enhanced scene's tags say of its making; empty if they say nothing."""
+    """Return what an enhanced scene says of its making; empty if it says nothing."""
+    group = Path(scene.source.paths[0]) / "zarr.json"
     try:
-        found = json.loads(scene.tags.get("SCENELIFT", "{}"))
-    except ValueError:
+        if group.is_file():
+            found = json.loads(group.read_text()).get("attributes", {}).get("scenelift", {})
+        else:
+            found = json.loads(scene.tags.get("SCENELIFT", "{}"))
+    except (ValueError, AttributeError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -28,6 +28,7 @@ from scenelift.workflows.enhance import EnhanceSettings, enhance
 from scenelift.workflows.quicklooks import stretch_of, view_of
 from scenelift.workflows.report import ReportSources, sources_of, write_report
 from scenelift.workflows.report_evidence import busiest, open_triple, spectra
+from scenelift.workflows.report_html import provenance_of
 
 NAMES = ["B02", "B03", "B04"]
 
@@ -140,6 +141,14 @@ def test_the_scene_before_is_found_by_the_name_in_the_tags(run):
     assert found.before.paths == (str(run / "degraded-20m.tif"),)
     with pytest.raises(UsageError, match="--before"):
         sources_of(run / "scene-10m.tif", None, None)
+
+
+def test_a_zarr_store_tells_its_making_too(run, tmp_path):
+    scene = run / "degraded-20m.tif"
+    enhance(str(scene), tmp_path / "fine.zarr", "lanczos-x2", EnhanceSettings(), ClusterSettings(0))
+    made = provenance_of(open_scene(SceneSource((str(tmp_path / "fine.zarr"),))))
+    assert [model["name"] for model in made["models"]] == ["lanczos-x2"]
+    assert made["input"]["files"] == ["degraded-20m.tif"]
 
 
 def test_wrong_runs_are_refused(run, tmp_path):
