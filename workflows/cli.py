@@ -280,6 +280,7 @@ def evaluate_denoise(
     seed: Seed = 0,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     tta: Tta = False,
+    baselines: Annotated[bool, typer.Option(help="Score the classical filters as well.")] = True,
     as_json: Json = False,
 ) -> None:
     """Add noise to images, denoise them, score them against the clean ones."""
@@ -288,7 +289,8 @@ def evaluate_denoise(
     from scenelift.workflows.figures import print_rows
 
     sample = read_sample(data, each, seed)
-    rows = run(sample, model, level=level, times=times, auto=auto, precision=precision, tta=tta, seed=seed)
+    settings: dict[str, Any] = {"precision": precision, "tta": tta, "seed": seed, "baselines": baselines}
+    rows = run(sample, model, level=level, times=times, auto=auto, **settings)
     print_rows(rows, sample.title, sample.peak, "noisy", as_json)
 
 

@@ -141,6 +141,7 @@ def evaluate_denoise(
     precision: str = "fp32",
     tta: bool = False,
     seed: int = 0,
+    baselines: bool = True,
 ) -> list[Row]:
     """Score denoising; the reference for paired differences is the noisy input.
 
@@ -148,7 +149,7 @@ def evaluate_denoise(
     ----------
     sample : Sample
     models : sequence of str
-        Shipped names or checkpoints; classical filters are always in the table.
+        Shipped names or checkpoints.
     level : float, optional
         White noise in levels of the 8-bit stretch (reflectance 0.00108 each). None: Sentinel-2A's
         signal-dependent noise, ``times`` as strong.
@@ -160,6 +161,8 @@ def evaluate_denoise(
         As in ``evaluate_sr``.
     seed : int
         Of the noise.
+    baselines : bool
+        Whether the classical filters, slower than the networks, are in the table.
     """
     clean = torch.from_numpy(sample.images)
     if level is not None:
@@ -172,7 +175,7 @@ def evaluate_denoise(
     sigma = sigma_map.square().mean((2, 3)).sqrt().numpy()  # (N, C)
     told = np.array([[estimate_noise(b) for b in x] for x in noisy], np.float32) if auto else sigma
     answers: dict[str, tuple[Answer, float]] = {"noisy": (Answer(noisy), 0.0)}
-    for name in (*DENOISE_BASELINES, *models):
+    for name in (*(DENOISE_BASELINES if baselines else ()), *models):
         started = time.perf_counter()
         if name in CLASSICAL:
             each = zip(noisy, sigma.mean(1), strict=True)
