@@ -106,7 +106,8 @@ def ablate(
     each: Annotated[int, typer.Option(help="Test images of every class.")] = 4,
 ) -> None:
     """Train and score the paper's ablation study; a stopped one goes on where it was."""
-    from scenelift.workflows.ablate import AblateSettings, run_ablation
+    from scenelift.workflows.ablate import AblateSettings
+    from scenelift.workflows.ablate_page import run_ablation
 
     print(run_ablation(AblateSettings(steps, batch, channels, blocks, seeds, each, data), output))
 

@@ -12,7 +12,8 @@ from PIL import Image
 from scipy import ndimage
 
 from scenelift.pipeline.errors import UsageError
-from scenelift.workflows.ablate import VARIANTS, AblateSettings, Outcome, ablate, page_text, recipe_of
+from scenelift.workflows.ablate import VARIANTS, AblateSettings, Outcome, ablate, recipe_of
+from scenelift.workflows.ablate_page import page_text
 
 
 @pytest.fixture(scope="module")
