@@ -132,7 +132,9 @@ def read_journal(folder: Path) -> History | None:
         return None
     if not lines or lines[0].get("journal") != VERSION:
         return None
-    header, commits, holes = lines[0], {}, {}
+    header = lines[0]
+    commits: dict[int, Commit] = {}
+    holes: dict[int, str] = {}
     publication, done = None, False
     for record in lines[1:]:
         if "block" in record:

@@ -230,7 +230,7 @@ def _joined(output: Output, window: Window, parts: list[_Part]) -> tuple[NDArray
     for part in parts:
         rows, cols = part.window.slices(window)
         values[:, rows, cols] = part.values
-        if mask is not None:
+        if mask is not None and part.mask is not None:
             mask[rows, cols] = part.mask
     return values, mask
 

@@ -19,6 +19,7 @@ from scenelift.pipeline.cluster import Cluster, ClusterSettings, Failed, open_cl
 from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.errors import PartialError, SceneError, SceneliftError, SinkError, UsageError
 from scenelift.pipeline.faults import commit_point
+from scenelift.pipeline.journal import NAME as JOURNAL
 from scenelift.pipeline.journal import Commit, History, Journal, differences, read_journal
 from scenelift.pipeline.locks import Lock
 from scenelift.pipeline.publishing import damage, publish, restore_replaced, sweep
@@ -139,6 +140,9 @@ def carry_out(plan: Plan, started: float, progress: Progress | None, announce: A
         if found := damage(plan.path, history.publication or {}):
             raise SinkError(f"{plan.path} is damaged ({found[0]}): mend it with `scenelift verify --repair`")
         if not history.holes:
+            if {entry.name for entry in plan.work.iterdir()} != {JOURNAL}:
+                with Lock(plan.work):  # killed while cleaning up
+                    sweep(plan.work)
             if announce:
                 announce(f"{plan.path} is finished and intact: nothing to do")
             return _summary(plan, _Run(commits=history.commits, resumed=len(plan.blocks)), started)

@@ -299,6 +299,6 @@ def plan_of(path: Path, command: dict[str, Any]) -> Plan:
     """
     if not command:
         raise UsageError(f"{path} was made by a model given as a Python object: call `enhance` with it again")
-    source = {key: tuple(value) if isinstance(value, list) else value for key, value in command["source"].items()}
+    source: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in command["source"].items()}
     settings = EnhanceSettings(**command["settings"])
     return make_plan(SceneSource(**source), path, command["models"], settings, ClusterSettings(**command["cluster"]))

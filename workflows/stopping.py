@@ -39,7 +39,10 @@ class Stopper:
         if self._stopping:
             return
         now = time.monotonic()
-        ends = {"the walltime is over": self._deadline, "no block was finished": now + self._stall if self._stall else None}
+        ends = {
+            "the walltime is over": self._deadline,
+            "no block was finished": now + self._stall if self._stall else None,
+        }
         due = {reason: end for reason, end in ends.items() if end is not None}
         if due:
             self._reason = min(due, key=lambda reason: due[reason])

@@ -9,20 +9,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from rasterio.errors import RasterioError
-from rio_cogeo.cogeo import cog_validate
-
-from scenelift.pipeline.checksums import pixel_checksum
 from scenelift.pipeline.cluster import Cluster
 from scenelift.pipeline.errors import ResumableError, SceneliftError, SinkError, UsageError
+from scenelift.pipeline.inspection import problems, read_block, wrong_pixels
 from scenelift.pipeline.journal import Commit, History, Journal, differences, read_journal
 from scenelift.pipeline.locks import Lock
 from scenelift.pipeline.publishing import damage, publish, restore_replaced, sweep
 from scenelift.pipeline.salvage import carry_over, damaged_files
-from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
+from scenelift.pipeline.scenes import SceneSource, open_scene
 from scenelift.pipeline.sinks import ZarrSink
-from scenelift.pipeline.tiles import TileGrid, Window
 from scenelift.workflows.blocks import process_block
 from scenelift.workflows.plans import Plan, plan_of, work_folder
 
@@ -48,6 +43,16 @@ class Verdict:
     def intact(self) -> bool:
         """Whether nothing is wrong (any more)."""
         return self.repaired or not (self.damaged_files or self.problems)
+
+    def lines(self) -> list[str]:
+        """Return what a person wants to read."""
+        found = [f"damaged: {name}" for name in self.damaged_files] + [f"wrong: {text}" for text in self.problems]
+        if self.damaged_blocks:
+            found.append(f"damaged blocks: {', '.join(map(str, self.damaged_blocks))}")
+        if self.holes:
+            found.append(f"blocks without data: {', '.join(map(str, self.holes))}")
+        state = "repaired" if self.repaired else "intact" if self.intact else "DAMAGED"
+        return [*found, f"{self.output}: {state} ({self.files} files, {self.blocks} blocks checked)"]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -86,7 +91,9 @@ def verify(output: str | Path, repair: bool = False) -> Verdict:
 def _finished(path: Path) -> History:
     history = read_journal(work_folder(path))
     if history is None:
-        raise UsageError(f"{path} has no journal ({work_folder(path)}): it was not made by `scenelift enhance`, or moved")
+        raise UsageError(
+            f"{path} has no journal ({work_folder(path)}): it was not made by `scenelift enhance`, or moved"
+        )
     if history.publication is None or not (history.done or path.exists()):
         raise ResumableError(f"{path} is not finished: go on with `scenelift resume {path}`")
     return history
@@ -95,70 +102,13 @@ def _finished(path: Path) -> History:
 def _inspect(path: Path, history: History) -> Verdict:
     sums = history.publication or {}
     damaged = damage(path, sums) if path.exists() else [str(path)]
-    problems = _problems(path, history.fingerprint["output"]) if path.exists() else ["missing"]
+    found = problems(path, history.fingerprint["output"]) if path.exists() else ["missing"]
     if path.suffix.lower() == ".zarr":
         blocks = [c.block for c in history.commits.values() if damaged_files(path, c.files)]
     else:
-        blocks = _wrong_pixels(path, history) if damaged else []
+        blocks = wrong_pixels(path, history) if damaged else []
     shown = [name or path.name for name in damaged]
-    return Verdict(
-        str(path), len(sums), len(history.commits), shown, sorted(blocks), problems, sorted(history.holes)
-    )
-
-
-def _problems(path: Path, wanted: dict[str, Any]) -> list[str]:
-    """Return what is wrong with an output's structure or place, whatever its bytes."""
-    try:
-        scene = open_scene(SceneSource((str(path),)))
-        found = {
-            "shape": [len(scene.bands) + (scene.alpha is not None), *scene.grid.shape],
-            "dtype": scene.dtype,
-            "crs": scene.grid.crs.to_wkt(),
-            "transform": [float(v) for v in tuple(scene.grid.transform)[:6]],
-        }
-    except (SceneliftError, RasterioError, ValueError, KeyError) as error:
-        return [" ".join(str(error).split())]
-    close = np.allclose(found["transform"], wanted["transform"], rtol=1e-12, atol=1e-9)
-    found["transform"] = wanted["transform"] if close else found["transform"]
-    found["crs"] = wanted["crs"] if _same_crs(scene, wanted["crs"]) else found["crs"]
-    problems = differences({key: wanted[key] for key in found}, found)
-    if wanted["format"] == "tif":
-        valid, errors, _ = cog_validate(path, strict=False, quiet=True)
-        problems += [] if valid else [f"no valid Cloud-Optimized GeoTIFF: {'; '.join(errors)}"]
-    return problems
-
-
-def _same_crs(scene: Scene, wkt: str) -> bool:
-    from rasterio.crs import CRS
-
-    return bool(scene.grid.crs == CRS.from_wkt(wkt))
-
-
-def _wrong_pixels(path: Path, history: History) -> list[int]:
-    """Return the blocks of a damaged GeoTIFF that do not read back as they were stored."""
-    try:
-        scene = open_scene(SceneSource((str(path),)))
-    except SceneliftError:
-        return sorted(history.commits)
-    grid = TileGrid(tuple(history.fingerprint["output"]["shape"][1:]), tuple(history.fingerprint["output"]["block"]))
-    stored = {number: commit for number, commit in history.commits.items() if commit.files}
-    return [number for number, commit in stored.items() if not _reads_as(scene, history, grid[number], commit)]
-
-
-def _reads_as(scene: Scene, history: History, window: Window, commit: Commit) -> bool:
-    try:
-        return pixel_checksum(*_read(scene, history, window)) == commit.pixels
-    except SceneliftError:
-        return False
-
-
-def _read(scene: Scene, history: History, window: Window) -> tuple[Any, Any]:
-    """Read values (the alpha band behind them) and mask of a block as they were stored."""
-    bands = [*scene.readers, *([scene.alpha] if scene.alpha else [])]
-    pairs = [reader.read(index, window) for reader, index in bands]
-    values = np.stack([values for values, _ in pairs])
-    mask = np.where(pairs[0][1], np.uint8(255), np.uint8(0)) if history.fingerprint["output"]["mask"] else None
-    return values, mask
+    return Verdict(str(path), len(sums), len(history.commits), shown, sorted(blocks), found, sorted(history.holes))
 
 
 def _repair(path: Path, history: History, verdict: Verdict) -> None:
@@ -193,7 +143,7 @@ def _copy_pixels(path: Path, history: History, plan: Plan, store: ZarrSink, heal
     for commit in (commits := list(healthy)):
         if commit.files:
             window = plan.blocks[commit.block].scaled(plan.job.scale)
-            store.write(window, *_read(scene, history, window))
+            store.write(window, *read_block(scene, history, window))
     return commits
 
 
@@ -226,5 +176,3 @@ def resume_plan(output: Path) -> Plan:
     if history is None:
         raise UsageError(f"nothing to resume: {work_folder(path)} holds no journal")
     return plan_of(path, history.command)
-
-
