@@ -235,7 +235,7 @@ def open_cluster(settings: ClusterSettings) -> Iterator[Cluster]:
         yield Cluster(None)
         return
     import dask
-    from dask.distributed import Client, LocalCluster
+    from dask.distributed import Client
 
     if settings.scheduler is not None:
         try:
@@ -251,17 +251,32 @@ def open_cluster(settings: ClusterSettings) -> Iterator[Cluster]:
     }
     config |= {"distributed.admin.system-monitor.interval": "5s", "distributed.worker.profile.enabled": False}
     with dask.config.set(config):
-        cluster = LocalCluster(
-            n_workers=settings.local_workers,
-            # A GPU worker reads and writes in two threads while the third holds the GPU.
-            threads_per_worker=3 if settings.gpus else 1,
-            processes=True,
-            host=LOOPBACK,
-            dashboard_address=f"{LOOPBACK}:0",
-            silence_logs=logging.ERROR,
-        )
+        cluster = _start_local(settings)
         with cluster, Client(cluster, set_as_default=False) as client:
             yield Cluster(client)
+
+
+def _start_local(settings: ClusterSettings) -> Any:
+    """Start local workers; one that dies while it starts (a short moment without memory) is given a second chance."""
+    from dask.distributed import LocalCluster
+
+    for chance in (1, 2):
+        try:
+            return LocalCluster(
+                n_workers=settings.local_workers,
+                # A GPU worker reads and writes in two threads while the third holds the GPU.
+                threads_per_worker=3 if settings.gpus else 1,
+                processes=True,
+                host=LOOPBACK,
+                dashboard_address=f"{LOOPBACK}:0",
+                silence_logs=logging.ERROR,
+            )
+        except RuntimeError as error:
+            if chance == 2:
+                raise ResumableError(
+                    f"the local workers do not start: {_one_line(error.__cause__ or error)}"
+                ) from error
+    return None
 
 
 @functools.cache

@@ -52,10 +52,10 @@ def write_cog(store: ZarrSink, output: Output, path: Path) -> None:
         commit_point("output-made")
         sync(made)
         made.replace(path)
+    except RasterioError as error:  # some of these are OSErrors too, without a number
+        raise _full_or_failed(path, error) from error
     except OSError as error:
         raise SinkError.of(path, error) from error
-    except RasterioError as error:
-        raise _full_or_failed(path, error) from error
     finally:
         for leftover in (plain, made, *path.parent.glob(f"{path.name}.*.tmp*")):
             leftover.unlink(missing_ok=True)

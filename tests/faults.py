@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +18,8 @@ from pathlib import Path
 import psutil
 from builders import noise_image, write_raster
 from processes import Command, call, kill_tree, start, wait_until
+
+from scenelift.pipeline.tiles import TileGrid
 
 MODEL = '''
 import os, time
@@ -32,7 +37,7 @@ class Slow:
             import torch
             raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
         core = patches[:, :, 1:-1, 1:-1]
-        if os.environ.get("POISON") and (core == np.float32(int(os.environ["POISON"]) * 1e-4)).any():
+        if os.environ.get("POISON") and (core > 1.21).any():
             if os.environ.get("POISON_KILLS"):
                 os.kill(os.getpid(), 9)
             raise RuntimeError("this block is poison")
@@ -47,7 +52,7 @@ slow = Slow
 SIDE, BLOCK = 200, 64
 BLOCKS = 16
 POISON = 12_345
-"""A value that only block 5 holds."""
+"""A value above all others, in block 5 alone."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def journal(folder: Path, name: str) -> Path:
 
 def committed(folder: Path, name: str) -> int:
     path = journal(folder, name)
-    return path.read_bytes().count(b'"block":') - 1 if path.exists() else 0  # the header names a block size
+    return path.read_bytes().count(b' {"block":') if path.exists() else 0
 
 
 def begin(folder: Path, name: str, workers: int = 0, blocks: int = 1, **env: str) -> Command:
@@ -191,6 +196,61 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
         yield folder
     finally:
         os.system(f"umount -l '{folder}'")
+
+
+def fill_up(bench: Bench, disk: Path, name: str) -> int:
+    """Run on a disk that is too small (or just not), make room, go on. Returns the first exit code."""
+    for given in ("in.tif", "slow_model.py"):
+        shutil.copy(bench.folder / given, disk / given)
+    command = start(disk, *arguments(name), SLOW="0")
+    code = command.wait()
+    assert code in (0, 2, 75), f"exit {code}: {command.output}"
+    assert (disk / name).exists() == (code == 0)
+    os.system(f"mount -o remount,size=64m '{disk}'")
+    call(disk, *arguments(name), SLOW="0")
+    bench.check(disk, name)
+    return code
+
+
+def holes(bench: Bench, path: Path) -> list[int]:
+    """Return the blocks of an output that hold no data though the reference does; the others must be equal."""
+    import rasterio
+
+    found = []
+    with rasterio.open(path) as made, rasterio.open(bench.reference(path.name)) as wanted:
+        for number, window in enumerate(TileGrid(made.shape, (2 * BLOCK, 2 * BLOCK))):
+            at = (slice(None), *window.slices())
+            if not (made.read()[at] == wanted.read()[at]).all():
+                assert (made.read()[at] == 0).all()
+                found.append(number)
+    return found
+
+
+def kill_the_scheduler(bench: Bench, folder: Path) -> None:
+    """SIGKILL the Dask scheduler under a run: exit 75; then go on without it."""
+    bench.place(folder)
+    address = folder / "scheduler.json"
+    env = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "SLOW": "0.2"}
+    base = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", "--no-dashboard"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": env, "cwd": folder}
+    scheduler = subprocess.Popen([*base, "--no-dashboard", "--scheduler-file", str(address)], **quiet)
+    hand = subprocess.Popen([*worker, "--scheduler-file", str(address), "--death-timeout", "20"], **quiet)
+    try:
+        wait_until(lambda: address.exists() and address.stat().st_size > 0)
+        where = json.loads(address.read_text())["address"]
+        command = start(folder, *arguments("out.zarr"), "--scheduler", where, SLOW="0")
+        assert wait_until(lambda: committed(folder, "out.zarr") >= 1, command), command.output
+        scheduler.kill()
+        assert command.wait() == 75, command.output
+    finally:
+        for process in (scheduler, hand):
+            kill_tree(process.pid)
+            process.wait()
+        address.unlink(missing_ok=True)
+    call(folder, *arguments("out.zarr"), SLOW="0")
+    shutil.rmtree(folder / "dask-scratch-space", ignore_errors=True)
+    bench.check(folder, "out.zarr")
 
 
 def flip_a_bit(path: Path, rng: random.Random) -> None:

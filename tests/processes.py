@@ -1,4 +1,4 @@
-"""The command line in processes of its own that start in milliseconds: forked from a server that has imported it all."""
+"""The command line in processes that start in milliseconds: forked from a server that has imported it all."""
 
 from __future__ import annotations
 

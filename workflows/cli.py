@@ -302,9 +302,7 @@ def main() -> None:
         code = app(standalone_mode=False)
     except BrokenPipeError:
         sys.exit(141)
-    except KeyboardInterrupt as error:
-        if hasattr(error, "exit_code"):
-            _fail(f"{error}; what is done is kept: the same command goes on with it", error.exit_code)
+    except KeyboardInterrupt:
         _fail("interrupted; nothing was left under the output's name", 130)
     except Exception as error:  # noqa: BLE001 - sorted out below; what is no user's fault is raised again
         _explain(error)

@@ -27,16 +27,20 @@ def register(app: typer.Typer) -> None:
 
 def run_stoppably(job: Callable[[Any, Any], Any], walltime: str | None, stall: float, as_json: bool) -> None:
     """Run a job under the stop signals and timers, and print its summary; exit 3 if it published holes."""
+    from scenelift.pipeline.errors import Interrupted, ResumableError
     from scenelift.workflows.console import Console, summary_table
     from scenelift.workflows.stopping import parse_walltime, stoppable
 
-    with stoppable(parse_walltime(walltime), stall) as stopper, Console(quiet=as_json) as console:
+    try:
+        with stoppable(parse_walltime(walltime), stall) as stopper, Console(quiet=as_json) as console:
 
-        def progress(total: int, record: Any) -> None:
-            stopper.progress()
-            console.progress(total, record)
+            def progress(total: int, record: Any) -> None:
+                stopper.progress()
+                console.progress(total, record)
 
-        summary = job(progress, console.say)
+            summary = job(progress, console.say)
+    except Interrupted as stop:  # typer would make "aborted" of it
+        raise ResumableError(f"{stop}; what is done is kept: the same command goes on with it") from None
     if as_json:
         print(json.dumps(summary.to_dict()))
     else:
