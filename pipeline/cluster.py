@@ -249,6 +249,8 @@ def open_cluster(settings: ClusterSettings) -> Iterator[Cluster]:
         "distributed.worker.multiprocessing-method": "spawn",
         "distributed.logging.distributed": "error",
     }
+    # A task under which three workers died gets one more round of its own (see `workflows.enhance`).
+    config["distributed.scheduler.allowed-failures"] = 2
     config |= {"distributed.admin.system-monitor.interval": "5s", "distributed.worker.profile.enabled": False}
     with dask.config.set(config):
         cluster = _start_local(settings)

@@ -19,6 +19,7 @@ import psutil
 from builders import noise_image, write_raster
 from processes import Command, call, kill_tree, start, wait_until
 
+from scenelift.pipeline.faults import POINTS
 from scenelift.pipeline.tiles import TileGrid
 
 MODEL = '''
@@ -287,6 +288,13 @@ def harm(path: Path, kind: str, rng: random.Random) -> None:
 def repair(folder: Path, name: str) -> None:
     """Mend an output whose journal was copied from the reference: its input is the reference's."""
     call(folder, "verify", name, "--repair", SLOW="0")
+
+
+def points(name: str) -> list[str]:
+    """Return the commit points that the first run of an output passes."""
+    never = {"salvaged", "old-output-moved"}
+    never |= {"pyramid-built"} if name.endswith(".tif") else {"temporary-written", "output-made"}
+    return [point for point in POINTS if point not in never]
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -158,7 +158,7 @@ def test_an_existing_scheduler_is_used(tmp_path: Path) -> None:
             128,
             "--json",
         )
-    assert json.loads(done.stdout)["blocks"] == 6
+    assert json.loads(done.stdout)["blocks"] == 2
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
 
 
