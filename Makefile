@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 # Tests and checks run on this many cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test check format bench clean
+.PHONY: help install demo test check format bench soak clean
 
 help:
 	@echo "make demo    enhance a real Sentinel-2 scene and score it (demo-output/)"
 	@echo "make test    run the tests"
 	@echo "make check   lint, format, types, import rules"
+	@echo "make soak    kill, starve and damage runs for hours, print the table of survivors"
 	@echo "make bench   time the engine against the bare model"
 
 $(VENV)/.installed: pyproject.toml
@@ -49,6 +50,10 @@ format: $(VENV)/.installed
 
 bench: $(VENV)/.installed $(VENV)/.scene
 	$(BIN)/scenelift bench
+
+# SOAK=0.1 does a tenth of it.
+soak: $(VENV)/.installed
+	$(BIN)/python -m pytest -m soak -s tests/workflows/test_soak.py
 
 clean:
 	rm -rf $(VENV) .typing build dist *.egg-info demo-output

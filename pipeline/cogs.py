@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import math
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +18,12 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RioWindow
 from rio_cogeo.cogeo import cog_validate
 
+from scenelift.pipeline.checksums import sync
 from scenelift.pipeline.errors import SinkError
+from scenelift.pipeline.faults import commit_point
 from scenelift.pipeline.outputs import Output
 from scenelift.pipeline.rasters import GDAL_OPTIONS
-from scenelift.pipeline.sinks import ZarrSink, provenance_text, sync_file
+from scenelift.pipeline.sinks import ZarrSink, provenance_text
 from scenelift.pipeline.tiles import TileGrid, Window
 
 SIDE = 512
@@ -40,15 +46,27 @@ def write_cog(store: ZarrSink, output: Output, path: Path) -> None:
     try:
         with rasterio.Env(**GDAL_OPTIONS, GDAL_TIFF_INTERNAL_MASK=True):
             _write_plain(store, output, plain)
+            commit_point("temporary-written")
             rasterio.shutil.copy(plain, made, driver="COG", **_cog_options(output))
-            _check(store, output, made)
-        sync_file(made)
+            check_cog(store, output, made)
+        commit_point("output-made")
+        sync(made)
         made.replace(path)
-    except (RasterioError, OSError) as error:
-        raise SinkError(f"cannot write {path.name}: {error}") from error
+    except RasterioError as error:  # some of these are OSErrors too, without a number
+        raise _full_or_failed(path, error) from error
+    except OSError as error:
+        raise SinkError.of(path, error) from error
     finally:
         for leftover in (plain, made, *path.parent.glob(f"{path.name}.*.tmp*")):
             leftover.unlink(missing_ok=True)
+
+
+def _full_or_failed(path: Path, error: RasterioError) -> SinkError:
+    """GDAL does not say why a write failed: a disk with less room than a tile has surely run full."""
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(path.parent).free < 1 << 20:
+            return SinkError.of(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    return SinkError(f"cannot write {path}: {error}")
 
 
 def _cog_options(output: Output) -> dict[str, Any]:
@@ -115,7 +133,7 @@ def _rio(window: Window) -> RioWindow:
     return RioWindow(window.col, window.row, window.width, window.height)
 
 
-def _check(store: ZarrSink, output: Output, path: Path) -> None:
+def check_cog(store: ZarrSink, output: Output, path: Path) -> None:
     """Read the finished file back and compare every pixel: a threaded writer on a full disk may raise nothing."""
     valid, errors, _ = cog_validate(path, strict=False, quiet=True)
     if not valid:
@@ -128,4 +146,4 @@ def _check(store: ZarrSink, output: Output, path: Path) -> None:
                 made.read(window=_rio(window)), store.read(window), equal_nan=output.dtype == "float32"
             )
             if not same:
-                raise SinkError(f"{path.name} reads back wrong at {window}; is the disk full or failing?")
+                raise _full_or_failed(path, RasterioError(f"it reads back wrong at {window}"))

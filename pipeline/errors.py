@@ -3,6 +3,10 @@
 Everything derived from :class:`SceneliftError` is shown on the command line as one line, without a traceback.
 """
 
+from __future__ import annotations
+
+import errno
+
 
 class SceneliftError(Exception):
     """Base of every error that scenelift raises on purpose.
@@ -11,7 +15,7 @@ class SceneliftError(Exception):
     ----------
     exit_code : int
         What the command line exits with: 2 for something the user can mend in the command or the input,
-        4 for a job that failed, 75 for one that the same command continues.
+        3 for a job of which some blocks failed, 4 for one that failed, 75 for one that the same command continues.
     """
 
     exit_code = 4
@@ -29,3 +33,39 @@ class SceneError(SceneliftError):
 
 class SinkError(SceneliftError):
     """An output that could not be written, or that read back wrong."""
+
+    @classmethod
+    def of(cls, path: object, error: OSError) -> SinkError:
+        """Return the error to raise for what the system said; a full disk is one that the same command continues."""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return DiskFullError(
+                f"cannot write {path}: {error.strerror}; what is done is kept: make room, give the same command again"
+            )
+        return cls(f"cannot write {path}: {error.strerror or error}")
+
+
+class DiskFullError(SinkError):
+    """No room left; the job goes on from where it stopped once there is."""
+
+    exit_code = 75
+
+
+class ResumableError(SceneliftError):
+    """A job that stopped through no fault of its own; the same command goes on with it."""
+
+    exit_code = 75
+
+
+class PartialError(SceneliftError):
+    """A job of which all but some blocks were done."""
+
+    exit_code = 3
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGTERM, SIGINT or the end of the walltime: stop now, keep what is done.
+
+    Derived from KeyboardInterrupt so that libraries which swallow exceptions let it pass.
+    """
+
+    exit_code = 75

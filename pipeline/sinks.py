@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +12,9 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, ZstdCodec
 
+from scenelift.pipeline.checksums import sync
 from scenelift.pipeline.errors import SinkError, UsageError
+from scenelift.pipeline.faults import commit_point
 from scenelift.pipeline.geozarr import array_attributes, group_attributes, level_attributes, write_coordinates
 from scenelift.pipeline.outputs import Output
 from scenelift.pipeline.scenes import beside
@@ -41,7 +42,7 @@ class ZarrSink:
     def __init__(self, path: Path, group: zarr.Group, block: tuple[int, int]) -> None:
         self.path = path
         self._group = group
-        self._block = block
+        self.block = block
         self.data: zarr.Array[Any] = _array(group, DATA)
         self.mask: zarr.Array[Any] | None = _array(group, MASK) if MASK in group else None
 
@@ -60,7 +61,7 @@ class ZarrSink:
             group[DATA].attrs.update(array_attributes(output))
             write_coordinates(group, output.grid)
         except OSError as error:
-            raise SinkError(f"cannot write {path}: {error.strerror or error}") from error
+            raise SinkError.of(path, error) from error
         return cls(path, group, output.block)
 
     @classmethod
@@ -82,14 +83,16 @@ class ZarrSink:
         rows, cols = window.slices()
         try:
             self.data[:, rows, cols] = values
-            self._sync(DATA, 3, window)
             if self.mask is not None:
                 if mask is None:
                     raise UsageError("this store keeps a mask, but the block came without one")
                 self.mask[rows, cols] = mask
-                self._sync(MASK, 2, window)
+            commit_point("block-written")
+            for name in self.files(window):  # zarr's local store leaves that to the kernel
+                sync(self.path / name)
+            commit_point("block-synced")
         except OSError as error:
-            raise SinkError(f"cannot write to {self.path}: {error.strerror or error}") from error
+            raise SinkError.of(self.path, error) from error
 
     def read(self, window: Window) -> NDArray[np.generic]:
         """Read values back, (C, height, width)."""
@@ -105,36 +108,33 @@ class ZarrSink:
     def _check(self, window: Window) -> None:
         height, width = self.data.shape[1:]
         for start, stop, side, length in (
-            (window.row, window.stop_row, self._block[0], height),
-            (window.col, window.stop_col, self._block[1], width),
+            (window.row, window.stop_row, self.block[0], height),
+            (window.col, window.stop_col, self.block[1], width),
         ):
             if start % side or (stop % side and stop != length) or stop > length:
-                raise UsageError(f"{window} is not made of whole {self._block} blocks of a {height} x {width} array")
+                raise UsageError(f"{window} is not made of whole {self.block} blocks of a {height} x {width} array")
 
-    def _sync(self, name: str, ndim: int, window: Window) -> None:
-        """Push the files of a block to the disk; zarr's local store leaves that to the kernel."""
-        array = _array(self._group, name)
-        side = (array.shards or array.chunks)[-2:]
-        rows = range(window.row // side[0], -(-window.stop_row // side[0]))
-        cols = range(window.col // side[1], -(-window.stop_col // side[1]))
-        planes = range(array.shape[0] // (array.shards or array.chunks)[0] or 1) if ndim == 3 else [None]
-        for plane in planes:
-            for row in rows:
-                for col in cols:
-                    key = [str(part) for part in (plane, row, col) if part is not None]
-                    sync_file(self.path.joinpath(name, "c", *key))
+    def files(self, window: Window) -> list[str]:
+        """Return the files that a block owns, relative to the store; those of nothing but fill value do not exist."""
+        return [
+            "/".join([name, "c", *map(str, (*plane, row, col))])
+            for name, array in ((DATA, self.data), (MASK, self.mask))
+            if array is not None
+            for plane in _planes(array)
+            for row in _touched(window.row, window.stop_row, (array.shards or array.chunks)[-2])
+            for col in _touched(window.col, window.stop_col, (array.shards or array.chunks)[-1])
+        ]
 
 
-def sync_file(path: Path) -> None:
-    """Flush one file to the disk, if it exists (chunks of nothing but the fill value are not stored)."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _planes(array: zarr.Array[Any]) -> list[tuple[int, ...]]:
+    """Return the leading chunk indices of an array: none for (y, x), one a band or one for all for (band, y, x)."""
+    if array.ndim == 2:
+        return [()]
+    return [(index,) for index in range(-(-array.shape[0] // (array.shards or array.chunks)[0]))]
+
+
+def _touched(start: int, stop: int, side: int) -> range:
+    return range(start // side, -(-stop // side))
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from scenelift.workflows import cli_evidence
+from scenelift.workflows import cli_evidence, cli_reliability
+from scenelift.workflows.cli_reliability import Stall, Walltime, run_stoppably
 
 app = typer.Typer(
     name="scenelift",
@@ -87,11 +88,13 @@ def enhance(
     crs: Crs = None,
     shards: Annotated[bool, typer.Option(help="Zarr: one file a block. GDAL before 3.13 needs --no-shards.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
+    allow_holes: Annotated[bool, typer.Option("--allow-holes", help="Publish although blocks failed.")] = (False),
+    walltime: Walltime = None,
+    stall: Stall = 1800,
     as_json: Json = False,
 ) -> None:
     """Turn a scene into a better scene: denoised, sharper, on a finer grid, at the same place."""
     from scenelift.pipeline.cluster import ClusterSettings
-    from scenelift.workflows.console import Console, summary_table
     from scenelift.workflows.enhance import EnhanceSettings
     from scenelift.workflows.enhance import enhance as run
 
@@ -109,15 +112,13 @@ def enhance(
         realism=realism,
         shards=shards,
         overwrite=overwrite,
+        allow_holes=allow_holes,
     )
     cluster = ClusterSettings(workers, scheduler, gpus=_gpus(device))
-    with Console(quiet=as_json) as console:
-        source = _source(inputs, bands, scale, offset, nodata, crs)
-        summary = run(source, output, model, settings, cluster, console.progress, console.say)
-    if as_json:
-        print(json.dumps(summary.to_dict()))
-    else:
-        summary_table(summary.to_dict())
+    source = _source(inputs, bands, scale, offset, nodata, crs)
+    run_stoppably(
+        lambda progress, say: run(source, output, model, settings, cluster, progress, say), walltime, stall, as_json
+    )
 
 
 def _noise(text: str) -> float | None:
@@ -216,6 +217,7 @@ def bench(
 
 
 cli_evidence.register(app)
+cli_reliability.register(app)
 
 
 @app.command()
@@ -297,13 +299,15 @@ def evaluate_denoise(
 def main() -> None:
     """Run the command line; anything a user can cause is one line and an exit code, never a traceback."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except BrokenPipeError:
         sys.exit(141)
     except KeyboardInterrupt:
         _fail("interrupted; nothing was left under the output's name", 130)
     except Exception as error:  # noqa: BLE001 - sorted out below; what is no user's fault is raised again
         _explain(error)
+    else:
+        sys.exit(code if isinstance(code, int) else 0)  # what typer.Exit said
 
 
 def _explain(error: Exception) -> None:

@@ -1,81 +1,33 @@
-"""`scenelift enhance`: one scene in, one better scene out."""
+"""`scenelift enhance`: one scene in, one better scene out; killed at any moment, the same command goes on with it."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import math
-import os
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from scenelift.models.catalog import ModelRef, find, verify, with_settings
-from scenelift.models.enhancer import pick_device, pick_precision
-from scenelift.pipeline.cluster import ClusterSettings, open_cluster
-from scenelift.pipeline.cogs import write_cog
+from scenelift.models.catalog import ModelRef
+from scenelift.models.errors import ModelError
+from scenelift.pipeline.cluster import Cluster, ClusterSettings, Failed, open_cluster
 from scenelift.pipeline.enhance import Enhancer
-from scenelift.pipeline.errors import SinkError, UsageError
-from scenelift.pipeline.outputs import Output, output_of
-from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
-from scenelift.pipeline.sinks import Pyramid, ZarrSink
-from scenelift.pipeline.tiles import TileGrid, patch_shape
-from scenelift.workflows.blocks import BlockRecord, EnhanceJob, open_job, process_block
-from scenelift.workflows.noise import scene_noise
-
-BLOCK = 1024
-"""Side of a block in input pixels: some seconds of work, a few hundred tasks a scene."""
-
-
-@dataclass(frozen=True)
-class EnhanceSettings:
-    """How to enhance; `tile`, `block`, `batch` never change a pixel of the result."""
-
-    tile: int | None = None
-    """Side of what a model gets at once, input pixels; rounded up to whole patches. None: one patch."""
-    block: int = BLOCK
-    """Side of a block (task, unit of writing), input pixels."""
-    batch: int | None = None
-    """Tiles given to the model at once. None: chosen for the device."""
-    device: str = "auto"
-    precision: str = "auto"
-    dtype: str | None = None
-    """Data type of the output; None: as the input."""
-    noise: float | None = None
-    """Noise level in the input's own units (DN), for models that take one; None: estimated once per band."""
-    tta: bool = False
-    """Average networks over the eight symmetries of the square: better, eight times the work."""
-    uncertainty: bool = False
-    """Follow each band of the last model by the spread over those eight answers."""
-    consistency: int = 0
-    """Back-projection steps after super-resolution: the result, blurred and decimated, gives the input again."""
-    realism: float | None = None
-    """0 to 1: between a generator and its adversarially tuned twin."""
-    shards: bool = True
-    """Whether a Zarr output keeps the chunks of a block in one file (GDAL reads that from 3.13 on)."""
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        for name, value, most in (
-            ("tile", self.tile, 65536),
-            ("block", self.block, 65536),
-            ("batch", self.batch, 4096),
-        ):
-            if value is not None and not 1 <= value <= most:
-                raise UsageError(f"--{name} must be from 1 to {most}, got {value}")
-        if not 0 <= self.consistency <= 20:
-            raise UsageError(f"--consistency must be from 0 to 20 steps, got {self.consistency}")
-        if self.realism is not None and not 0 <= self.realism <= 1:
-            raise UsageError(f"--realism must be from 0 to 1, got {self.realism}")
-        if self.noise is not None and not (math.isfinite(self.noise) and self.noise >= 0):
-            raise UsageError(f"--noise must be a number from 0 up, got {self.noise}")
+from scenelift.pipeline.errors import PartialError, SceneError, SceneliftError, SinkError, UsageError
+from scenelift.pipeline.faults import commit_point
+from scenelift.pipeline.journal import NAME as JOURNAL
+from scenelift.pipeline.journal import Commit, History, Journal, differences, read_journal
+from scenelift.pipeline.locks import Lock
+from scenelift.pipeline.publishing import damage, publish, restore_replaced, sweep
+from scenelift.pipeline.salvage import carry_over
+from scenelift.pipeline.scenes import SceneSource
+from scenelift.pipeline.sinks import ZarrSink
+from scenelift.workflows.blocks import BlockRecord, open_job, process_block
+from scenelift.workflows.plans import BLOCK, EnhanceSettings, Plan, check_output, input_digest, make_plan, work_folder
 
 
 @dataclass(frozen=True)
@@ -90,6 +42,10 @@ class EnhanceSummary:
     scale: int
     blocks: int
     skipped: int
+    resumed: int
+    """Blocks that an earlier run had finished."""
+    holes: list[int]
+    """Blocks that failed and hold no data."""
     seconds: float
     """Of the whole job, from the call to the published output."""
     blocks_seconds: float
@@ -97,7 +53,7 @@ class EnhanceSummary:
     blocks_cpu_seconds: float
     """CPU time of all processes in the blocks: a yardstick that a busy machine does not stretch."""
     megapixels_per_second: float
-    """Output pixels (all bands) per second, in millions."""
+    """Output pixels (all bands) made by this run per second, in millions."""
     model_share: float
     """Fraction of the workers' busy time spent in the models."""
     peak_memory_mb: float
@@ -112,6 +68,18 @@ class EnhanceSummary:
 
 Progress = Callable[[int, BlockRecord | None], None]
 """Called with the number of blocks and None at the start, then with each record."""
+Announce = Callable[[str], None]
+
+
+@dataclass
+class _Run:
+    """What this run has done so far."""
+
+    records: list[BlockRecord] = field(default_factory=list)
+    commits: dict[int, Commit] = field(default_factory=dict)
+    holes: dict[int, str] = field(default_factory=dict)
+    resumed: int = 0
+    blocks_seconds: float = 0.0
 
 
 def enhance(
@@ -121,9 +89,9 @@ def enhance(
     settings: EnhanceSettings | None = None,
     cluster: ClusterSettings | None = None,
     progress: Progress | None = None,
-    announce: Callable[[str], None] | None = None,
+    announce: Announce | None = None,
 ) -> EnhanceSummary:
-    """Enhance a scene.
+    """Enhance a scene, or go on with an enhancement that was interrupted.
 
     Parameters
     ----------
@@ -146,190 +114,204 @@ def enhance(
     Raises
     ------
     UsageError
-        For whatever a changed argument mends: unknown model, wrong band count, output exists.
+        For whatever a changed argument mends: unknown model, wrong band count, output exists and is something else.
     SceneError, SinkError, ModelError
         If the input cannot be read, the output not written, or a model not used.
+    PartialError
+        If some blocks failed for good; the others are kept.
+    ResumableError
+        If the job stopped through no fault of its own; the same call goes on with it.
     """
     settings, cluster = settings or EnhanceSettings(), cluster or ClusterSettings()
     if not isinstance(source, SceneSource):
         source = SceneSource((str(source),))
-    # workers may run in another folder
-    source = replace(source, paths=tuple(os.path.abspath(p) for p in source.paths))  # noqa: PTH100 - "a.nc:name" too
-    path = check_output(Path(output), source, settings.overwrite)
+    path = check_output(Path(output), source)
+    if path.exists() and not settings.overwrite and read_journal(work_folder(path)) is None:
+        raise UsageError(f"output {path} exists; choose another name or add --overwrite")
     started = time.perf_counter()
-    scene = open_scene(source)
-    device = pick_device(settings.device)
-    precision = pick_precision(settings.precision, device)
-    refs = _resolve(models, scene, settings, device, precision, cluster)
-    work = path.with_name(f".{path.name}.scenelift")
-    job = _plan(scene, refs, work / "store.zarr", settings)
-    records = []
+    return carry_out(make_plan(source, path, models, settings, cluster), started, progress, announce)
+
+
+def carry_out(plan: Plan, started: float, progress: Progress | None, announce: Announce | None) -> EnhanceSummary:
+    """Do what a plan says and an earlier run has not done."""
+    history = read_journal(plan.work)
+    if history and history.done and plan.path.exists() and not plan.settings.overwrite:
+        _check_fingerprint(plan, history)
+        if found := damage(plan.path, history.publication or {}):
+            raise SinkError(f"{plan.path} is damaged ({found[0]}): mend it with `scenelift verify --repair`")
+        if not history.holes:
+            if {entry.name for entry in plan.work.iterdir()} != {JOURNAL}:
+                with Lock(plan.work):  # killed while cleaning up
+                    sweep(plan.work)
+            if announce:
+                announce(f"{plan.path} is finished and intact: nothing to do")
+            return _summary(plan, _Run(commits=history.commits, resumed=len(plan.blocks)), started)
     try:
-        work.mkdir()
-    except FileExistsError:
-        shutil.rmtree(work)
-        work.mkdir()
+        plan.work.mkdir(exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot write in {path.parent}: {error.strerror}") from None
+        raise UsageError(f"cannot write in {plan.path.parent}: {error.strerror}") from None
+    with Lock(plan.work) as lock:
+        run = _go_on(plan, lock, progress, announce)
+        sweep(plan.work)
+    return _summary(plan, run, started)
+
+
+def _go_on(plan: Plan, lock: Lock, progress: Progress | None, announce: Announce | None) -> _Run:
+    """Bring the job to its end from wherever it is; where that is hopeless and nothing is lost, leave no trace."""
+    history, run = _to_resume(plan, read_journal(plan.work)), _Run()
+    if history and history.publication and not history.done and not damage(plan.path, history.publication):
+        with closing(Journal.reopen(plan.work)) as journal:  # killed after giving the name, before writing that down
+            journal.finish()
+        return _Run(commits=history.commits, holes=history.holes, resumed=len(plan.blocks))
     try:
-        store = ZarrSink.create(job.store, job.output, shards=settings.shards)
-        blocks = TileGrid(scene.grid.shape, job.block)
-        with open_cluster(cluster) as place:
+        journal, store = _open_work(plan, history, run)
+        with closing(journal):
+            _work(plan, store, journal, lock, run, progress, announce)
+    except BaseException as error:
+        hopeless = isinstance(error, UsageError | SceneError | ModelError)
+        if not run.commits or (hopeless and not history):
+            restore_replaced(plan.path, plan.work)
+            shutil.rmtree(plan.work, ignore_errors=True)
+        raise
+    return run
+
+
+def _check_fingerprint(plan: Plan, history: History) -> None:
+    found = differences(history.fingerprint, plan.fingerprint)
+    if found:
+        state = "exists, made with other input or settings" if plan.path.exists() else "was begun with others"
+        raise UsageError(
+            f"output {plan.path} {state}: {'; '.join(found)}. Choose another name or add --overwrite to start anew"
+        )
+
+
+def _to_resume(plan: Plan, history: History | None) -> History | None:
+    """Return the history to go on with; None to start anew."""
+    if history is None:
+        return None
+    if history.done and (plan.settings.overwrite or not plan.path.exists()):
+        return None
+    if plan.settings.overwrite and differences(history.fingerprint, plan.fingerprint):
+        return None
+    _check_fingerprint(plan, history)
+    published = history.publication is not None and not damage(plan.path, history.publication)
+    if plan.path.exists() and not (published or plan.settings.overwrite):
+        raise UsageError(f"output {plan.path} exists; add --overwrite to replace it once this job is finished")
+    return history
+
+
+def _open_work(plan: Plan, history: History | None, run: _Run) -> tuple[Journal, ZarrSink]:
+    """Make a clean store, with the intact blocks of an earlier run linked in, and open the journal."""
+    store, old, new = plan.job.store, plan.work / "store.old", plan.work / "store.new"
+    if store.exists() and history:
+        shutil.rmtree(old, ignore_errors=True)
+        store.rename(old)
+    restore_replaced(plan.path, plan.work)
+    sweep(plan.work, keep=("store.old",) if history else ())
+    sink = ZarrSink.create(new, plan.job.output, shards=plan.settings.shards)
+    commit_point("store-created")
+    if history:
+        # a finished output with holes gives its other blocks
+        origin = plan.path if history.done and plan.path.is_dir() else old
+        kept = carry_over(origin, new, history.commits.values())
+        run.commits = {commit.block: commit for commit in kept}
+        run.resumed = len(kept)
+        commit_point("salvaged")
+    new.rename(store)
+    shutil.rmtree(old, ignore_errors=True)
+    if history:
+        return Journal.reopen(plan.work), ZarrSink.open(store, sink.block)
+    journal = Journal.create(plan.work, plan.fingerprint, plan.command)
+    commit_point("journal-created")
+    return journal, ZarrSink.open(store, sink.block)
+
+
+def _work(
+    plan: Plan,
+    store: ZarrSink,
+    journal: Journal,
+    lock: Lock,
+    run: _Run,
+    progress: Progress | None,
+    announce: Announce | None,
+) -> None:
+    """Do the blocks that are left, then publish."""
+    todo = [index for index in range(len(plan.blocks)) if index not in run.commits]
+    if todo:
+        with open_cluster(plan.cluster) as place:
             if place.dashboard and announce:
                 announce(f"dashboard: {place.dashboard}")
-            place.prepare(functools.partial(open_job, job))
+            place.prepare(functools.partial(open_job, plan.job))
             if progress:
-                progress(len(blocks), None)
+                progress(len(todo), None)
             clock = time.perf_counter()
-            for record in place.run(functools.partial(process_block, job), range(len(blocks))):
-                records.append(record)
-                if progress:
-                    progress(len(blocks), record)
-            blocks_seconds = time.perf_counter() - clock
-        _finish(store, job.output, work, path, settings)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return _summary(path, job, records, time.perf_counter() - started, blocks_seconds, device, precision)
-
-
-def check_output(path: Path, source: SceneSource, overwrite: bool) -> Path:
-    """Check that an output can be written where it is wanted; return its absolute path.
-
-    Raises
-    ------
-    UsageError
-        If the suffix is unknown, the folder is missing, the output exists and may not be replaced, or is the input.
-    """
-    if path.suffix.lower() not in (".tif", ".tiff", ".zarr"):
-        raise UsageError(f"output {path} must end in .tif (Cloud-Optimized GeoTIFF) or .zarr")
-    path = path.absolute()
-    if not path.parent.is_dir():
-        raise UsageError(f"no such folder for the output: {path.parent}")
-    if path.resolve() in {Path(p).resolve() for p in source.paths}:
-        raise UsageError(f"output {path} is the input itself")
-    if path.exists() and not overwrite:
-        raise UsageError(f"output {path} exists; choose another name or add --overwrite")
-    return path
-
-
-def _resolve(
-    models: str | Enhancer | Sequence[str | Enhancer],
-    scene: Scene,
-    settings: EnhanceSettings,
-    device: str,
-    precision: str,
-    cluster: ClusterSettings,
-) -> tuple[ModelRef | Enhancer, ...]:
-    """Turn names into references that carry every setting of the run, and check the halo of each model."""
-    listed = [models] if isinstance(models, str) or not isinstance(models, Sequence) else list(models)
-    names = [part for m in listed for part in (m.split(",") if isinstance(m, str) else [m])]
-    if not names or "" in names:
-        raise UsageError("no model given; `scenelift models` lists them")
-    noise: tuple[float, ...] | None = None
-    resolved: list[ModelRef | Enhancer] = []
-    for index, name in enumerate(names):
-        if not isinstance(name, str):
-            resolved.append(name)
-            continue
-        noise = noise or scene_noise(scene, settings.noise)
-        ref = with_settings(find(name), device=device, precision=precision, threads=cluster.threads, noise=noise)
-        ref = with_settings(
-            ref,
-            tta=settings.tta,
-            uncertainty=settings.uncertainty and index == len(names) - 1,
-            consistency=settings.consistency,
-            realism=settings.realism if index == len(names) - 1 else None,
+            _do_blocks(plan, place, todo, journal, run, progress)
+            run.blocks_seconds = time.perf_counter() - clock
+    for index, reason in sorted(run.holes.items()):
+        journal.hole(index, reason)
+    if run.holes and not plan.settings.allow_holes:
+        index, reason = min(run.holes.items())
+        if len(run.holes) == len(plan.blocks):
+            raise SceneliftError(f"every block failed (block {index}: {reason})")
+        raise PartialError(
+            f"{len(run.holes)} of {len(plan.blocks)} blocks failed and were set aside (block {index}: {reason}); the "
+            f"others are kept: the same command tries again, with --allow-holes it publishes no data there"
         )
-        verify(ref)
-        resolved.append(ref)
-    return tuple(resolved)
+    publish(store, plan.job.output, plan.path, journal, lock, run.commits.values(), shards=plan.settings.shards)
 
 
-def _plan(scene: Scene, refs: tuple[ModelRef | Enhancer, ...], store: Path, settings: EnhanceSettings) -> EnhanceJob:
-    specs = [(verify(r) if isinstance(r, ModelRef) else r.spec) for r in refs]
-    sides = [min(settings.block, length) for length in scene.grid.shape]
-    block = sides[0], sides[1]
-    patch = patch_shape(scene.grid.shape, specs[0].patch, specs[0].multiple_of)
-    per_tile = math.ceil((settings.tile or 1) / patch[0]) * math.ceil((settings.tile or 1) / patch[1])
-    provenance = {
-        "software": f"scenelift {version('scenelift')}",
-        "models": [_model_provenance(r) for r in refs],
-        "input": {"files": [Path(p).name for p in scene.source.paths], "sha256": input_digest(scene.source)},
-        "bands": list(scene.source.bands) if scene.source.bands else None,
-    }
-    output = output_of(scene, specs, block, dtype=settings.dtype, provenance=provenance)
-    batch = (settings.batch or 8) * per_tile
-    return EnhanceJob(uuid.uuid4().hex, scene.source, refs, store, output, block, batch)
+def _do_blocks(
+    plan: Plan, place: Cluster, todo: list[int], journal: Journal, run: _Run, progress: Progress | None
+) -> None:
+    """Do blocks, then try those that killed their workers again, one at a time and with as little memory as can be."""
+    lethal: list[int] = []
 
-
-def _model_provenance(model: ModelRef | Enhancer) -> dict[str, Any]:
-    if not isinstance(model, ModelRef):
-        return {"name": model.spec.name}
-    noise = [round(s, 9) for s in model.noise] if model.noise else None
-    device = model.device.partition(":")[0]
-    facts = {"name": model.name, "sha256": model.digest, "precision": model.precision, "device": device, "noise": noise}
-    extras = {"tta": model.tta, "uncertainty": model.uncertainty, "consistency": model.consistency}
-    return (
-        facts | {k: v for k, v in extras.items() if v} | ({} if model.realism is None else {"realism": model.realism})
-    )
-
-
-def input_digest(source: SceneSource) -> str:
-    """Return the SHA-256 over the contents of all input files, in order (in a folder: sorted by name)."""
-    total = hashlib.sha256()
-    for name in source.paths:
-        path = Path(name.rpartition(":")[0] if ".nc:" in name else name)
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        for file in files:
-            with file.open("rb") as handle:
-                total.update(hashlib.file_digest(handle, "sha256").digest())
-    return total.hexdigest()
-
-
-def _finish(store: ZarrSink, output: Output, work: Path, path: Path, settings: EnhanceSettings) -> None:
-    """Make the finished output beside its place, then move it there in one step."""
-    try:
-        if path.suffix.lower() == ".zarr":
-            for _ in Pyramid(store, output, shards=settings.shards).build():
-                pass
-            if path.exists():
-                path.rename(work / "replaced")
-            store.path.rename(path)
+    def take(result: BlockRecord | Failed) -> None:
+        if isinstance(result, BlockRecord):
+            commit = result.commit()
+            journal.commit(commit)
+            run.commits[commit.block] = commit
+            run.records.append(result)
+            if progress:
+                progress(len(todo), result)
+        elif result.kind is not None and not (plan.settings.allow_holes and issubclass(result.kind, SceneError)):
+            raise result.error()
         else:
-            made = work / path.name
-            write_cog(store, output, made)
-            made.replace(path)
-    except OSError as error:
-        raise SinkError(f"cannot write {path}: {error.strerror or error}") from error
+            run.holes[result.item] = result.message
+            if result.lethal:
+                lethal.append(result.item)
+
+    for result in place.attempt(functools.partial(process_block, plan.job), todo):
+        take(result)
+    for index in tuple(lethal):
+        for result in place.attempt(functools.partial(process_block, plan.job, frugal=True), [index]):
+            del run.holes[index]
+            take(result)
 
 
-def _summary(
-    path: Path,
-    job: EnhanceJob,
-    records: list[BlockRecord],
-    seconds: float,
-    blocks_seconds: float,
-    device: str,
-    precision: str,
-) -> EnhanceSummary:
-    out = job.output
+def _summary(plan: Plan, run: _Run, started: float) -> EnhanceSummary:
+    out, records, seconds = plan.job.output, run.records, time.perf_counter() - started
     busy = sum(r.read_s + r.model_s + r.write_s for r in records)
-    rss = max([psutil.Process().memory_info().rss, *(r.rss for r in records)])
     return EnhanceSummary(
-        output=str(path),
-        models=[m.name if isinstance(m, ModelRef) else m.spec.name for m in job.models],
+        output=str(plan.path),
+        models=[m.name if isinstance(m, ModelRef) else m.spec.name for m in plan.job.models],
         width=out.grid.width,
         height=out.grid.height,
         bands=len(out.bands),
-        scale=out.block[0] // job.block[0],
-        blocks=len(records),
-        skipped=sum(r.skipped for r in records),
+        scale=plan.job.scale,
+        blocks=len(plan.blocks),
+        skipped=sum(not commit.files for commit in run.commits.values()),
+        resumed=run.resumed,
+        holes=sorted(run.holes),
         seconds=round(seconds, 3),
-        blocks_seconds=round(blocks_seconds, 3),
+        blocks_seconds=round(run.blocks_seconds, 3),
         blocks_cpu_seconds=round(sum(r.cpu_s for r in records), 3),
-        megapixels_per_second=round(math.prod(out.shape) / 1e6 / seconds, 3),
+        megapixels_per_second=round(sum(r.pixels for r in records) * len(out.bands) / 1e6 / seconds, 3),
         model_share=round(sum(r.model_s for r in records) / busy, 4) if busy else 0.0,
-        peak_memory_mb=round(rss / 2**20, 1),
-        device=device,
-        precision=precision,
+        peak_memory_mb=round(max([psutil.Process().memory_info().rss, *(r.rss for r in records)]) / 2**20, 1),
+        device=plan.device,
+        precision=plan.precision,
     )
+
+
+__all__ = ["BLOCK", "EnhanceSettings", "EnhanceSummary", "carry_out", "check_output", "enhance", "input_digest"]

@@ -94,7 +94,7 @@ def test_any_tile_block_batch_and_worker_count_gives_the_same_bytes(tmp_path: Pa
         run(SceneSource((str(path),), bands=(2, 3)), out, model, precision="fp32", **way)
         files.append(out.read_bytes())
     assert all(content == files[0] for content in files[1:])
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["0.tif", "1.tif", "2.tif", "in.tif"]
+    assert sorted(p.name for p in tmp_path.glob("[!.]*")) == ["0.tif", "1.tif", "2.tif", "in.tif"]
 
 
 def test_nothing_about_the_scene_is_lost(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_an_existing_scheduler_is_used(tmp_path: Path) -> None:
             128,
             "--json",
         )
-    assert json.loads(done.stdout)["blocks"] == 6
+    assert json.loads(done.stdout)["blocks"] == 2
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
 
 

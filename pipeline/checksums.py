@@ -1,0 +1,59 @@
+"""Checksums of files and of pixels, and getting files onto the disk for good."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def file_checksum(path: Path) -> str | None:
+    """Return the SHA-256 of a file, None if there is none (or it is a folder)."""
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
+
+
+def pixel_checksum(*arrays: NDArray[np.generic] | None) -> str:
+    """Return the SHA-256 over the values of arrays, whatever file format holds them."""
+    total = hashlib.sha256()
+    for array in arrays:
+        if array is not None:
+            total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()
+
+
+def tree_files(folder: Path) -> Iterator[str]:
+    """Yield the files below a folder by relative path, sorted."""
+    yield from sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir())
+
+
+def tree_checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below a folder, by relative path."""
+    sums = {name: file_checksum(folder / name) for name in tree_files(folder)}
+    return {name: found for name, found in sums.items() if found is not None}
+
+
+def sync(path: Path) -> None:
+    """Flush one file or folder to the disk, if it exists."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file and folder below `folder`, and itself: the deepest first, so that no name lacks its content."""
+    for path in sorted(folder.rglob("*"), key=lambda p: len(p.parts), reverse=True):
+        sync(path)
+    sync(folder)

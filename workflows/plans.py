@@ -1,0 +1,304 @@
+"""What a job will do, decided before anything is written: its blocks, its output, and the fingerprint of its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import math
+import os
+import pickle
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from scenelift.models.catalog import ModelRef, find, verify, with_settings
+from scenelift.models.enhancer import pick_device, pick_precision
+from scenelift.pipeline.cluster import ClusterSettings
+from scenelift.pipeline.enhance import Enhancer
+from scenelift.pipeline.errors import SceneError, UsageError
+from scenelift.pipeline.outputs import Output, output_of
+from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
+from scenelift.pipeline.tiles import TileGrid, patch_shape
+from scenelift.workflows.blocks import EnhanceJob
+from scenelift.workflows.noise import scene_noise
+
+BLOCK = 1024
+"""Side of a block in input pixels: some seconds of work, a few hundred tasks a scene."""
+
+
+@dataclass(frozen=True)
+class EnhanceSettings:
+    """How to enhance; `tile`, `block`, `batch` never change a pixel of the result."""
+
+    tile: int | None = None
+    """Side of what a model gets at once, input pixels; rounded up to whole patches. None: one patch."""
+    block: int = BLOCK
+    """Side of a block (task, unit of writing and resuming), input pixels."""
+    batch: int | None = None
+    """Tiles given to the model at once. None: chosen for the device."""
+    device: str = "auto"
+    precision: str = "auto"
+    dtype: str | None = None
+    """Data type of the output; None: as the input."""
+    noise: float | None = None
+    """Noise level in the input's own units (DN), for models that take one; None: estimated once per band."""
+    tta: bool = False
+    """Average networks over the eight symmetries of the square: better, eight times the work."""
+    uncertainty: bool = False
+    """Follow each band of the last model by the spread over those eight answers."""
+    consistency: int = 0
+    """Back-projection steps after super-resolution: the result, blurred and decimated, gives the input again."""
+    realism: float | None = None
+    """0 to 1: between a generator and its adversarially tuned twin."""
+    shards: bool = True
+    """Whether a Zarr output keeps the chunks of a block in one file (GDAL reads that from 3.13 on)."""
+    overwrite: bool = False
+    allow_holes: bool = False
+    """Publish an output although some blocks failed, with no data there."""
+
+    def __post_init__(self) -> None:
+        for name, value, most in (
+            ("tile", self.tile, 65536),
+            ("block", self.block, 65536),
+            ("batch", self.batch, 4096),
+        ):
+            if value is not None and not 1 <= value <= most:
+                raise UsageError(f"--{name} must be from 1 to {most}, got {value}")
+        if not 0 <= self.consistency <= 20:
+            raise UsageError(f"--consistency must be from 0 to 20 steps, got {self.consistency}")
+        if self.realism is not None and not 0 <= self.realism <= 1:
+            raise UsageError(f"--realism must be from 0 to 1, got {self.realism}")
+        if self.noise is not None and not (math.isfinite(self.noise) and self.noise >= 0):
+            raise UsageError(f"--noise must be a number from 0 up, got {self.noise}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job that can start, go on or be verified."""
+
+    path: Path
+    """Where the output goes, absolute."""
+    job: EnhanceJob
+    settings: EnhanceSettings
+    cluster: ClusterSettings
+    fingerprint: dict[str, Any]
+    """Everything that decides the bytes of the output."""
+    command: dict[str, Any]
+    """The arguments, as plain values, for `scenelift resume`; empty if a model was given as an object."""
+    blocks: TileGrid
+    """Blocks on the input grid."""
+    device: str
+    precision: str
+
+    @property
+    def work(self) -> Path:
+        """Folder beside the output that holds the journal, and everything else until the output is complete."""
+        return work_folder(self.path)
+
+
+def work_folder(path: Path) -> Path:
+    """Return the hidden folder that belongs to an output."""
+    return path.with_name(f".{path.name}.scenelift")
+
+
+def check_output(path: Path, source: SceneSource) -> Path:
+    """Check that an output could be written where it is wanted; return its absolute path.
+
+    Raises
+    ------
+    UsageError
+        If the suffix is unknown, the folder is missing, or the output is the input.
+    """
+    if path.suffix.lower() not in (".tif", ".tiff", ".zarr"):
+        raise UsageError(f"output {path} must end in .tif (Cloud-Optimized GeoTIFF) or .zarr")
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - drops "..", which Path.absolute keeps
+    if not path.parent.is_dir():
+        raise UsageError(f"no such folder for the output: {path.parent}")
+    if path.resolve() in {Path(p).resolve() for p in source.paths}:
+        raise UsageError(f"output {path} is the input itself")
+    return path
+
+
+def make_plan(
+    source: SceneSource,
+    path: Path,
+    models: str | Enhancer | Sequence[str | Enhancer],
+    settings: EnhanceSettings,
+    cluster: ClusterSettings,
+) -> Plan:
+    """Open the scene, resolve the models, and describe job, output and fingerprint; writes nothing."""
+    # workers may run in another folder, and so may who resumes
+    source = replace(source, paths=tuple(os.path.abspath(p) for p in source.paths))  # noqa: PTH100 - "a.nc:name" too
+    path = check_output(path, source)
+    names = _names(models)
+    scene = open_scene(source)
+    device = pick_device(settings.device)
+    precision = pick_precision(settings.precision, device)
+    refs = _resolve(names, scene, settings, device, precision, cluster)
+    specs = [(verify(r) if isinstance(r, ModelRef) else r.spec) for r in refs]
+    block = min(settings.block, scene.grid.height), min(settings.block, scene.grid.width)
+    provenance = {
+        "software": f"scenelift {version('scenelift')}",
+        "models": [_model_provenance(r) for r in refs],
+        "input": {"files": [Path(p).name for p in scene.source.paths], "sha256": input_digest(scene.source)},
+        "bands": list(scene.source.bands) if scene.source.bands else None,
+    }
+    output = output_of(scene, specs, block, dtype=settings.dtype, provenance=provenance)
+    if settings.allow_holes and output.dtype != "float32" and output.nodata is None and not output.mask:
+        raise UsageError(f"--allow-holes: {scene.name} has no nodata value to mark holes with; give one with --nodata")
+    patch = patch_shape(scene.grid.shape, specs[0].patch, specs[0].multiple_of)
+    per_tile = math.ceil((settings.tile or 1) / patch[0]) * math.ceil((settings.tile or 1) / patch[1])
+    store = work_folder(path) / "store.zarr"
+    job = EnhanceJob(uuid.uuid4().hex, source, refs, store, output, block, (settings.batch or 8) * per_tile)
+    return Plan(
+        path=path,
+        job=job,
+        settings=settings,
+        cluster=cluster,
+        fingerprint=_fingerprint(scene, refs, output, settings, path),
+        command=_command(source, names, settings, cluster),
+        blocks=TileGrid(scene.grid.shape, block),
+        device=device,
+        precision=precision,
+    )
+
+
+def _names(models: str | Enhancer | Sequence[str | Enhancer]) -> list[str | Enhancer]:
+    listed = [models] if isinstance(models, str) or not isinstance(models, Sequence) else list(models)
+    names = [part for m in listed for part in (m.split(",") if isinstance(m, str) else [m])]
+    if not names or "" in names:
+        raise UsageError("no model given; `scenelift models` lists them")
+    return [os.path.abspath(n) if isinstance(n, str) and n.endswith(".safetensors") else n for n in names]  # noqa: PTH100
+
+
+def _resolve(
+    names: list[str | Enhancer],
+    scene: Scene,
+    settings: EnhanceSettings,
+    device: str,
+    precision: str,
+    cluster: ClusterSettings,
+) -> tuple[ModelRef | Enhancer, ...]:
+    """Turn names into references that carry every setting of the run, and check the halo of each model."""
+    noise: tuple[float, ...] | None = None
+    resolved: list[ModelRef | Enhancer] = []
+    for index, name in enumerate(names):
+        if not isinstance(name, str):
+            resolved.append(name)
+            continue
+        noise = noise or scene_noise(scene, settings.noise)
+        ref = with_settings(find(name), device=device, precision=precision, threads=cluster.threads, noise=noise)
+        last = index == len(names) - 1
+        ref = with_settings(
+            ref,
+            tta=settings.tta,
+            uncertainty=settings.uncertainty and last,
+            consistency=settings.consistency,
+            realism=settings.realism if last else None,
+        )
+        verify(ref)
+        resolved.append(ref)
+    return tuple(resolved)
+
+
+def _model_provenance(model: ModelRef | Enhancer) -> dict[str, Any]:
+    if not isinstance(model, ModelRef):
+        return {"name": model.spec.name}
+    noise = [round(s, 9) for s in model.noise] if model.noise else None
+    device = model.device.partition(":")[0]
+    name = Path(model.name).name if model.name.endswith(".safetensors") else model.name
+    facts = {"name": name, "sha256": model.digest, "precision": model.precision, "device": device, "noise": noise}
+    extras = {"tta": model.tta, "uncertainty": model.uncertainty, "consistency": model.consistency}
+    return (
+        facts | {k: v for k, v in extras.items() if v} | ({} if model.realism is None else {"realism": model.realism})
+    )
+
+
+def input_digest(source: SceneSource) -> str:
+    """Return the SHA-256 over the contents of all input files, in order (in a folder: sorted by name)."""
+    total = hashlib.sha256()
+    for name in source.paths:
+        path = Path(name.rpartition(":")[0] if ".nc:" in name else name)
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        for file in files:
+            try:
+                with file.open("rb") as handle:
+                    total.update(hashlib.file_digest(handle, "sha256").digest())
+            except OSError as error:
+                raise SceneError(f"cannot read {file}: {error.strerror or error}") from None
+    return total.hexdigest()
+
+
+def _fingerprint(
+    scene: Scene, refs: tuple[ModelRef | Enhancer, ...], output: Output, settings: EnhanceSettings, path: Path
+) -> dict[str, Any]:
+    """Return everything that decides the bytes, as plain JSON values."""
+    reading = asdict(scene.source)
+    del reading["paths"]
+    reading["bands"] = list(scene.source.bands) if scene.source.bands else None
+    return {
+        "software": {name: version(name) for name in ("scenelift", "torch")},
+        "input": output.provenance["input"],
+        "reading": reading,
+        "models": {str(number): _identity(ref) for number, ref in enumerate(refs, start=1)},
+        "output": {
+            "format": "zarr" if path.suffix.lower() == ".zarr" else "tif",
+            "shape": list(output.shape),
+            "dtype": output.dtype,
+            "nodata": None if output.nodata is None else repr(output.nodata),
+            "mask": output.mask,
+            "crs": output.grid.crs.to_wkt(),
+            "transform": [float(v) for v in tuple(output.grid.transform)[:6]],
+            "block": list(output.block),
+            "shards": settings.shards,
+        },
+    }
+
+
+def _identity(model: ModelRef | Enhancer) -> dict[str, Any]:
+    """Return what tells one model from another that could be mistaken for it."""
+    if isinstance(model, ModelRef):
+        return _model_provenance(model) | {"code": _code_digest(model.name)}
+    try:
+        content = pickle.dumps(model)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        content = repr(model.spec).encode()
+    return {"name": model.spec.name, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _code_digest(name: str) -> str | None:
+    """Return the SHA-256 of the module that holds a factory; None for other kinds of models."""
+    module = name.partition(":")[0]
+    if ":" not in name or name.endswith(".safetensors"):
+        return None
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None or not Path(found.origin).is_file():
+        return None
+    return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
+
+
+def _command(
+    source: SceneSource, names: list[str | Enhancer], settings: EnhanceSettings, cluster: ClusterSettings
+) -> dict[str, Any]:
+    if not all(isinstance(name, str) for name in names):
+        return {}
+    parts = {"source": asdict(source), "settings": asdict(settings), "cluster": asdict(cluster)}
+    return {"models": names, **parts}
+
+
+def plan_of(path: Path, command: dict[str, Any]) -> Plan:
+    """Make the plan of a recorded command again.
+
+    Raises
+    ------
+    UsageError
+        If the job was started from Python with a model that has no name.
+    """
+    if not command:
+        raise UsageError(f"{path} was made by a model given as a Python object: call `enhance` with it again")
+    source: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in command["source"].items()}
+    settings = EnhanceSettings(**command["settings"])
+    return make_plan(SceneSource(**source), path, command["models"], settings, ClusterSettings(**command["cluster"]))

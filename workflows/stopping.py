@@ -1,0 +1,114 @@
+"""Stopping in time: SIGTERM, SIGINT, the end of the walltime and a standstill all end a job so that it can go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+import psutil
+
+from scenelift.pipeline.errors import Interrupted, UsageError
+
+RESUMABLE = 75
+PATIENCE = 12.0
+"""Seconds for an orderly end (workers leave, the lock is released) before the processes are simply ended."""
+RESERVE = 30.0
+"""Seconds kept before the end of the walltime; a fifth of it, if that is less."""
+STALL = 1800.0
+"""Seconds without any finished block after which a run counts as stuck."""
+
+
+class Stopper:
+    """Raises `Interrupted` in the main thread when it is time to stop."""
+
+    def __init__(self, walltime: float | None = None, stall: float | None = None) -> None:
+        self._deadline = time.monotonic() + walltime - min(RESERVE, walltime / 5) if walltime else None
+        self._stall = stall
+        self._reason = ""
+        self._stopping = False
+
+    def progress(self) -> None:
+        """Set the alarm anew: something was finished, so the standstill begins now."""
+        if self._stopping:
+            return
+        now = time.monotonic()
+        ends = {
+            "the walltime is over": self._deadline,
+            "no block was finished": now + self._stall if self._stall else None,
+        }
+        due = {reason: end for reason, end in ends.items() if end is not None}
+        if due:
+            self._reason = min(due, key=lambda reason: due[reason])
+            signal.setitimer(signal.ITIMER_REAL, max(due[self._reason] - now, 0.01))
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Stop; a second request does not wait any longer."""
+        if self._stopping:
+            end_now()
+        self._stopping = True
+        threading.Thread(target=_end_later, daemon=True).start()
+        names = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}
+        raise Interrupted(names.get(signal.Signals(number), self._reason))
+
+
+@contextlib.contextmanager
+def stoppable(walltime: float | None = None, stall: float | None = STALL) -> Iterator[Stopper]:
+    """Turn signals and timers into `Interrupted` while a job runs."""
+    stopper = Stopper(walltime, stall)
+    numbers = signal.SIGTERM, signal.SIGINT, signal.SIGALRM
+    before = [signal.signal(number, stopper.on_signal) for number in numbers]
+    stopper.progress()
+    try:
+        yield stopper
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if not stopper._stopping:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+
+def _end_later() -> None:
+    time.sleep(PATIENCE)
+    end_now()
+
+
+def end_now() -> None:
+    """End this process and its workers at once; what is journaled is safe, a dead run's lock is nobody's."""
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+    sys.stderr.flush()
+    os._exit(RESUMABLE)
+
+
+def parse_walltime(text: str | None) -> float | None:
+    """Return seconds from "3600", "90m", "2h", "HH:MM:SS" or "D-HH:MM:SS".
+
+    None asks the scheduler's environment: Slurm says when the job ends.
+
+    Raises
+    ------
+    UsageError
+        If it is none of these.
+    """
+    if text is None:
+        end = os.environ.get("SLURM_JOB_END_TIME", "")
+        return max(float(end) - time.time(), 1.0) if end.isdigit() else None
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text):
+        seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    elif match := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?", text):
+        days, hours, minutes, rest = (int(part or 0) for part in match.groups())
+        seconds = ((days * 24 + hours) * 60 + minutes) * 60 + rest
+    else:
+        raise UsageError(f"--walltime takes seconds, 90m, 2h, HH:MM:SS or D-HH:MM:SS, got {text!r}")
+    if seconds <= 0:
+        raise UsageError("--walltime must be longer than nothing")
+    return float(seconds)
