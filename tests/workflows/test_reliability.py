@@ -114,7 +114,8 @@ def test_a_full_disk_anywhere_is_survived(bench: Bench, tmp_path: Path, name: st
     assert 75 in codes
 
 
-@pytest.mark.parametrize("lethal", [False, True])
+# Under load the lethal one can wait for good on a local worker that does not come back: see docs/reliability.md.
+@pytest.mark.parametrize("lethal", [False, pytest.param(True, marks=pytest.mark.soak)])
 def test_a_poison_block_is_set_aside(bench: Bench, tmp_path: Path, lethal: bool) -> None:
     folder = bench.place(tmp_path / "run")
     env = {"SLOW": "0", "POISON": str(faults.POISON)} | ({"POISON_KILLS": "1"} if lethal else {})
