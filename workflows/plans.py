@@ -17,7 +17,7 @@ from typing import Any
 from scenelift.models.catalog import ModelRef, find, verify, with_settings
 from scenelift.models.enhancer import pick_device, pick_precision
 from scenelift.pipeline.cluster import ClusterSettings
-from scenelift.pipeline.enhance import Enhancer
+from scenelift.pipeline.enhance import Enhancer, Spec
 from scenelift.pipeline.errors import SceneError, UsageError
 from scenelift.pipeline.outputs import Output, output_of
 from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
@@ -142,9 +142,13 @@ def make_plan(
     block = min(settings.block, scene.grid.height), min(settings.block, scene.grid.width)
     provenance = {
         "software": f"scenelift {version('scenelift')}",
-        "models": [_model_provenance(r) for r in refs],
+        "models": [_model_provenance(r) | {"spec": _contract(s)} for r, s in zip(refs, specs, strict=True)],
         "input": {"files": [Path(p).name for p in scene.source.paths], "sha256": input_digest(scene.source)},
         "bands": list(scene.source.bands) if scene.source.bands else None,
+        "settings": {
+            "dtype": settings.dtype,
+            **{name: getattr(source, name) for name in ("scale", "offset", "nodata", "crs")},
+        },
     }
     output = output_of(scene, specs, block, dtype=settings.dtype, provenance=provenance)
     if settings.allow_holes and output.dtype != "float32" and output.nodata is None and not output.mask:
@@ -215,6 +219,12 @@ def _model_provenance(model: ModelRef | Enhancer) -> dict[str, Any]:
     return (
         facts | {k: v for k, v in extras.items() if v} | ({} if model.realism is None else {"realism": model.realism})
     )
+
+
+def _contract(spec: Spec) -> dict[str, Any]:
+    """Return the part of a model's spec that decides what it makes of a scene."""
+    names = ("scale", "halo", "bands", "out_bands", "out_per_band", "multiple_of", "patch")
+    return {name: getattr(spec, name) for name in names}
 
 
 def input_digest(source: SceneSource) -> str:

@@ -111,6 +111,8 @@ def test_nothing_about_the_scene_is_lost(tmp_path: Path) -> None:
         assert (after > 10_000).any() and abs(int(after.max()) - int(before.max())) < 2000
         provenance = json.loads(made.tags()["SCENELIFT"])
     assert provenance["models"][0]["sha256"] == find("sr-x2").digest
+    assert provenance["models"][0]["spec"]["halo"] == 19
+    assert provenance["software"].startswith("scenelift ") and "settings" in provenance
     assert len(provenance["input"]["sha256"]) == 64
 
 
