@@ -78,12 +78,20 @@ def write_page(found: Comparison, folder: Path) -> Path:
     return page
 
 
+HELD_OUT = (
+    "The shipped networks' checkpoints were chosen, and the classical methods tuned, on EuroSAT's validation split: on "
+    "those images the figures below are fair between methods, but no held-out result. Run the command on images of your "
+    "own."
+)
+
+
 def page_text(found: Comparison) -> str:
     """Return the page as Markdown."""
     parts = [
         "# Comparison",
         f"Written by `{found.command}` on {found.title} ({found.count} in all; run {found.digest}, "
         f"{found.seconds:.0f} s).",
+        HELD_OUT,
         "![PSNR and SSIM of every method, with 95 % intervals and the paper's figures](comparison.png)",
         "## The paper's table",
         _paper_table(found),
