@@ -80,8 +80,8 @@ def write_page(found: Comparison, folder: Path) -> Path:
 
 HELD_OUT = (
     "The shipped networks' checkpoints were chosen, and the classical methods tuned, on EuroSAT's validation split: on "
-    "those images the figures below are fair between methods, but no held-out result. Run the command on images of your "
-    "own."
+    "those images the figures below are fair between methods, but no held-out result. Run the command on "
+    "images of your own."
 )
 
 
