@@ -252,6 +252,8 @@ def open_cluster(settings: ClusterSettings) -> Iterator[Cluster]:
     # A task under which three workers died gets one more round of its own (see `workflows.enhance`).
     config["distributed.scheduler.allowed-failures"] = 2
     config |= {"distributed.admin.system-monitor.interval": "5s", "distributed.worker.profile.enabled": False}
+    # A thread pool with an arena for every thread keeps freed blocks in all of them: two bound the memory of a worker.
+    config["distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX"] = 2
     with dask.config.set(config):
         cluster = _start_local(settings)
         with cluster, Client(cluster, set_as_default=False) as client:
