@@ -18,7 +18,7 @@ from rasterio.errors import CRSError
 from scenelift.pipeline.enhance import Region
 from scenelift.pipeline.errors import SceneError, UsageError
 from scenelift.pipeline.grids import GeoGrid
-from scenelift.pipeline.rasters import RasterFile, Reader, open_raster
+from scenelift.pipeline.rasters import Reader, open_raster
 from scenelift.pipeline.safe import find_bands
 from scenelift.pipeline.tiles import Window
 from scenelift.pipeline.zarrs import ZarrRaster, is_zarr
@@ -290,6 +290,3 @@ def _band(
         color=reader.colors[index - 1],
         tags=reader.band_tags[index - 1],
     )
-
-
-__all__ = ["ASSUMED_SCALE", "DTYPES", "Band", "RasterFile", "Scene", "SceneSource", "crs_name", "open_scene"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import zarr
@@ -22,14 +22,6 @@ from scenelift.pipeline.tiles import TileGrid, Window
 from scenelift.pipeline.zarrs import MASK
 
 DATA = "data"
-
-
-class Sink(Protocol):
-    """Where blocks go."""
-
-    def write(self, window: Window, values: NDArray[np.generic], mask: NDArray[np.uint8] | None) -> None:
-        """Write one block: `values` (C, height, width) at `window`; writing it again gives the same bytes."""
-        ...
 
 
 class ZarrSink:

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from scenelift.models.catalog import ModelRef, load
+from scenelift.models.catalog import ModelRef, load, with_settings
 from scenelift.models.memory import is_out_of_memory, release_memory
 from scenelift.pipeline.checksums import file_checksum, pixel_checksum
 from scenelift.pipeline.cluster import worker_index
@@ -126,9 +126,7 @@ def load_all(models: tuple[ModelRef | Enhancer, ...]) -> tuple[Enhancer, ...]:
 
 def _on_own_device(ref: ModelRef) -> ModelRef:
     """Send each worker process of a machine to the GPU of its own number."""
-    from dataclasses import replace
-
-    return replace(ref, device=f"cuda:{worker_index()}") if ref.device == "cuda" else ref
+    return with_settings(ref, device=f"cuda:{worker_index()}") if ref.device == "cuda" else ref
 
 
 def process_block(job: EnhanceJob, index: int, frugal: bool = False) -> BlockRecord:

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from scenelift.models.catalog import ModelRef, find, verify, with_settings
+from scenelift.models.catalog import ModelRef, find, load, verify, with_settings
 from scenelift.models.enhancer import pick_device, pick_precision
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer, Spec
@@ -138,7 +138,7 @@ def make_plan(
     device = pick_device(settings.device)
     precision = pick_precision(settings.precision, device)
     refs = _resolve(names, scene, settings, device, precision, cluster)
-    specs = [(verify(r) if isinstance(r, ModelRef) else r.spec) for r in refs]
+    specs = [(load(r) if isinstance(r, ModelRef) else r).spec for r in refs]
     block = min(settings.block, scene.grid.height), min(settings.block, scene.grid.width)
     provenance = {
         "software": f"scenelift {version('scenelift')}",
@@ -194,10 +194,13 @@ def _resolve(
             resolved.append(name)
             continue
         noise = noise or scene_noise(scene, settings.noise)
-        ref = with_settings(find(name), device=device, precision=precision, threads=cluster.threads, noise=noise)
         last = index == len(names) - 1
         ref = with_settings(
-            ref,
+            find(name),
+            device=device,
+            precision=precision,
+            threads=cluster.threads,
+            noise=noise,
             tta=settings.tta,
             uncertainty=settings.uncertainty and last,
             consistency=settings.consistency,
