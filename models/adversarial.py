@@ -14,6 +14,7 @@ from scenelift.models.errors import ModelError
 from scenelift.models.features import Trunk, feature_distance
 from scenelift.models.losses import ADVERSARIAL, consistency, pixel_loss
 from scenelift.models.tasks import Task
+from scenelift.models.team import Team
 from scenelift.models.training import Phase, Plan, Sampler, Trainer
 
 
@@ -67,8 +68,9 @@ class AdversarialTrainer(Trainer):
         settings: Adversarial,
         bands: int,
         device: str = "cpu",
+        team: Team | None = None,
     ) -> None:
-        super().__init__(module, task, sampler, plan, folder, validate, identity, device)
+        super().__init__(module, task, sampler, plan, folder, validate, identity, device, team)
         self.settings = settings
         arch = {"kind": settings.judge, "bands": bands, "channels": settings.channels}
         self.judge = build(arch).to(self.device).train()

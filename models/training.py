@@ -21,6 +21,7 @@ from scenelift.models.errors import ModelError
 from scenelift.models.losses import pixel_loss
 from scenelift.models.optimizers import make_optimizers
 from scenelift.models.tasks import Inputs, Task
+from scenelift.models.team import Team
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,8 @@ class Trainer:
         Digest of recipe and data: a state of another training is refused.
     device : str
         "cpu", "cuda" or "cuda:1". Patches are drawn and degraded on the CPU, so that every device sees the same.
+    team : Team, optional
+        The processes that train together; the first of them validates, logs and saves.
     """
 
     def __init__(
@@ -143,7 +146,10 @@ class Trainer:
         validate: Callable[[dict[str, Tensor]], float],
         identity: str,
         device: str = "cpu",
+        team: Team | None = None,
     ) -> None:
+        self.team = team or Team()
+        self.team.check_batch(plan.batch)
         self.device = torch.device(device)
         self.module = module.to(self.device).train().to(memory_format=torch.channels_last)
         self.task, self.sampler, self.plan = task, sampler, plan
@@ -169,7 +175,8 @@ class Trainer:
             if progress is not None:
                 progress(self.step, loss)
             if self.step % self.plan.validate_every == 0 or self.step == self.plan.steps:
-                score = self.validate(self.average)
+                own = self.validate(self.average) if self.team.leads else 0.0
+                score = self.team.from_leader(own, self.device)
                 self._note(sum(losses) / len(losses), score, time.monotonic() - started)
                 losses = []
                 self.stale = 0 if score > self.best_score else self.stale + 1
@@ -192,18 +199,20 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.plan.seed * 1_000_003 + self.step)
         clean = self.sampler(self.plan.batch, phase.subset, generator)
         loss = self._loss(clean, generator, phase)
-        if not bool(torch.isfinite(loss)):
+        mean = self.team.mean(loss).item()
+        if not math.isfinite(mean):
             raise ModelError(
-                f"the loss became {loss.item()} at step {self.step}: lower the rate or check the data; "
+                f"the loss became {mean} at step {self.step}: lower the rate or check the data; "
                 f"the state of the last validation is kept in {self.folder}"
             )
         loss.backward()
+        self.team.average_gradients(self.modules.values())
         nn.utils.clip_grad_norm_(self.module.parameters(), self.plan.clip)
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
         self._track()
-        return loss.item()
+        return mean
 
     def _loss(self, clean: Tensor, generator: torch.Generator, phase: Phase) -> Tensor:
         inputs, clean = self._place(self.task.degrade(clean, generator), clean)
@@ -211,7 +220,7 @@ class Trainer:
         return pixel_loss(phase.loss)(self._forward(inputs) * weight, clean * weight)
 
     def _place(self, inputs: Inputs, clean: Tensor) -> tuple[Inputs, Tensor]:
-        return tuple(x.to(self.device) for x in inputs), clean.to(self.device)
+        return tuple(self.team.share(x).to(self.device) for x in inputs), self.team.share(clean).to(self.device)
 
     def _forward(self, inputs: Inputs) -> Tensor:
         first = inputs[0].contiguous(memory_format=torch.channels_last)
@@ -237,6 +246,8 @@ class Trainer:
                 self.average[name].copy_(value)
 
     def _note(self, loss: float, score: float, seconds: float) -> None:
+        if not self.team.leads:
+            return
         path = self.folder / "log.csv"
         try:
             fresh = not path.exists()
@@ -250,6 +261,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write everything a resumed run needs, in one atomic step."""
+        if not self.team.leads:
+            return
         states = {name: module.state_dict() for name, module in self.modules.items()}
         states |= {"average": self.average, "best": self.best}
         tensors: dict[str, Tensor] = {}
@@ -311,7 +324,7 @@ class Trainer:
     def _trim_log(self) -> None:
         """Drop log lines of steps that were taken after the saved state and will be taken again."""
         path = self.folder / "log.csv"
-        if path.exists():
+        if path.exists() and self.team.leads:
             rows = list(csv.reader(path.open(newline="")))
             kept = rows[:1] + [row for row in rows[1:] if int(row[0]) <= self.step]
             with path.open("w", newline="") as file:

@@ -232,11 +232,16 @@ def train(
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the state in the run's folder.")] = True,
     device: Device = "auto",
+    processes: Annotated[int, typer.Option(help="Train on so many processes of this machine, one a GPU.")] = 1,
 ) -> None:
     """Train a model from a recipe, or adapt a shipped one to your own scenes; a killed run goes on where it was."""
+    from scenelift.models.team import in_team, launch
     from scenelift.workflows.train import run_training
 
-    print(run_training(recipe, task, scenes or [], run, data, output, steps, threads, resume, device))
+    if processes > 1 and not in_team():
+        raise typer.Exit(launch([sys.executable, "-m", "scenelift.workflows.cli", *sys.argv[1:]], processes))
+    if said := run_training(recipe, task, scenes or [], run, data, output, steps, threads, resume, device):
+        print(said)
 
 
 evaluations = typer.Typer(no_args_is_help=True, help="Print tables of quality against classical methods.")

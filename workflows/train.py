@@ -25,6 +25,7 @@ from scenelift.models.errors import ModelError
 from scenelift.models.receptive import seam_error
 from scenelift.models.spec import ModelSpec
 from scenelift.models.tasks import Denoising, SuperResolution, Task
+from scenelift.models.team import is_leader, join
 from scenelift.models.training import Trainer, resolve
 from scenelift.models.upsampling import PhaseUpsampler
 from scenelift.workflows.cards import draw_losses, write_card
@@ -93,14 +94,18 @@ def train(
     plan = resolve(recipe.plan, sum(len(patches.values) for patches, _ in train_set))
     parts = (module, task, mixture, plan, run, make_validator(recipe, pairs, truth), identity(recipe))
     judged = recipe.adversarial
-    where = pick_device(device)
-    trainer = Trainer(*parts, where) if judged is None else AdversarialTrainer(*parts, judged, bands, where)
-    if not (resume and trainer.resume()):
+    team, where = join(pick_device(device))
+    trainer = Trainer(*parts, where, team) if judged is None else AdversarialTrainer(*parts, judged, bands, where, team)
+    if not (resume and trainer.resume()) and team.leads:
         (run / "log.csv").unlink(missing_ok=True)
     try:
         trainer.run(None if progress is None else lambda step, loss: progress(step, plan.steps, loss))
     except ModelError as error:
-        raise ModelError(f"{error}{_rescue(trainer, recipe, run)}") from None
+        raise ModelError(f"{error}{_rescue(trainer, recipe, run) if team.leads else ''}") from None
+    target = weights or run / f"{recipe.name}.safetensors"
+    team.leave()
+    if not team.leads:
+        return target
     module.cpu().load_state_dict(trainer.best)
     facts = {
         "recipe": recipe.name,
@@ -114,7 +119,6 @@ def train(
         "minutes_of_this_process": round((time.monotonic() - started) / 60, 1),
         "validation": {"psnr_db": round(trainer.best_score, 3), **baselines(task, pairs, truth)},
     }
-    target = weights or run / f"{recipe.name}.safetensors"
     save_checkpoint(target, module, make_spec(recipe, module, facts), recipe.arch)
     write_card(target, recipe, facts)
     draw_losses(run)
@@ -145,7 +149,12 @@ def run_training(
     chosen = load_recipe(recipe) if recipe is not None else adaptation(str(task), scenes, steps)
     folder = run or Path("runs") / chosen.name
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=ERRORS
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=ERRORS,
+        disable=not is_leader(),
     ) as bar:
         line = bar.add_task(chosen.name, total=None)
 
@@ -155,6 +164,8 @@ def run_training(
         target = train(
             chosen, folder, data=data, weights=weights, resume=resume, threads=threads, device=device, progress=advance
         )
+    if not is_leader():
+        return ""
     facts = json.loads(target.with_suffix(".json").read_text())
     scores = ", ".join(f"{name.removesuffix('_db')} {value:.2f}" for name, value in facts["validation"].items())
     return f"{target}: validation PSNR in dB: {scores.replace('psnr', 'network')}\nlog and figure in {folder}"

@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 import zipfile
 
 import numpy as np
@@ -201,6 +202,75 @@ def test_a_run_leaves_weights_card_log_and_figure(tmp_path, scene):
     assert (run / "loss.png").read_bytes()[:4] == b"\x89PNG"
     assert len((run / "log.csv").read_text().splitlines()) == 3
     assert [s[:2] for s in seen] == [(i, 6) for i in range(1, 7)]
+
+
+TINY = """
+name = "tiny"
+task = "super-resolution"
+[arch]
+kind = "generator"
+channels = 16
+blocks = 1
+scale = 2
+[data]
+side = 32
+validation_count = 20
+train = [{{ path = "{scene}" }}]
+[plan]
+batch = 4
+validate_every = 2
+optimizer = "muon"
+precision = "fp32"
+phases = [{{ steps = {steps} }}]
+"""
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path, scene):
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(TINY.format(scene=scene, steps=4))
+    alone = train(load_recipe(str(recipe)), tmp_path / "alone")
+    scenelift = [sys.executable, "-m", "scenelift.workflows.cli", "train", "--device", "cpu", "--processes", "2"]
+    both = [*scenelift, str(recipe), "--run", str(tmp_path / "both")]
+    done = subprocess.run(both, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("validation PSNR") == 1, "only the first process speaks"
+    weights = [load_checkpoint(path)[0].state_dict() for path in (alone, tmp_path / "both" / "tiny.safetensors")]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=1e-5)
+    recipe.write_text(recipe.read_text().replace("batch = 4", "batch = 3"))
+    odd = subprocess.run([*scenelift, str(recipe)], capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert odd.returncode != 0 and "a batch of 3 cannot be shared by 2 processes" in odd.stderr
+    assert "Traceback" not in odd.stderr
+
+
+def test_a_training_killed_by_the_system_ends_with_the_same_weights(tmp_path, scene):
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(TINY.format(scene=scene, steps=150))
+    command = [sys.executable, "-m", "scenelift.workflows.cli", "train", str(recipe), "--device", "cpu"]
+    whole = subprocess.run([*command, "--run", str(tmp_path / "whole")], capture_output=True, text=True, timeout=300)
+    assert whole.returncode == 0, whole.stderr
+    victim = subprocess.Popen([*command, "--run", str(tmp_path / "cut")], stderr=subprocess.DEVNULL)
+    while not (tmp_path / "cut" / "state.safetensors").exists():
+        assert victim.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    victim.kill()
+    victim.wait()
+    assert not (tmp_path / "cut" / "tiny.safetensors").exists()
+    again = subprocess.run([*command, "--run", str(tmp_path / "cut")], capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    first, second = (load_checkpoint(tmp_path / n / "tiny.safetensors")[0].state_dict() for n in ("whole", "cut"))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_zarr_scenes_are_read_like_tiffs(tmp_path, scene):
+    store = tmp_path / "scene.zarr"
+    command = [sys.executable, "-m", "scenelift.workflows.cli", "enhance", str(scene), "-o", str(store)]
+    done = subprocess.run([*command, "-m", "median", "--workers", "0"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    of_zarr, of_tiff = read_source(store, 32), read_source(scene, 32)
+    assert of_zarr.values.shape == of_tiff.values.shape
+    gap = of_zarr.reflectance(slice(None)) - of_tiff.reflectance(slice(None))
+    assert gap.abs().mean() < 0.02, "a median filter moves values a little, not more"
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path, scene):
