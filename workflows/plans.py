@@ -314,4 +314,4 @@ def plan_of(path: Path, command: dict[str, Any]) -> Plan:
         raise UsageError(f"{path} was made by a model given as a Python object: call `enhance` with it again")
     source: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in command["source"].items()}
     settings = EnhanceSettings(**command["settings"])
-    return make_plan(SceneSource(**source), path, command["models"], settings, ClusterSettings(**command["cluster"]))
+    return make_plan(SceneSource(**source), path, command["models"], settings, ClusterSettings.of(command["cluster"]))

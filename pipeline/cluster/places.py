@@ -1,0 +1,239 @@
+"""The places: local processes, local GPUs, jobs of a batch system, a scheduler that runs already."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import shutil
+import subprocess
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scenelift.pipeline.cluster.settings import QUEUES, ClusterSettings
+from scenelift.pipeline.cluster.tasks import Cluster
+from scenelift.pipeline.cluster.workers import carried
+from scenelift.pipeline.errors import ResumableError, SceneliftError, UsageError
+
+LOOPBACK = "127.0.0.1"
+GPU_THREADS = 3
+"""A GPU worker reads and writes in two threads while the third holds the GPU."""
+DEATHS = {True: 6, False: 2}
+"""Workers that may die under a task before it is called lethal: in a batch system they also die of preemption."""
+TEMPERATE = {"MALLOC_ARENA_MAX": "2"}
+"""A thread pool with an arena for every thread keeps freed blocks in all of them: two bound the memory of a worker."""
+
+
+@contextmanager
+def open_cluster(settings: ClusterSettings) -> Iterator[Cluster]:
+    """Start or join the place where tasks run; what was started ends with the context.
+
+    Raises
+    ------
+    UsageError
+        If the place cannot be had as asked: an extra or a command is missing, the batch system refuses the job.
+    SceneliftError
+        If the scheduler does not answer.
+    """
+    if settings.in_process:
+        yield Cluster(None)
+        return
+    import dask
+    from dask.distributed import Client
+
+    environment = carried(settings.environment)
+    resources = settings.resources or ({"GPU": 1 / GPU_THREADS} if settings.kind == "cuda" else {})
+    if settings.scheduler is not None:
+        with _join(settings) as client:
+            yield _checked(Cluster(client, environment, resources))
+        return
+    with (
+        dask.config.set(_config(settings, environment)),
+        _start(settings, environment) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield _checked(Cluster(client, environment, resources))
+
+
+def _checked(cluster: Cluster) -> Cluster:
+    cluster.check()
+    return cluster
+
+
+def _config(settings: ClusterSettings, environment: dict[str, str]) -> dict[str, Any]:
+    """Return Dask's settings for the scheduler and the workers that are started here."""
+    config: dict[str, Any] = {
+        "distributed.worker.multiprocessing-method": "spawn",
+        "distributed.logging.distributed": "error",
+        # A task under which its workers died gets one more round of its own (see `workflows.enhance`).
+        "distributed.scheduler.allowed-failures": DEATHS[settings.queued],
+        "distributed.admin.system-monitor.interval": "5s",
+        "distributed.worker.profile.enabled": False,
+    }
+    own_gpu = {"SCENELIFT_OWN_GPU": "1"} if settings.kind == "cuda" else {}
+    spawned = TEMPERATE | own_gpu | environment
+    return config | {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in spawned.items()}
+
+
+def _join(settings: ClusterSettings) -> Any:
+    """Connect to a scheduler that runs already."""
+    from dask.distributed import Client, Security
+
+    keys = {
+        "tls_ca_file": settings.tls_ca,
+        "tls_client_cert": settings.tls_cert,
+        "tls_client_key": settings.tls_key,
+    }
+    for path in filter(None, keys.values()):
+        if not Path(path).is_file():
+            raise UsageError(f"no such TLS file: {path}")
+    security = Security(require_encryption=True, **keys) if any(keys.values()) else None
+    try:
+        return Client(settings.scheduler, timeout="15s", set_as_default=False, security=security)
+    except (OSError, ValueError, TypeError) as error:
+        raise SceneliftError(f"no Dask scheduler answers at {settings.scheduler}: {error}") from None
+
+
+def _start(settings: ClusterSettings, environment: dict[str, str]) -> Any:
+    if settings.queued:
+        return _start_queue(settings, environment)
+    return _start_cuda(settings) if settings.kind == "cuda" else _start_local(settings)
+
+
+def _start_local(settings: ClusterSettings) -> Any:
+    """Start local workers; one that dies while it starts (a short moment without memory) is given a second chance."""
+    from dask.distributed import LocalCluster
+
+    for chance in (1, 2):
+        try:
+            return LocalCluster(
+                n_workers=settings.local_workers,
+                threads_per_worker=GPU_THREADS if settings.gpus else 1,
+                processes=True,
+                host=LOOPBACK,
+                dashboard_address=f"{LOOPBACK}:0",
+                silence_logs=logging.ERROR,
+            )
+        except RuntimeError as error:
+            if chance == 2:
+                reason = " ".join(str(error.__cause__ or error).split())
+                raise ResumableError(f"the local workers do not start: {reason}") from error
+    return None
+
+
+def _start_cuda(settings: ClusterSettings) -> Any:
+    """Start one process a GPU, each seeing its own GPU first, pinned to the cores near it."""
+    try:
+        from dask_cuda import LocalCUDACluster
+    except ImportError as error:
+        raise UsageError(f'--cluster cuda needs dask-cuda (pip install "scenelift[cuda]"): {error}') from None
+    return LocalCUDACluster(
+        n_workers=settings.workers or None,
+        threads_per_worker=GPU_THREADS,
+        host=LOOPBACK,
+        dashboard_address=f"{LOOPBACK}:0",
+        device_memory_limit=None,  # blocks travel as records: there is nothing of Dask's on the GPU to spill
+        rmm_pool_size=settings.rmm_pool,
+        local_directory=settings.job.local_directory,
+        resources={"GPU": 1},
+        silence_logs=logging.ERROR,
+    )
+
+
+def _start_queue(settings: ClusterSettings, environment: dict[str, str]) -> Any:
+    """Start a scheduler here and let it submit jobs that are workers, more or fewer as there is work."""
+    command = QUEUES[settings.kind]
+    if shutil.which(command) is None:
+        raise UsageError(f"no `{command}` here: --cluster {settings.kind} runs where jobs can be submitted")
+    cluster = queue_cluster(settings, environment)
+    if settings.kind == "slurm":
+        _try_slurm(cluster.job_script())
+    least = 1 if settings.workers is None else settings.workers
+    # never scaled to a fixed number: workers whose walltime is over or that were preempted are to be replaced
+    cluster.adapt(minimum=least, maximum=settings.maximum or max(least, 1), interval="2s", wait_count=5)
+    return cluster
+
+
+def queue_cluster(settings: ClusterSettings, environment: dict[str, str]) -> Any:
+    """Return a dask-jobqueue cluster without any jobs; its ``job_script()`` is what would be submitted.
+
+    Raises
+    ------
+    UsageError
+        If dask-jobqueue is not installed, or has no use for a setting.
+    """
+    try:
+        import dask_jobqueue
+    except ImportError as error:
+        wanted = 'dask-jobqueue (pip install "scenelift[jobqueue]")'
+        raise UsageError(f"--cluster {settings.kind} needs {wanted}: {error}") from None
+    job = settings.job
+    logs = Path(job.log_directory).absolute()
+    kinds: dict[str, Any] = {
+        "slurm": dask_jobqueue.SLURMCluster,
+        "pbs": dask_jobqueue.PBSCluster,
+        "lsf": dask_jobqueue.LSFCluster,
+        "sge": dask_jobqueue.SGECluster,
+    }
+    accounting = "project" if settings.kind in ("lsf", "sge") else "account"
+    options: dict[str, Any] = {
+        "cores": job.cores,
+        "memory": job.memory,
+        "processes": job.processes,
+        "queue": job.queue,
+        accounting: job.account,
+        "job_extra_directives": list(job.directives),
+        "job_script_prologue": [*_exports(environment), *job.prologue],
+        "worker_extra_args": _arguments(settings),
+        "python": job.python,
+        "interface": job.interface,
+        "local_directory": job.local_directory,
+        "log_directory": str(logs),
+        "shared_temp_directory": str(logs),
+        "security": settings.tls or None,
+        "scheduler_options": {"dashboard_address": f"{LOOPBACK}:0"},
+        "silence_logs": logging.ERROR,
+    }
+    if job.walltime is not None:
+        options["walltime"] = job.walltime
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return kinds[settings.kind](**options)
+    except ImportError as error:
+        raise UsageError(f'encryption needs cryptography (pip install "scenelift[jobqueue]"): {error}') from None
+    except (ValueError, OSError) as error:
+        raise UsageError(f"cluster {settings.kind}: {' '.join(str(error).split())}") from None
+
+
+def _exports(environment: dict[str, str]) -> list[str]:
+    own = TEMPERATE | {"OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
+    return [f"export {name}={shlex.quote(value)}" for name, value in sorted((own | environment).items())]
+
+
+def _arguments(settings: ClusterSettings) -> list[str]:
+    """Return what a worker is told beside dask-jobqueue's own: one block at a time, whose model has all the threads."""
+    job = settings.job
+    arguments = ["--nthreads", str(GPU_THREADS if "GPU" in settings.resources else 1)]
+    if job.lifetime:
+        arguments += ["--lifetime", shlex.quote(job.lifetime), "--lifetime-stagger", shlex.quote(job.stagger)]
+    if settings.resources:
+        arguments += ["--resources", shlex.quote(" ".join(f"{name}=1" for name in settings.resources))]
+    return arguments
+
+
+def _try_slurm(script: str) -> None:
+    """Ask Slurm whether it would take the job; jobs submitted later fail without a word.
+
+    Raises
+    ------
+    UsageError
+        With Slurm's own words, if it would not.
+    """
+    done = subprocess.run(["sbatch", "--test-only"], input=script, capture_output=True, text=True)
+    if done.returncode:
+        said = " ".join(done.stderr.split()).replace("allocation failure: ", "")
+        raise UsageError(f"Slurm refuses the workers' job: {said}")

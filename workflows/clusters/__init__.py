@@ -1,0 +1,1 @@
+"""Jobs on clusters: options, submission, and what scale costs."""
