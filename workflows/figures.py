@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from scenelift.models.features import Trunk, feature_distance, trunk_available
 from scenelift.models.losses import ssim_loss
+from scenelift.models.perception import FEATURES, LPIPS, Distance, distances
 from scenelift.workflows.answers import Answer, Images
 
 SSIM_RANGE = 0.3
@@ -37,6 +37,8 @@ class Row:
     seconds: float
     features: float | None = None
     """Distance to the truth by the features of a trunk (see `scenelift.models.features`); lower is nearer."""
+    lpips: float | None = None
+    """LPIPS, where its weights are installed."""
     spearman: float | None = None
     """Rank correlation of the self-ensemble's spread with the absolute error."""
 
@@ -67,12 +69,12 @@ def make_rows(
     residual : dict
         Method to low-resolution consistency.
     features : bool
-        Measure the feature distance where its trunk is installed.
+        Measure the feature distance and LPIPS where their weights are installed.
     """
     inner = (..., slice(border, -border), slice(border, -border))
     base = decibel(squared_error(answers[reference][0].images, truth, border), peak)
     target = torch.from_numpy(truth[inner])
-    trunk = Trunk() if features and trunk_available() else None
+    seen = distances() if features else {}
     rows = []
     for name, (answer, seconds) in answers.items():
         error = squared_error(answer.images, truth, border)
@@ -87,16 +89,18 @@ def make_rows(
                 against=None if name in (reference, "truth") else paired(psnr - base),
                 consistency=residual.get(name),
                 seconds=seconds,
-                features=None if trunk is None else _features(trunk, image, target),
+                features=_mean_distance(seen.get(FEATURES), image, target),
+                lpips=_mean_distance(seen.get(LPIPS), image, target),
                 spearman=_spearman(answer, truth, inner),
             )
         )
     return rows
 
 
-@torch.inference_mode()
-def _features(trunk: Trunk, image: torch.Tensor, target: torch.Tensor) -> float:
-    parts = [feature_distance(trunk, image[i : i + 50], target[i : i + 50]) for i in range(0, len(image), 50)]
+def _mean_distance(distance: Distance | None, image: torch.Tensor, target: torch.Tensor) -> float | None:
+    if distance is None:
+        return None
+    parts = [distance(image[i : i + 50], target[i : i + 50]) for i in range(0, len(image), 50)]
     return float(torch.cat(parts).mean())
 
 
@@ -141,6 +145,7 @@ def to_markdown(rows: Sequence[Row], reference: str) -> str:
         (f"against {reference} (95 %)", _gap),
         ("consistency", lambda r: "" if r.consistency is None else f"{r.consistency:.1e}"),
         ("features", lambda r: "" if r.features is None else f"{r.features:.3f}"),
+        ("LPIPS", lambda r: "" if r.lpips is None else f"{r.lpips:.3f}"),
         ("spread/error", lambda r: "" if r.spearman is None else f"{r.spearman:.2f}"),
         ("s", lambda r: f"{r.seconds:.0f}"),
     ]

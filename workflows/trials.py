@@ -15,7 +15,7 @@ import torch
 from scenelift.models.catalog import find, load, load_spec, shipped, with_settings
 from scenelift.models.classical import CLASSICAL, classical
 from scenelift.models.degradations import SENTINEL2_MTF, mtf_decimate
-from scenelift.models.features import Trunk, feature_distance, trunk_available
+from scenelift.models.perception import distances
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scores import Convention, block_statistics, scores
 from scenelift.workflows.evaluate import Sample, read_sample
@@ -25,8 +25,6 @@ DENOISE, SHARPEN = "denoise", "super-resolution"
 INPUT, TRUTH = "noisy input", "the truth itself"
 FILTERS = ("bilateral", "wavelet", "nlm", "tv", "wiener", "median")
 RESAMPLERS = ("nearest", "bilinear", "bicubic", "lanczos", "ibp")
-FEATURES = "features"
-"""Name of the feature distance among the scores."""
 
 
 @dataclass(frozen=True)
@@ -147,20 +145,10 @@ def measure(truth: Image, answer: Image, case: Case, peak: float) -> dict[str, f
     convention = Convention(peak, ratio=case.scale)
     found = scores(block_statistics(truth[inner], answer[inner], convention=convention), convention).as_dict()
     values = {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
-    if len(truth) == 3 and trunk_available():
-        values[FEATURES] = _feature_distance(truth[inner], answer[inner])
+    if len(truth) == 3:
+        a, t = (torch.from_numpy(np.ascontiguousarray(x[inner]))[None] for x in (answer, truth))
+        values |= {name: float(distance(a, t)) for name, distance in distances().items()}
     return values
-
-
-@functools.cache
-def _trunk() -> Trunk:
-    return Trunk()
-
-
-@torch.inference_mode()
-def _feature_distance(truth: Image, answer: Image) -> float:
-    a, t = (torch.from_numpy(np.ascontiguousarray(x))[None] for x in (answer, truth))
-    return float(feature_distance(_trunk(), a, t))
 
 
 def digest_of(job: TrialJob) -> str:
