@@ -27,6 +27,10 @@ class UsageError(SceneliftError, ValueError):
     exit_code = 2
 
 
+class HeldError(UsageError):
+    """Another living run is at work on the same output."""
+
+
 class SceneError(SceneliftError):
     """A raster that cannot be read, or that is not what it says."""
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import psutil
 
-from scenelift.pipeline.errors import ResumableError, SinkError, UsageError
+from scenelift.pipeline.errors import HeldError, ResumableError, SinkError
 
 NAME = "lock"
 BEAT = 10.0
@@ -26,10 +26,23 @@ EXPIRY = 120.0
 
 
 class Lock:
-    """A lock file in a folder, with the holder's host, process and heartbeat (its modification time)."""
+    """A lock file in a folder, with the holder's host, process and heartbeat (its modification time).
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / NAME
+    Taking it is creating a hard link, which is one step on shared file systems too, whichever hosts compete.
+
+    Parameters
+    ----------
+    folder : Path
+        Must exist.
+    name : str
+        Of the file; locks of other names in the same folder are others.
+    what : str
+        What the lock protects, for messages.
+    """
+
+    def __init__(self, folder: Path, name: str = NAME, what: str = "writing this output") -> None:
+        self.path = folder / name
+        self._what = what
         self._token = uuid.uuid4().hex
         self._stop = threading.Event()
         self._beating: threading.Thread | None = None
@@ -39,18 +52,12 @@ class Lock:
 
         Raises
         ------
-        UsageError
+        HeldError
             If a living run holds it.
         """
         try:
             with _guarded(self.path.parent):
-                holder = _read(self.path)
-                if holder is not None and is_alive(holder, self.path):
-                    raise UsageError(
-                        f"another run is writing this output: process {holder.get('pid')} on {holder.get('host')} "
-                        f"(lock {self.path})"
-                    )
-                self._write()
+                self._take()
         except OSError as error:
             raise SinkError.of(self.path, error) from error
         self._beating = threading.Thread(target=self._beat, daemon=True, name="scenelift-lock")
@@ -65,7 +72,7 @@ class Lock:
 
     def is_mine(self) -> bool:
         """Whether nobody has taken the lock over, as somebody may after this process slept for minutes."""
-        holder = _read(self.path)
+        holder = holder_of(self.path)
         return holder is not None and holder.get("token") == self._token
 
     def check(self) -> None:
@@ -78,16 +85,43 @@ class Lock:
         if not self.is_mine():
             raise ResumableError(f"another run took over {self.path.parent}; this one stops")
 
-    def _write(self) -> None:
+    def _take(self) -> None:
         me = psutil.Process()
         holder = {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time(), "token": self._token}
-        new = self.path.with_name(f"{NAME}.{self._token}")
+        new = self.path.with_name(f"{self.path.name}.{self._token}")
         try:
             new.write_text(json.dumps(holder))
-            new.replace(self.path)
-        except OSError:
+            while True:
+                self._put_aside_a_dead_one()
+                with contextlib.suppress(FileExistsError):
+                    os.link(new, self.path)
+                    return
+        finally:
             new.unlink(missing_ok=True)
-            raise
+
+    def _put_aside_a_dead_one(self) -> None:
+        """Make room for this lock; whoever of several takers renames the dead one away is the one to go on."""
+        holder = holder_of(self.path)
+        if holder is None:
+            return
+        if is_alive(holder, self.path):
+            raise self._held(holder)
+        aside = self.path.with_name(f"{self.path.name}.{self._token}.dead")
+        try:
+            self.path.rename(aside)
+        except FileNotFoundError:
+            return
+        if (found := holder_of(aside)) != holder:  # somebody was faster: that was a fresh lock
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, self.path)
+            aside.unlink(missing_ok=True)
+            raise self._held(found or {})
+        aside.unlink(missing_ok=True)
+
+    def _held(self, holder: dict[str, Any]) -> HeldError:
+        return HeldError(
+            f"another run is {self._what}: process {holder.get('pid')} on {holder.get('host')} (lock {self.path})"
+        )
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT):
@@ -113,7 +147,8 @@ def is_alive(holder: dict[str, Any], path: Path) -> bool:
         return False
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def holder_of(path: Path) -> dict[str, Any] | None:
+    """Return what a lock file says of its holder; None if there is no such file, empty if it is unreadable."""
     try:
         found = json.loads(path.read_text())
     except FileNotFoundError:

@@ -31,7 +31,7 @@ class EnhanceJob:
     """Everything a worker must know; small and picklable, the weights stay behind."""
 
     token: str
-    """Unique to this run: workers keep files open for one job at a time."""
+    """Unique to this run: workers keep files open for a few jobs at a time."""
     source: SceneSource
     models: tuple[ModelRef | Enhancer, ...]
     store: Path
@@ -105,6 +105,8 @@ class _Opened:
     enhancers: tuple[Enhancer, ...]
 
 
+OPEN_JOBS = 4
+"""Jobs whose files a process keeps open: where scenes of an archive overlap, their blocks come mixed."""
 _opened: dict[str, _Opened] = {}
 _opening = threading.Lock()
 
@@ -112,11 +114,14 @@ _opening = threading.Lock()
 def open_job(job: EnhanceJob) -> _Opened:
     """Open a job's files and load its models in this process; later calls return the same."""
     with _opening:
-        if job.token not in _opened:
-            _opened.clear()
+        found = _opened.pop(job.token, None)
+        if found is None:
             sink = ZarrSink.open(job.store, job.output.block)
-            _opened[job.token] = _Opened(open_scene(job.source), sink, load_all(job.models))
-        return _opened[job.token]
+            found = _Opened(open_scene(job.source), sink, load_all(job.models))
+        _opened[job.token] = found  # the last one is the last to go
+        while len(_opened) > OPEN_JOBS:
+            del _opened[next(iter(_opened))]
+        return found
 
 
 def load_all(models: tuple[ModelRef | Enhancer, ...]) -> tuple[Enhancer, ...]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scenelift.workflows import cli_evidence, cli_reliability
+from scenelift.workflows import cli_archive, cli_evidence, cli_reliability
 from scenelift.workflows.cli_reliability import Stall, Walltime, run_stoppably
 
 app = typer.Typer(
@@ -105,7 +105,7 @@ def enhance(
         device=device,
         precision=precision,
         dtype=dtype,
-        noise=_noise(noise),
+        noise=parse_noise(noise),
         tta=tta,
         uncertainty=uncertainty,
         consistency=consistency,
@@ -114,14 +114,14 @@ def enhance(
         overwrite=overwrite,
         allow_holes=allow_holes,
     )
-    cluster = ClusterSettings(workers, scheduler, gpus=_gpus(device))
+    cluster = ClusterSettings(workers, scheduler, gpus=gpus_for(device))
     source = _source(inputs, bands, scale, offset, nodata, crs)
     run_stoppably(
         lambda progress, say: run(source, output, model, settings, cluster, progress, say), walltime, stall, as_json
     )
 
 
-def _noise(text: str) -> float | None:
+def parse_noise(text: str) -> float | None:
     from scenelift.pipeline.errors import UsageError
 
     if text == "auto":
@@ -132,7 +132,7 @@ def _noise(text: str) -> float | None:
         raise UsageError(f"--noise takes auto or a number in DN, got {text!r}") from None
 
 
-def _gpus(device: str) -> int:
+def gpus_for(device: str) -> int:
     from scenelift.models.enhancer import gpu_count
 
     return gpu_count() if device != "cpu" else 0
@@ -216,6 +216,7 @@ def bench(
         print_bench(facts)
 
 
+cli_archive.register(app)
 cli_evidence.register(app)
 cli_reliability.register(app)
 

@@ -25,22 +25,39 @@ def register(app: typer.Typer) -> None:
     app.command("verify")(verify)
 
 
-def run_stoppably(job: Callable[[Any, Any], Any], walltime: str | None, stall: float, as_json: bool) -> None:
-    """Run a job under the stop signals and timers, and print its summary; exit 3 if it published holes."""
+def stoppably(
+    job: Callable[[Any, Any], Any], walltime: str | None, stall: float, quiet: bool, unit: str = "blocks"
+) -> Any:
+    """Run ``job(stopper, console)`` under the stop signals and timers; return what it returns.
+
+    Raises
+    ------
+    ResumableError
+        If it was told to stop.
+    """
     from scenelift.pipeline.errors import Interrupted, ResumableError
-    from scenelift.workflows.console import Console, summary_table
+    from scenelift.workflows.console import Console
     from scenelift.workflows.stopping import parse_walltime, stoppable
 
     try:
-        with stoppable(parse_walltime(walltime), stall) as stopper, Console(quiet=as_json) as console:
-
-            def progress(total: int, record: Any) -> None:
-                stopper.progress()
-                console.progress(total, record)
-
-            summary = job(progress, console.say)
+        with stoppable(parse_walltime(walltime), stall) as stopper, Console(quiet, unit) as console:
+            return job(stopper, console)
     except Interrupted as stop:  # typer would make "aborted" of it
         raise ResumableError(f"{stop}; what is done is kept: the same command goes on with it") from None
+
+
+def run_stoppably(job: Callable[[Any, Any], Any], walltime: str | None, stall: float, as_json: bool) -> None:
+    """Run a scene's job under the stop signals and timers, and print its summary; exit 3 if it published holes."""
+    from scenelift.workflows.console import summary_table
+
+    def told(stopper: Any, console: Any) -> Any:
+        def progress(total: int, record: Any) -> None:
+            stopper.progress()
+            console.progress(total, record)
+
+        return job(progress, console.say)
+
+    summary = stoppably(told, walltime, stall, as_json)
     if as_json:
         print(json.dumps(summary.to_dict()))
     else:

@@ -21,15 +21,17 @@ class Console:
     ----------
     quiet : bool
         Show nothing at all.
+    unit : str
+        What the bar counts.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, unit: str = "blocks") -> None:
         self._out = RichConsole(file=sys.stderr, quiet=quiet)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("blocks  {task.fields[speed]}"),
+            TextColumn(unit + "  {task.fields[speed]}"),
             TimeRemainingColumn(),
             console=self._out,
             disable=quiet,
@@ -51,15 +53,20 @@ class Console:
         """Print one line above the bar."""
         self._out.print(line, highlight=False)
 
-    def progress(self, total: int, record: BlockRecord | None) -> None:
-        """Advance the bar by one finished block; None starts it."""
+    def progress(self, total: int, record: BlockRecord | None, advance: int = 1) -> None:
+        """Advance the bar by one finished block (or not, where it counts something else); None starts it."""
         if record is None or self._task is None:
             self._started, self._pixels = time.perf_counter(), 0
             self._task = self._bar.add_task("enhancing", total=total, speed="")
             return
         self._pixels += record.pixels
         speed = self._pixels / 1e6 / max(time.perf_counter() - self._started, 1e-9)
-        self._bar.update(self._task, advance=1, speed=f"{speed:.2f} Mpx/s")
+        self._bar.update(self._task, advance=advance, speed=f"{speed:.2f} Mpx/s")
+
+    def advance(self) -> None:
+        """Advance the bar by one of whatever it counts, other than blocks."""
+        if self._task is not None:
+            self._bar.advance(self._task)
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,25 @@ class _Run:
     blocks_seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class _Shared:
+    """Where a job runs: on a cluster of its own, or on one that is open for others too."""
+
+    place: Cluster | None
+    priority: int
+
+    @contextmanager
+    def open(self, plan: Plan, announce: Announce | None) -> Iterator[Cluster]:
+        if self.place is not None:
+            yield self.place
+            return
+        with open_cluster(plan.cluster) as place:
+            if place.dashboard and announce:
+                announce(f"dashboard: {place.dashboard}")
+            place.prepare(functools.partial(open_job, plan.job))
+            yield place
+
+
 def enhance(
     source: SceneSource | str | Path,
     output: str | Path,
@@ -126,14 +145,29 @@ def enhance(
     if not isinstance(source, SceneSource):
         source = SceneSource((str(source),))
     path = check_output(Path(output), source)
-    if path.exists() and not settings.overwrite and read_journal(work_folder(path)) is None:
-        raise UsageError(f"output {path} exists; choose another name or add --overwrite")
+    refuse_foreign(path, settings)
     started = time.perf_counter()
     return carry_out(make_plan(source, path, models, settings, cluster), started, progress, announce)
 
 
-def carry_out(plan: Plan, started: float, progress: Progress | None, announce: Announce | None) -> EnhanceSummary:
-    """Do what a plan says and an earlier run has not done."""
+def refuse_foreign(path: Path, settings: EnhanceSettings) -> None:
+    """Refuse to replace an output that no journal knows, unless asked to."""
+    if path.exists() and not settings.overwrite and read_journal(work_folder(path)) is None:
+        raise UsageError(f"output {path} exists; choose another name or add --overwrite")
+
+
+def carry_out(
+    plan: Plan,
+    started: float,
+    progress: Progress | None,
+    announce: Announce | None,
+    place: Cluster | None = None,
+    priority: int = 0,
+) -> EnhanceSummary:
+    """Do what a plan says and an earlier run has not done.
+
+    With `place`, on a cluster that is open already and has other scenes too: those of higher `priority` come first.
+    """
     history = read_journal(plan.work)
     if history and history.done and plan.path.exists() and not plan.settings.overwrite:
         _check_fingerprint(plan, history)
@@ -151,12 +185,12 @@ def carry_out(plan: Plan, started: float, progress: Progress | None, announce: A
     except OSError as error:
         raise UsageError(f"cannot write in {plan.path.parent}: {error.strerror}") from None
     with Lock(plan.work) as lock:
-        run = _go_on(plan, lock, progress, announce)
+        run = _go_on(plan, lock, _Shared(place, priority), progress, announce)
         sweep(plan.work)
     return _summary(plan, run, started)
 
 
-def _go_on(plan: Plan, lock: Lock, progress: Progress | None, announce: Announce | None) -> _Run:
+def _go_on(plan: Plan, lock: Lock, shared: _Shared, progress: Progress | None, announce: Announce | None) -> _Run:
     """Bring the job to its end from wherever it is; where that is hopeless and nothing is lost, leave no trace."""
     history, run = _to_resume(plan, read_journal(plan.work)), _Run()
     if history and history.publication and not history.done and not damage(plan.path, history.publication):
@@ -166,7 +200,7 @@ def _go_on(plan: Plan, lock: Lock, progress: Progress | None, announce: Announce
     try:
         journal, store = _open_work(plan, history, run)
         with closing(journal):
-            _work(plan, store, journal, lock, run, progress, announce)
+            _work(plan, store, journal, lock, run, shared, progress, announce)
     except BaseException as error:
         hopeless = isinstance(error, UsageError | SceneError | ModelError)
         if not run.commits or (hopeless and not history):
@@ -232,20 +266,18 @@ def _work(
     journal: Journal,
     lock: Lock,
     run: _Run,
+    shared: _Shared,
     progress: Progress | None,
     announce: Announce | None,
 ) -> None:
     """Do the blocks that are left, then publish."""
     todo = [index for index in range(len(plan.blocks)) if index not in run.commits]
     if todo:
-        with open_cluster(plan.cluster) as place:
-            if place.dashboard and announce:
-                announce(f"dashboard: {place.dashboard}")
-            place.prepare(functools.partial(open_job, plan.job))
+        with shared.open(plan, announce) as place:
             if progress:
                 progress(len(todo), None)
             clock = time.perf_counter()
-            _do_blocks(plan, place, todo, journal, run, progress)
+            _do_blocks(plan, place, shared.priority, todo, journal, run, progress)
             run.blocks_seconds = time.perf_counter() - clock
     for index, reason in sorted(run.holes.items()):
         journal.hole(index, reason)
@@ -261,7 +293,13 @@ def _work(
 
 
 def _do_blocks(
-    plan: Plan, place: Cluster, todo: list[int], journal: Journal, run: _Run, progress: Progress | None
+    plan: Plan,
+    place: Cluster,
+    priority: int,
+    todo: list[int],
+    journal: Journal,
+    run: _Run,
+    progress: Progress | None,
 ) -> None:
     """Do blocks, then try those that killed their workers again, one at a time and with as little memory as can be."""
     lethal: list[int] = []
@@ -281,10 +319,10 @@ def _do_blocks(
             if result.lethal:
                 lethal.append(result.item)
 
-    for result in place.attempt(functools.partial(process_block, plan.job), todo):
+    for result in place.attempt(functools.partial(process_block, plan.job), todo, priority):
         take(result)
     for index in tuple(lethal):
-        for result in place.attempt(functools.partial(process_block, plan.job, frugal=True), [index]):
+        for result in place.attempt(functools.partial(process_block, plan.job, frugal=True), [index], priority):
             del run.holes[index]
             take(result)
 

@@ -8,6 +8,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from scenelift.pipeline.cluster import ClusterSettings, open_cluster
+from scenelift.pipeline.cluster import Cluster, ClusterSettings, open_cluster
 from scenelift.pipeline.cogs import write_cog
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.outputs import Output
@@ -103,6 +104,7 @@ def score(
     cluster: ClusterSettings | None = None,
     error_map: Path | None = None,
     progress: Progress | None = None,
+    place: Cluster | None = None,
 ) -> ScoreReport:
     """Score a scene against a reference, or by itself.
 
@@ -119,6 +121,8 @@ def score(
     error_map : Path, optional
         Cloud-Optimized GeoTIFF to write: mean absolute error over bands, reflectance.
     progress : callable, optional
+    place : Cluster, optional
+        One that is open already; `cluster` is then ignored.
 
     Raises
     ------
@@ -139,7 +143,7 @@ def score(
         if job.map_store and job.map_output:
             ZarrSink.create(job.map_store, job.map_output)
         total = None
-        for record in _in_order(job, scene, cluster or ClusterSettings(0), progress):
+        for record in _in_order(job, scene, place or cluster or ClusterSettings(0), progress):
             total = record.sums if total is None else total + record.sums
             records.append((record.pixels, record.rss))
         if error_map and work and job.map_store and job.map_output:
@@ -203,14 +207,16 @@ def _plan(
     return ScoreJob(uuid.uuid4().hex, reference, test, convention, settings.border, settings.block, store, output)
 
 
-def _in_order(job: ScoreJob, scene: Scene, cluster: ClusterSettings, progress: Progress | None) -> Iterator[BlockScore]:
+def _in_order(
+    job: ScoreJob, scene: Scene, where: Cluster | ClusterSettings, progress: Progress | None
+) -> Iterator[BlockScore]:
     """Yield the blocks' records by number; those that finish early wait."""
     blocks = blocks_of(scene, job)
     if progress:
         progress(len(blocks), None)
     waiting: dict[int, BlockScore] = {}
     following = 0
-    with open_cluster(cluster) as place:
+    with open_cluster(where) if isinstance(where, ClusterSettings) else nullcontext(where) as place:
         for record in place.run(functools.partial(score_block, job), range(len(blocks))):
             if progress:
                 progress(len(blocks), record)

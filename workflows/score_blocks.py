@@ -55,10 +55,12 @@ _opened: dict[str, Pair | Scene] = {}
 
 
 def _open(job: ScoreJob) -> Pair | Scene:
-    if job.token not in _opened:
+    found = _opened.get(job.token)
+    if found is None:
+        found = open_pair(job.reference, job.test) if job.test else open_scene(job.reference)
         _opened.clear()
-        _opened[job.token] = open_pair(job.reference, job.test) if job.test else open_scene(job.reference)
-    return _opened[job.token]
+        _opened[job.token] = found
+    return found
 
 
 def score_block(job: ScoreJob, index: int) -> BlockScore:

@@ -55,6 +55,16 @@ class Cluster:
         self._resources = dict(resources or {})
 
     @property
+    def in_process(self) -> bool:
+        """Whether tasks run in this process, one after the other."""
+        return self._client is None
+
+    @property
+    def slots(self) -> int:
+        """Tasks that workers run side by side right now."""
+        return sum(self._client.nthreads().values()) if self._client else 0
+
+    @property
     def dashboard(self) -> str | None:
         """Address of the Dask dashboard."""
         return self._client.dashboard_link if self._client else None
@@ -95,11 +105,14 @@ class Cluster:
                 raise record.error()
             yield record
 
-    def attempt(self, task: Callable[[int], Record], items: Sequence[int]) -> Iterator[Record | Failed]:
+    def attempt(
+        self, task: Callable[[int], Record], items: Sequence[int], priority: int = 0
+    ) -> Iterator[Record | Failed]:
         """Run ``task(item)`` for every item, yielding a record or a `Failed` for each, in any order.
 
         A task that raises is tried again with growing pauses, one whose worker dies on another worker. Errors made
-        for people (those with an exit code) are not tried again.
+        for people (those with an exit code) are not tried again. Several threads may do this at once; what has the
+        higher `priority` runs first.
 
         Raises
         ------
@@ -111,21 +124,22 @@ class Cluster:
             yield from (_attempt(item, boxed) for item in items)
             return
         boxed = _Call(task, tuple(identity().items()), self._environment)
-        yield from _run_on(self._client, boxed, items, self._resources)
+        yield from _run_on(self._client, boxed, items, {"resources": self._resources or None, "priority": priority})
 
 
 def _describe() -> tuple[Identity, str]:
     return identity(), origin()
 
 
-def _run_on(client: Any, boxed: _Call, items: Sequence[int], resources: Mapping[str, float]) -> Iterator[Any]:
+def _run_on(client: Any, boxed: _Call, items: Sequence[int], how: dict[str, Any]) -> Iterator[Any]:
     from dask.distributed import as_completed
     from distributed.client import FutureCancelledError
     from distributed.scheduler import KilledWorker
 
     # The task (job description and all) is sent to the workers once, not once a block. As a task of its own, not as
     # scattered data: the scheduler can make it again when the last worker that held it has died.
-    shared = client.submit(_Call.again, boxed, pure=False, key=f"job-{uuid.uuid4().hex}")
+    name, priority = f"job-{uuid.uuid4().hex}", how["priority"]
+    shared = client.submit(_Call.again, boxed, pure=False, key=name, priority=priority)
     waiting = iter(items)
     numbers: dict[Any, int] = {}
 
@@ -133,9 +147,7 @@ def _run_on(client: Any, boxed: _Call, items: Sequence[int], resources: Mapping[
         batch = [item for item, _ in zip(waiting, range(count), strict=False)]
         if not batch:
             return []
-        futures = client.map(
-            _attempt, batch, task=shared, retries=RETRIES, pure=False, key="block", resources=dict(resources) or None
-        )
+        futures = client.map(_attempt, batch, task=shared, retries=RETRIES, pure=False, key="block", **how)
         numbers.update(zip((f.key for f in futures), batch, strict=True))
         return futures
 

@@ -1,0 +1,245 @@
+"""Whole archives: where scenes come from, what a bad one costs, what a rerun does, several processes at once."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from builders import noise_image, write_raster
+from processes import call, start, wait_until
+
+from scenelift.pipeline.errors import HeldError, UsageError
+from scenelift.pipeline.locks import Lock
+from scenelift.workflows.archive.filters import Filters
+from scenelift.workflows.archive.sources import Access, find_scenes
+
+NAMES = ["B02", "B03", "B04"]
+MODEL = ("-m", "nearest-x2", "--workers", 0, "--scores", "none")
+
+
+def scene(path: Path, seed: int = 0, side: int = 40, **how: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_raster(path, noise_image(seed, (3, side, side)), descriptions=NAMES, **how)
+
+
+def bad_scenes(folder: Path) -> dict[str, str]:
+    """Files that look like scenes by their names; returns a word of the reason that each must be reported with."""
+    good = scene(folder / "truncated.tif").read_bytes()
+    (folder / "text.tif").write_text("not a raster")
+    (folder / "empty.tif").write_bytes(b"")
+    (folder / "truncated.tif").write_bytes(good[: len(good) // 2])
+    (folder / "folder.tif").mkdir()
+    (folder / "folder.tif" / "empty.jp2").write_bytes(b"")
+    write_raster(folder / "nowhere.tif", noise_image(1, (1, 40, 40)), crs=None)
+    write_raster(folder / "complex.tif", noise_image(1, (1, 40, 40)).astype("complex64"))
+    (folder / "product.SAFE").mkdir()
+    return {
+        "text": "not recognized",
+        "empty": "cannot open",
+        "truncated": "truncated.tif",
+        "folder.tif__empty": "cannot open",
+        "nowhere": "coordinate reference system",
+        "complex": "supported is one of",
+        "product": "10 m file of band B02",
+    }
+
+
+def table(folder: Path) -> dict[str, dict[str, Any]]:
+    return {row["id"]: row for row in json.loads((folder / "run.json").read_text())["scenes"]}
+
+
+def ids(sources: list[str], output: Path, **access: Any) -> list[str]:
+    return [entry.id for entry in find_scenes(sources, output, Access(**access))]
+
+
+def test_a_bad_scene_costs_that_scene_and_a_rerun_does_what_is_missing(tmp_path):
+    scene(tmp_path / "in" / "a.tif")
+    scene(tmp_path / "in" / "deep" / "er" / "a.tif", 1, 70)
+    reasons = bad_scenes(tmp_path / "in")
+    text = call(tmp_path, "archive", "in", "-o", "out", *MODEL, "--block", 32, code=3)
+    rows = table(tmp_path / "out")
+    assert rows.keys() == {"a", "deep__er__a", *reasons}
+    for name, word in reasons.items():
+        assert rows[name]["status"] == "failed" and word in rows[name]["reason"], rows[name]
+        assert not (tmp_path / "out" / "scenes" / name).exists()
+        assert name in text
+    done = rows["deep__er__a"]
+    assert (done["status"], done["blocks"], done["width"], done["scale"]) == ("done", 9, 140, 2)
+    parquet = pyarrow.parquet.read_table(tmp_path / "out" / "run.parquet").to_pylist()
+    assert {row["id"]: row["status"] for row in parquet} == {name: row["status"] for name, row in rows.items()}
+    call(tmp_path, "verify", f"out/{done['output']}")
+
+    outputs = [tmp_path / "out" / row["output"] for row in rows.values() if row["output"]]
+    before = {path: path.stat().st_mtime_ns for path in outputs}
+    for name in reasons:
+        left = tmp_path / "in" / f"{name}.tif"
+        left.unlink(missing_ok=True)
+    shutil.rmtree(tmp_path / "in" / "folder.tif")
+    shutil.rmtree(tmp_path / "in" / "product.SAFE")
+    scene(tmp_path / "in" / "text.tif", 2)
+    facts = json.loads(call(tmp_path, "archive", "in", "-o", "out", *MODEL, "--block", 32, "--json"))
+    assert (facts["done"], facts["before"], facts["failed"]) == (1, 2, 0)
+    (tmp_path / "in" / "a.tif").touch()
+    facts = json.loads(call(tmp_path, "archive", "in", "-o", "out", *MODEL, "--block", 32, "--json"))
+    assert (facts["done"], facts["before"]) == (1, 2), "a touched input is read again"
+    assert {path: path.stat().st_mtime_ns for path in outputs} == before, "but its finished output not written again"
+
+
+def test_other_settings_are_refused_scene_by_scene_unless_asked_for(tmp_path):
+    scene(tmp_path / "in" / "a.tif")
+    call(tmp_path, "archive", "in", "-o", "out", *MODEL)
+    text = call(tmp_path, "archive", "in", "-o", "out", *MODEL, "--dtype", "float32", code=4)
+    assert "made with other input or settings" in text
+    call(tmp_path, "archive", "in", "-o", "out", *MODEL, "--dtype", "float32", "--overwrite")
+    facts = json.loads(
+        call(tmp_path, "archive", "in", "-o", "out", *MODEL, "--dtype", "float32", "--overwrite", "--json")
+    )
+    assert (facts["done"], facts["before"]) == (0, 1)
+    assert "unknown model" in call(tmp_path, "archive", "in", "-o", "out", "-m", "nonsense", code=2)
+
+
+def test_a_run_file_equals_the_flags_and_knows_no_other_keys(tmp_path):
+    scene(tmp_path / "job" / "in" / "a.tif")
+    run = tmp_path / "job" / "run.toml"
+    run.write_text(
+        'sources = ["in/*.tif"]\noutput = "out"\nmodel = "nearest-x2"\nworkers = 0\nformat = "zarr"\nblock = 32\n'
+        'scores = "none"\nbands = [3, 1]\n'
+    )
+    call(tmp_path, "archive", "job/run.toml", "--block", 16)
+    row = table(tmp_path / "job" / "out")["a"]
+    assert (row["output"], row["bands"], row["blocks"]) == ("scenes/a/a.zarr", 2, 9), "a flag goes before the file"
+    run.write_text(run.read_text() + "wrokers = 3\n")
+    assert "unknown key 'wrokers'" in call(tmp_path, "archive", "job/run.toml", code=2)
+    run.write_text('sources = "in"\noutput = "out"\nblock = "many"\n')
+    assert "block" in call(tmp_path, "archive", "job/run.toml", code=2)
+
+
+def test_sources_of_every_kind(tmp_path):
+    for name in ("a.tif", "b/c.tif", "b/.hidden/d.tif", "out/scenes/x/x.tif", "b/e f.tif"):
+        scene(tmp_path / "in" / name)
+    out = tmp_path / "in" / "out"
+    assert ids([str(tmp_path / "in")], out) == ["a", "b__c", "b__e-f"], "neither hidden ones nor the archive's own"
+    assert ids([f"{tmp_path}/in/*/*.tif", f"{tmp_path}/in/b"], out) == ["b__c", "b__e-f"]
+    with pytest.raises(UsageError, match="two scenes are called a"):
+        ids([str(tmp_path / "in" / "a.tif"), str(scene(tmp_path / "other" / "a.tif"))], out)
+    with pytest.raises(UsageError, match="no such file"):
+        ids([str(tmp_path / "nothing")], out)
+    (tmp_path / "void").mkdir()
+    with pytest.raises(UsageError, match="no scenes at"):
+        ids([str(tmp_path / "void")], out)
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
+def test_manifests_give_ids_dates_and_order_and_stay_in_their_folder(tmp_path, kind):
+    scene(tmp_path / "list" / "a.tif")
+    scene(tmp_path / "list" / "sub" / "b.tif")
+    outside = scene(tmp_path / "outside.tif")
+    scene(tmp_path / "above.tif")
+    (tmp_path / "list" / "link.tif").symlink_to(outside)
+    paths = ["a.tif", "sub/b.tif", "../above.tif", str(outside), "link.tif", "https://example.org/x.tif"]
+    names = ["first", "", "up", "absolute", "link", "web"]
+    dates = ["2024-05-01", "", "", "", "", ""]
+    rows = [
+        {"path": p, "id": n, "date": d, "priority": str(i)}
+        for i, (p, n, d) in enumerate(zip(paths, names, dates, strict=True))
+    ]
+    path = tmp_path / "list" / f"scenes.{kind}"
+    if kind == "csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    elif kind == "json":
+        path.write_text(json.dumps(rows))
+    else:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    found = find_scenes([str(path)], tmp_path / "out", Access())
+    assert [e.id for e in found] == ["web", "link", "absolute", "up", "sub__b", "first"], "by priority"
+    assert [bool(e.problem) for e in found] == [True] * 4 + [False] * 2
+    assert found[-1].date == datetime(2024, 5, 1, tzinfo=UTC)
+    allowed = find_scenes([str(path)], tmp_path / "out", Access(outside=True))
+    assert [bool(e.problem) for e in allowed] == [True] + [False] * 5
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("path,idd\na.tif,x\n", "unknown column 'idd'"), ("id\nx\n", "no path"), ("path,date\na.tif,May\n", "no date")],
+)
+def test_a_wrong_manifest_says_what_is_wrong(tmp_path, text, word):
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(UsageError, match=word):
+        find_scenes([str(tmp_path / "list.csv")], tmp_path / "out", Access())
+
+
+def test_filters_skip_with_a_reason(tmp_path):
+    scene(tmp_path / "in" / "may.tif", tags={"TIFFTAG_DATETIME": "2024:05:03 10:00:00"})
+    scene(tmp_path / "in" / "june.tif", tags={"TIFFTAG_DATETIME": "2024:06:03 10:00:00"})
+    scene(tmp_path / "in" / "undated.tif")
+    call(tmp_path, "archive", "in", "-o", "out", *MODEL, "--date", "2024-05", "--bbox", "14,45,16,46")
+    rows = table(tmp_path / "out")
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "may": "done",
+        "june": "skipped",
+        "undated": "skipped",
+    }
+    assert "2024-06-03" in rows["june"]["reason"] and "no date" in rows["undated"]["reason"]
+    call(tmp_path, "archive", "in", "-o", "elsewhere", *MODEL, "--bbox", "-10,0,0,10")
+    assert {row["reason"] for row in table(tmp_path / "elsewhere").values()} == {"outside --bbox"}
+    assert "--date" in call(tmp_path, "archive", "in", "-o", "x", *MODEL, "--date", "2024-13", code=2)
+    assert Filters.of("170,-10,-170,10", None, None).bbox == (170, -10, -170, 10)
+
+
+def test_processes_that_share_an_archive_take_each_scene_once(tmp_path):
+    for number in range(6):
+        scene(tmp_path / "in" / f"{number}.tif", number, 70)
+    (tmp_path / "in" / "bad.tif").write_text("bad")
+    args = ("archive", "in", "-o", "out", *MODEL, "--share", "--json")
+    crew = [start(tmp_path, *args) for _ in range(3)]
+    assert {command.wait() for command in crew} <= {0, 3, 4}
+    rows = table(tmp_path / "out")
+    assert [row["status"] for row in rows.values()].count("done") == 6 and rows["bad"]["status"] == "failed"
+    facts = [json.loads(next(line for line in c.output.splitlines() if line.startswith("{"))) for c in crew]
+    assert sum(fact["done"] for fact in facts) == 6, "each scene was done once"
+
+
+def test_two_runs_do_not_write_one_archive_unless_they_share_it(tmp_path):
+    scene(tmp_path / "in" / "a.tif")
+    records = tmp_path / "out" / ".scenelift"
+    records.mkdir(parents=True)
+    with Lock(records):
+        text = call(tmp_path, "archive", "in", "-o", "out", *MODEL, code=2)
+        assert "--share" in text
+    (records / "scenes").mkdir(exist_ok=True)
+    with Lock(records / "scenes", "a.claim"):
+        facts = json.loads(call(tmp_path, "archive", "in", "-o", "out", *MODEL, "--share", "--json"))
+        assert (facts["done"], facts["elsewhere"]) == (0, 1)
+        assert not (tmp_path / "out" / "run.json").exists(), "who is last writes the table"
+        with pytest.raises(HeldError), Lock(records / "scenes", "a.claim"):
+            pass
+    call(tmp_path, "archive", "in", "-o", "out", *MODEL, "--share")
+    assert table(tmp_path / "out")["a"]["status"] == "done"
+
+
+def test_scenes_run_side_by_side_on_workers_and_the_bytes_are_the_same(tmp_path):
+    for number in range(6):
+        scene(tmp_path / "in" / f"{number}.tif", number, 70)
+    (tmp_path / "in" / "bad.tif").write_text("bad")
+    call(tmp_path, "archive", "in", "-o", "one", *MODEL, code=3)
+    call(tmp_path, "archive", "in", "-o", "two", "-m", "nearest-x2", "--workers", 2, code=3)
+    one, two = table(tmp_path / "one"), table(tmp_path / "two")
+    assert {n: r["sha256"] for n, r in one.items()} == {n: r["sha256"] for n, r in two.items()}
+    assert two["3"]["scores"]["tenengrad"] > 0
+    command = start(tmp_path, "archive", "in", "-o", "three", "-m", "nearest-x2", "--workers", 2)
+    records = tmp_path / "three" / ".scenelift" / "scenes"
+    assert wait_until(lambda: len(list(records.glob("*.json"))) >= 2, command), command.output
+    command.process.terminate()
+    assert command.wait() in (75, 3), command.output
+    call(tmp_path, "archive", "in", "-o", "three", *MODEL, "--scores", "quality", code=3)
+    assert {n: r["sha256"] for n, r in table(tmp_path / "three").items()} == {n: r["sha256"] for n, r in one.items()}

@@ -1,0 +1,179 @@
+"""Which scenes of an archive are wanted: by place, date, cloud cover and bands."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from scenelift.pipeline.errors import SceneError, UsageError
+from scenelift.pipeline.places import Place, place_of
+from scenelift.pipeline.scenes import Scene
+from scenelift.workflows.archive.entries import Entry, date_from, number_from
+
+DATE_TAGS = ("TIFFTAG_DATETIME", "ACQUISITIONDATETIME", "datetime", "PRODUCT_START_TIME")
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a scene must be like to be done."""
+
+    bbox: tuple[float, float, float, float] | None = None
+    """West, south, east, north in degrees; scenes that touch it are wanted. West > east crosses the date line."""
+    dates: tuple[datetime, datetime] | None = None
+    """First moment, and the first one after the last."""
+    cloud_cover: float | None = None
+    """Most percent of clouds."""
+
+    @classmethod
+    def of(cls, bbox: str | None, date: str | None, cloud_cover: float | None) -> Filters:
+        """Read the filters as they are given on the command line.
+
+        Parameters
+        ----------
+        bbox : str, optional
+            "west,south,east,north".
+        date : str, optional
+            "2024-05-01", "2024-05", "2024", or two of them as "2024-05/2024-07"; either may be empty.
+        cloud_cover : float, optional
+
+        Raises
+        ------
+        UsageError
+            If one of them is not written so.
+        """
+        if cloud_cover is not None and not 0 <= cloud_cover <= 100:
+            raise UsageError(f"--cloud-cover is a percentage from 0 to 100, got {cloud_cover:g}")
+        return cls(_box(bbox) if bbox else None, _dates(date) if date else None, cloud_cover)
+
+    def reason(self, facts: Facts) -> str | None:
+        """Return why a scene is not wanted; None if it is. What nobody knows of a scene does not pass."""
+        if self.bbox and not _touch(self.bbox, facts.place):
+            return "outside --bbox"
+        if self.dates:
+            if facts.date is None:
+                return "no date known for --date"
+            if not self.dates[0] <= facts.date < self.dates[1]:
+                return f"taken {facts.date:%Y-%m-%d}, outside --date"
+        if self.cloud_cover is not None:
+            if facts.cloud_cover is None:
+                return "no cloud cover known for --cloud-cover"
+            if facts.cloud_cover > self.cloud_cover:
+                return f"{facts.cloud_cover:g}% clouds"
+        return None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What filters, catalogue and page want to know of a scene."""
+
+    place: Place
+    date: datetime | None
+    cloud_cover: float | None
+
+
+def facts_of(entry: Entry, scene: Scene) -> Facts:
+    """Return a scene's place, date and cloud cover: from its list or catalogue, else from the file itself."""
+    tags = scene.tags
+    date = entry.date
+    for name in DATE_TAGS:
+        date = date or _tag_date(tags.get(name))
+    date = date or _name_date(entry.id)
+    clouds = entry.cloud_cover
+    if clouds is None:
+        try:
+            clouds = number_from(tags.get("CLOUD_COVERAGE_ASSESSMENT"), "")
+        except UsageError:
+            clouds = None
+    return Facts(place_of(scene.grid), date, clouds)
+
+
+def _tag_date(text: str | None) -> datetime | None:
+    if not text:
+        return None
+    text = re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", text)  # TIFF writes 2024:05:01 10:30:00
+    try:
+        return date_from(text, "")
+    except UsageError:
+        return None
+
+
+def _name_date(name: str) -> datetime | None:
+    """Return the date that Sentinel-2 and Landsat products carry in their names."""
+    match = re.search(r"_(20\d\d)(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)", name)
+    match = match or re.search(r"L[COTEM]\d\d_.*?_(\d{4})(\d\d)(\d\d)_", name)
+    if match is None:
+        return None
+    try:
+        return datetime(*map(int, match.groups()), tzinfo=UTC)  # type: ignore[misc, arg-type]
+    except ValueError:
+        return None
+
+
+def choose_bands(scene: Scene, wanted: str, names: tuple[str, ...] = ()) -> tuple[int, ...]:
+    """Return the numbers of bands that are given by number or name, e.g. "4,3,2" or "B04,B03,B02".
+
+    Raises
+    ------
+    SceneError
+        If the scene has no such band.
+    """
+    known = [n.casefold() for n in (names if len(names) == len(scene.bands) else _names(scene))]
+    chosen = []
+    for part in (text.strip() for text in wanted.split(",")):
+        if part.isdigit() and 1 <= int(part) <= len(known):
+            chosen.append(int(part))
+        elif part.casefold() in known:
+            chosen.append(known.index(part.casefold()) + 1)
+        else:
+            raise SceneError(f"{scene.name} has no band {part!r} ({', '.join(_names(scene)) or len(known)})")
+    return tuple(chosen)
+
+
+def _names(scene: Scene) -> list[str]:
+    return [band.description or str(i) for i, band in enumerate(scene.bands, start=1)]
+
+
+def _box(text: str) -> tuple[float, float, float, float]:
+    try:
+        west, south, east, north = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--bbox takes west,south,east,north in degrees, got {text!r}") from None
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
+        raise UsageError(f"--bbox takes west,south,east,north in degrees, got {text!r}")
+    return west, south, east, north
+
+
+def _touch(box: tuple[float, float, float, float], place: Place) -> bool:
+    west, south, east, north = box
+    if place.south > north or place.north < south:
+        return False
+    return any(a <= d and c <= b for a, b in _spans(west, east) for c, d in _spans(place.west, place.east))
+
+
+def _spans(west: float, east: float) -> list[tuple[float, float]]:
+    return [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
+
+
+def _dates(text: str) -> tuple[datetime, datetime]:
+    first, slash, last = text.partition("/")
+    earliest = _span(first)[0] if first else datetime.min.replace(tzinfo=UTC)
+    latest = _span(last if slash else first)[1] if (last or not slash) else datetime.max.replace(tzinfo=UTC)
+    if earliest >= latest:
+        raise UsageError(f"--date {text!r} ends before it begins")
+    return earliest, latest
+
+
+def _span(text: str) -> tuple[datetime, datetime]:
+    """Return the first moment of a year, month or day, and the first one after it."""
+    try:
+        parts = [int(part) for part in text.split("-")]
+        year, month, day = [*parts, 1, 1][: max(3, len(parts))]
+        start = datetime(year, month, day, tzinfo=UTC)
+        if len(parts) == 1:
+            return start, start.replace(year=start.year + 1)
+        if len(parts) == 2:
+            return start, (start + timedelta(days=32)).replace(day=1)
+        return start, start + timedelta(days=1)
+    except (ValueError, OverflowError):
+        raise UsageError(f"--date takes 2024, 2024-05, 2024-05-01 or two of them with a slash, got {text!r}") from None

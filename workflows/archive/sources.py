@@ -1,0 +1,133 @@
+"""Finding the scenes that a user names: files, folders, patterns, manifests, STAC catalogues."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.zarrs import is_zarr
+from scenelift.workflows.archive.entries import Entry, id_from, in_order
+from scenelift.workflows.archive.manifest import TABLES, read_manifest
+
+RASTERS = (".tif", ".tiff", ".jp2")
+"""Files that count as scenes in a folder; others (.nc, .png, …) must be named, or be in a manifest."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a list of scenes may point at."""
+
+    remote: bool = False
+    """Addresses (https://, s3://, …); they are fetched when their turn comes."""
+    outside: bool = False
+    """Files that do not lie below the folder of the manifest or catalogue that names them."""
+    assets: tuple[str, ...] = ()
+    """Keys of the assets of a STAC item that make the scene; none: those with the role "data"."""
+
+
+def find_scenes(sources: Sequence[str], output: Path, access: Access) -> list[Entry]:
+    """Return the scenes of an archive in the order they are to start.
+
+    Parameters
+    ----------
+    sources : sequence of str
+        Rasters, `.SAFE` folders and Zarr stores; folders, searched to the bottom; patterns such as ``2024/**/*.tif``;
+        manifests (.csv, .parquet, .json); STAC catalogues, collections, items and item collections (.json).
+    output : Path
+        Folder of the archive to be made; nothing below it is a source.
+    access : Access
+
+    Raises
+    ------
+    UsageError
+        If a source names nothing, or two scenes would have one id.
+    """
+    if not sources:
+        raise UsageError("no scenes given: name files, folders, patterns, a manifest or a STAC catalogue")
+    found: list[Entry] = []
+    for source in sources:
+        entries = list(_of(source, output, access))
+        if not entries:
+            raise UsageError(f"no scenes at {source} (in folders, files ending in {', '.join(RASTERS)}, .SAFE, .zarr)")
+        found += entries
+    return in_order(_without_repeats(found))
+
+
+def _without_repeats(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Drop files that were named twice, as overlapping patterns do; the first one counts."""
+    seen: set[tuple[str, ...]] = set()
+    for entry in entries:
+        paths = tuple(os.path.abspath(p) if "://" not in p else p for p in entry.paths)  # noqa: PTH100
+        if paths not in seen or not paths:
+            seen.add(paths)
+            yield entry
+
+
+def _of(source: str, output: Path, access: Access) -> Iterator[Entry]:
+    path = Path(source)
+    if "://" in source:
+        yield from _catalogue(source, access)
+    elif _is_scene(path):
+        yield Entry(id_from(path.name), (str(path),))
+    elif path.is_dir():
+        yield from (Entry(id_from(p.relative_to(path).as_posix()), (str(p),)) for p in _search(path, output))
+    elif path.suffix.lower() == ".json" and path.is_file() and _is_stac(path):
+        yield from _catalogue(source, access)
+    elif path.suffix.lower() in TABLES and path.is_file():
+        yield from read_manifest(path, access.outside, access.remote)
+    elif any(sign in source for sign in "*?["):
+        yield from _matches(source, output)
+    elif path.is_file():
+        yield Entry(id_from(path.name), (str(path),))
+    else:
+        raise UsageError(f"no such file or folder: {source}")
+
+
+def _catalogue(source: str, access: Access) -> Iterator[Entry]:
+    from scenelift.workflows.archive.stac_sources import read_stac
+
+    return read_stac(source, access.remote, access.outside, access.assets)
+
+
+def _is_scene(path: Path) -> bool:
+    """Whether a path is one scene by its name: a raster, a Sentinel-2 product, a Zarr store."""
+    if path.is_dir():
+        return path.suffix.upper() == ".SAFE" or is_zarr(str(path))
+    return path.suffix.lower() in RASTERS and path.is_file()
+
+
+def _search(folder: Path, output: Path) -> Iterator[Path]:
+    """Yield the scenes below a folder, sorted; not inside products, stores, hidden folders, or the output."""
+    target = output.resolve()
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.resolve() == target:
+            continue
+        if _is_scene(path):
+            yield path
+        elif path.is_dir():
+            yield from _search(path, output)
+
+
+def _matches(pattern: str, output: Path) -> Iterator[Entry]:
+    """Yield what a pattern matches; ids are paths below its first folder without a sign of a pattern."""
+    parts = Path(pattern).parts
+    fixed = next(i for i, part in enumerate(parts) if any(sign in part for sign in "*?["))
+    root, target = Path(*parts[:fixed]), output.resolve()
+    for path in sorted(root.glob(str(Path(*parts[fixed:])))):
+        inside = target in path.resolve().parents or any(p.suffix in (".SAFE", ".zarr") for p in path.parents)
+        if not inside and (path.is_file() or _is_scene(path)):
+            yield Entry(id_from(path.relative_to(root).as_posix()), (str(path),))
+
+
+def _is_stac(path: Path) -> bool:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from None
+    if not isinstance(found, dict):
+        return False
+    return "stac_version" in found or found.get("type") == "FeatureCollection"

@@ -1,0 +1,181 @@
+"""The commands for whole archives. Imported by the command line; imports late."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from scenelift.workflows.cli_reliability import Stall, Walltime, stoppably
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(help="Rasters, folders, patterns, manifests (.csv, .parquet, .json), STAC catalogues; or RUN.toml."),
+]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="The archive's folder.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command("archive")(archive)
+    app.command("plan")(plan)
+
+
+def archive(
+    ctx: typer.Context,
+    sources: Sources,
+    output: Output = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="As for enhance.")] = "sr-x2",
+    format: Annotated[str, typer.Option(help="tif or zarr.")] = "tif",
+    bands: Annotated[str | None, typer.Option(help="Numbers or names, e.g. 4,3,2 or B04,B03,B02.")] = None,
+    bbox: Annotated[str | None, typer.Option(help="Only scenes that touch west,south,east,north (degrees).")] = None,
+    date: Annotated[str | None, typer.Option(help="Only scenes of 2024, 2024-05, or 2024-05-01/2024-07-31.")] = None,
+    cloud_cover: Annotated[float | None, typer.Option(help="Only scenes with at most so many percent.")] = None,
+    assets: Annotated[str | None, typer.Option(help="STAC assets that make a scene, e.g. red,green,blue,nir.")] = None,
+    scores: Annotated[str, typer.Option(help="none, quality (of the output), full (against the input too).")] = (
+        "quality"
+    ),
+    share: Annotated[bool, typer.Option("--share", help="Work on the archive together with other processes.")] = False,
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Fetch scenes from https:// or s3://.")] = False,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Let lists name files outside their own folder.")
+    ] = False,
+    block: Annotated[int, typer.Option(help="Pixels a side of a task.")] = 1024,
+    tile: Annotated[int | None, typer.Option(help="As for enhance.")] = None,
+    batch: Annotated[int | None, typer.Option(help="As for enhance.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; 0: none. Default: one a core or GPU.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    dtype: Annotated[str | None, typer.Option(help="Data type of the outputs; default: as the input.")] = None,
+    noise: Annotated[str, typer.Option(help="Noise level for denoisers, in DN, or auto.")] = "auto",
+    tta: Annotated[bool, typer.Option("--tta", help="Average over eight turned and mirrored passes.")] = False,
+    consistency: Annotated[int, typer.Option(help="Back-projection steps after super-resolution.")] = 0,
+    scale: Annotated[float | None, typer.Option(help="Reflectance per DN, if the files do not say.")] = None,
+    offset: Annotated[float | None, typer.Option(help="Added to the DN before scaling.")] = None,
+    nodata: Annotated[float | None, typer.Option(help="Value of missing pixels, if the files do not say.")] = None,
+    crs: Annotated[str | None, typer.Option(help="Coordinate reference system for rasters without one.")] = None,
+    shards: Annotated[bool, typer.Option(help="Zarr: one file a block.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs made with other settings.")] = False,
+    allow_holes: Annotated[bool, typer.Option("--allow-holes", help="Publish although blocks failed.")] = False,
+    walltime: Walltime = None,
+    stall: Stall = 1800,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")] = (
+        False
+    ),
+) -> None:
+    """Enhance every scene of an archive; what is wrong with one costs that one, a rerun does what is missing."""
+    from scenelift.workflows.archive.run import Told
+    from scenelift.workflows.archive.run import archive as run
+
+    values = request_values(ctx)
+    entries, folder, settings, cluster = request_of(values)
+
+    def job(stopper: Any, console: Any) -> Any:
+        def begins(scenes: int) -> None:
+            console.progress(scenes, None)
+
+        def on_block(record: Any) -> None:
+            stopper.progress()
+            console.progress(0, record, advance=0)
+
+        def on_scene(outcome: Any) -> None:
+            stopper.progress()
+            console.advance()
+            if outcome.record.status == "failed":
+                console.say(f"{outcome.entry.id} failed: {outcome.record.reason}")
+
+        return run(entries, folder, settings, cluster, Told(begins, on_block, on_scene, console.say))
+
+    summary = stoppably(job, values["walltime"], values["stall"], values["as_json"], unit="scenes")
+    if values["as_json"]:
+        print(json.dumps(summary.to_dict()))
+    else:
+        print_summary(summary)
+    if summary.exit_code:
+        print(f"scenelift: {summary.failed} of {len(entries)} scenes failed (see run.json)", file=sys.stderr)
+        raise typer.Exit(summary.exit_code)
+
+
+def plan(ctx: typer.Context, **_: Any) -> None:
+    """Say what `scenelift archive` with the same arguments would do, how long it would take; do nothing."""
+
+
+def _with_options_of(other: Callable[..., None], function: Callable[..., None]) -> None:
+    """Give a command the parameters of another one."""
+    function.__signature__ = inspect.signature(other)  # type: ignore[attr-defined]
+    function.__annotations__ = dict(other.__annotations__)
+
+
+_with_options_of(archive, plan)
+
+
+def print_summary(summary: Any) -> None:
+    """Print the closing table of an archive's run."""
+    from scenelift.workflows.console import table
+
+    rows = [
+        ["folder", summary.folder],
+        ["done", str(summary.done)],
+        ["done before", str(summary.before)],
+        ["skipped by a filter", str(summary.skipped)],
+        ["failed", str(summary.failed)],
+        ["still with other processes", str(summary.elsewhere)],
+        ["time", f"{summary.seconds:.1f} s"],
+        ["pixels made", f"{summary.megapixels:.1f} million"],
+    ]
+    table("archive", ["", ""], [row for row in rows if row[1] != "0" or row[0] == "done"])
+    if summary.failures:
+        table("failed", ["scene", "why"], [[name, why] for name, why in sorted(summary.failures.items())][:50])
+
+
+def request_values(ctx: typer.Context) -> dict[str, Any]:
+    """Return the values of all options: those of the run file, if one is given, beneath those of the command line."""
+    values = dict(ctx.params)
+    sources = values["sources"]
+    if len(sources) == 1 and sources[0].lower().endswith(".toml"):
+        from scenelift.workflows.archive.runfile import read_runfile
+
+        given = {n for n in values if getattr(ctx.get_parameter_source(n), "name", "") == "COMMANDLINE"}
+        kinds = {name: kind for name, kind in get_type_hints(archive).items() if name in values}
+        found = read_runfile(Path(sources[0]), kinds)
+        values |= {name: value for name, value in found.items() if name == "sources" or name not in given}
+    return values
+
+
+def request_of(values: dict[str, Any]) -> tuple[list[Any], Path, Any, Any]:
+    """Turn option values into scenes, folder, settings and cluster."""
+    from scenelift.pipeline.cluster import ClusterSettings
+    from scenelift.pipeline.errors import UsageError
+    from scenelift.workflows.archive.filters import Filters
+    from scenelift.workflows.archive.settings import ArchiveSettings, Reading
+    from scenelift.workflows.archive.sources import Access, find_scenes
+    from scenelift.workflows.cli import gpus_for, parse_noise
+    from scenelift.workflows.enhance import EnhanceSettings
+
+    if values["output"] is None:
+        raise UsageError("where to? give the archive's folder with -o DIR")
+    names = (
+        *("tile", "block", "batch", "device", "precision", "dtype", "tta", "consistency"),
+        *("shards", "overwrite", "allow_holes"),
+    )
+    settings = ArchiveSettings(
+        model=values["model"],
+        format=values["format"],
+        enhance=EnhanceSettings(noise=parse_noise(values["noise"]), **{n: values[n] for n in names}),
+        reading=Reading(*(values[n] for n in ("bands", "scale", "offset", "nodata", "crs"))),
+        filters=Filters.of(values["bbox"], values["date"], values["cloud_cover"]),
+        access=Access(
+            values["allow_remote"], values["allow_outside"], tuple(filter(None, (values["assets"] or "").split(",")))
+        ),
+        scores=values["scores"],
+        share=values["share"],
+    )
+    output = Path(values["output"])
+    cluster = ClusterSettings(values["workers"], values["scheduler"], gpus=gpus_for(values["device"]))
+    return find_scenes(values["sources"], output, settings.access), output, settings, cluster
