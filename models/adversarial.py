@@ -73,7 +73,7 @@ class AdversarialTrainer(Trainer):
         super().__init__(module, task, sampler, plan, folder, validate, identity, device, team)
         self.settings = settings
         arch = {"kind": settings.judge, "bands": bands, "channels": settings.channels}
-        self.judge = build(arch).to(self.device).train()
+        self.judge = build(arch).to(self.device).train().to(memory_format=torch.channels_last)
         self.modules["judge"] = self.judge
         self.optimizers.append(torch.optim.Adam(self.judge.parameters(), settings.rate, (0.5, 0.99)))
         for group in self.optimizers[-1].param_groups:
@@ -94,9 +94,14 @@ class AdversarialTrainer(Trainer):
         of_judge, of_maker = ADVERSARIAL[self.settings.kind]
         self.judge.requires_grad_(False)
         with torch.no_grad():
-            real = self.judge(clean)
-        total = total + weight * of_maker(real, self.judge(answer))
+            real = self._verdict(clean)
+        total = total + weight * of_maker(real, self._verdict(answer))
         self.judge.requires_grad_(True)
         # The judge's loss touches only the judge's weights and the maker's only the network's, so one backward
         # pass serves both.
-        return total + of_judge(self.judge(clean), self.judge(answer.detach()))
+        return total + of_judge(self._verdict(clean), self._verdict(answer.detach()))
+
+    def _verdict(self, images: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16"):
+            verdict: Tensor = self.judge(images)
+        return verdict.float()

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import rasterio
+import sewar
+import skimage.metrics
 from affine import Affine
 from builders import UTM, write_raster
 from rio_cogeo.cogeo import cog_validate
@@ -204,3 +206,26 @@ def test_the_command_prints_tables_json_and_parquet(pair, tmp_path, capsys):
     refused = run(pair[0], tmp_path / "missing.tif")
     assert refused.returncode != 0
     assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.soak
+def test_a_large_scene_by_blocks_is_the_whole_image_of_other_libraries(tmp_path):
+    side, pairs = 4096, {}
+    for size in (side // 2, side):
+        x = land((1, size, size))
+        y = np.clip(x + 60 * np.random.default_rng(1).standard_normal(x.shape), 1, 65535).astype("uint16")
+        pairs[size] = [write_raster(tmp_path / f"{n}{size}.tif", v) for n, v in (("x", x), ("y", y))]
+    alone = {size: score(source(a), source(b)) for size, (a, b) in pairs.items()}
+    assert alone[side].peak_memory_mb < 1.15 * alone[side // 2].peak_memory_mb, "memory is a block's"
+    for workers in (1, 4):
+        found = score(source(pairs[side][0]), source(pairs[side][1]), cluster=ClusterSettings(workers))
+        assert found.values == alone[side].values, workers
+    reflectance = [rasterio.open(p).read(1).astype("f4") * np.float32(1e-4) for p in pairs[side]]
+    x, y = (a.astype("f8") for a in reflectance)
+    psnr = skimage.metrics.peak_signal_noise_ratio(x, y, data_range=0.3)
+    ssim = skimage.metrics.structural_similarity(
+        x, y, data_range=0.3, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    assert alone[side].values["psnr"] == pytest.approx(psnr, rel=1e-6)
+    assert alone[side].values["vif"] == pytest.approx(sewar.vifp(x / 0.3 * 255, y / 0.3 * 255), rel=1e-6)
+    assert alone[side].values["ssim"] == pytest.approx(ssim, rel=1e-6)
