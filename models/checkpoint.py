@@ -102,11 +102,10 @@ def load_checkpoint(path: Path | str, valid: bool = True) -> tuple[nn.Module, Mo
     ModelError
         If the file is missing, damaged, too large, or its tensors are not those of its architecture.
     """
-    metadata, tensors = _read(Path(path))
-    spec, arch = parse_metadata(metadata, str(path))
+    spec, arch = read_metadata(path)
     with torch.device("meta"):  # the header's sizes are checked before memory is spent on them
         expected = build(arch, valid=valid).state_dict()
-    _check_tensors(str(path), expected, tensors)
+    tensors = _read(Path(path), expected)
     module = build(arch, valid=valid)
     module.load_state_dict({name: value.to(expected[name].dtype) for name, value in tensors.items()})
     return module.eval(), spec
@@ -141,7 +140,7 @@ def checkpoint_digest(path: Path | str) -> str:
     """Return the SHA-256 of the file, in hex: it names the weights in provenance and fingerprints."""
     digest = hashlib.sha256()
     try:
-        with Path(path).open("rb") as file:
+        with _checked(Path(path)).open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     except OSError as error:
@@ -157,25 +156,29 @@ def _checked(path: Path) -> Path:
     return path
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _read(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     try:
         with safe_open(_checked(path), framework="pt") as file:
-            names = list(file.keys())
-            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in names}
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no dict
+            _check_shapes(str(path), expected, shapes)
+            tensors = {name: file.get_tensor(name) for name in shapes}
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is no readable safetensors file: {error}") from None
+    for name, value in tensors.items():
+        if value.is_floating_point() != expected[name].is_floating_point():
+            raise ModelError(f"{path}: tensor {name!r} has dtype {value.dtype}")
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ModelError(f"{path}: tensor {name!r} holds values that are not finite")
+    return tensors
 
 
-def _check_tensors(where: str, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+def _check_shapes(where: str, expected: dict[str, Tensor], found: dict[str, tuple[int, ...]]) -> None:
+    """Compare names and shapes with the architecture's, before any tensor is read."""
     if missing := sorted(set(expected) - set(found)):
         raise ModelError(f"{where} lacks the tensor {missing[0]!r} (and {len(missing) - 1} more)")
     if unknown := sorted(set(found) - set(expected)):
         raise ModelError(f"{where} holds a tensor its architecture does not have: {unknown[0]!r}")
-    for name, value in found.items():
-        if value.shape != expected[name].shape:
-            shapes = f"{tuple(value.shape)}, the architecture wants {tuple(expected[name].shape)}"
+    for name, shape in found.items():
+        if shape != tuple(expected[name].shape):
+            shapes = f"{shape}, the architecture wants {tuple(expected[name].shape)}"
             raise ModelError(f"{where}: tensor {name!r} has shape {shapes}")
-        if value.is_floating_point() != expected[name].is_floating_point():
-            raise ModelError(f"{where}: tensor {name!r} has dtype {value.dtype}")
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise ModelError(f"{where}: tensor {name!r} holds values that are not finite")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError  # copy() lets GDAL's own errors through
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RioWindow
@@ -52,7 +53,7 @@ def write_cog(store: ZarrSink, output: Output, path: Path) -> None:
         commit_point("output-made")
         sync(made)
         made.replace(path)
-    except RasterioError as error:  # some of these are OSErrors too, without a number
+    except (RasterioError, CPLE_BaseError) as error:  # some of these are OSErrors too, without a number
         raise _full_or_failed(path, error) from error
     except OSError as error:
         raise SinkError.of(path, error) from error
@@ -61,7 +62,7 @@ def write_cog(store: ZarrSink, output: Output, path: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def _full_or_failed(path: Path, error: RasterioError) -> SinkError:
+def _full_or_failed(path: Path, error: Exception) -> SinkError:
     """GDAL does not say why a write failed: a disk with less room than a tile has surely run full."""
     with contextlib.suppress(OSError):
         if shutil.disk_usage(path.parent).free < 1 << 20:

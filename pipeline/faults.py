@@ -1,4 +1,4 @@
-"""Named points of a run at which a test can kill it, to prove that every one of them can be survived."""
+"""Named points of a run at which a test can kill or pause it, to prove that every one of them can be survived."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import signal
 
 VARIABLE = "SCENELIFT_KILL_AT"
 """Environment variable, a test hook: "NAME" kills the process (SIGKILL) at its first pass of that point, "NAME:3" at
-its third."""
+its third, "NAME:*" at each."""
+PAUSE = "SCENELIFT_PAUSE_AT"
+"""The same, but stops the process (SIGSTOP) there, so that a test can change the world around it."""
 
 POINTS = (
     "store-created",
@@ -29,13 +31,15 @@ POINTS = (
     "done-recorded",
 )
 
-_passes: dict[str, int] = {}
+_passes: dict[tuple[str, str], int] = {}
 
 
 def commit_point(name: str) -> None:
-    """Die here if the environment says so."""
+    """Die or pause here if the environment says so."""
     if is_due(name):
         die()
+    if is_due(name, PAUSE):
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def die() -> None:
@@ -43,10 +47,10 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def is_due(name: str) -> bool:
-    """Whether this pass of the point `name` is the one to die at."""
-    wanted, _, number = os.environ.get(VARIABLE, "").partition(":")
+def is_due(name: str, variable: str = VARIABLE) -> bool:
+    """Whether this pass of the point `name` is one that the environment variable asks for."""
+    wanted, _, number = os.environ.get(variable, "").partition(":")
     if wanted != name:
         return False
-    _passes[name] = _passes.get(name, 0) + 1
-    return _passes[name] == int(number or 1)
+    passes = _passes[variable, name] = _passes.get((variable, name), 0) + 1
+    return number == "*" or passes == int(number or 1)

@@ -55,14 +55,24 @@ class History:
 
 
 class Journal:
-    """An open journal, for the one process that may write to it."""
+    """An open journal, for the one process that may write to it.
 
-    def __init__(self, path: Path) -> None:
+    Parameters
+    ----------
+    path : Path
+    silent : bool
+        Write no records: only to measure what they cost.
+    """
+
+    def __init__(self, path: Path, silent: bool = False) -> None:
         self.path = path
+        self._silent = silent
         self._file = path.open("ab", buffering=0)
 
     @classmethod
-    def create(cls, folder: Path, fingerprint: dict[str, Any], command: dict[str, Any]) -> Journal:
+    def create(
+        cls, folder: Path, fingerprint: dict[str, Any], command: dict[str, Any], silent: bool = False
+    ) -> Journal:
         """Start a journal in `folder`; it appears there with its header complete or not at all."""
         new = folder / (NAME + ".new")
         header = {"journal": VERSION, "fingerprint": fingerprint, "command": command}
@@ -71,7 +81,7 @@ class Journal:
             sync(new)
             new.replace(folder / NAME)
             sync(folder)
-            return cls(folder / NAME)
+            return cls(folder / NAME, silent)
         except OSError as error:
             raise SinkError.of(folder / NAME, error) from error
 
@@ -112,6 +122,8 @@ class Journal:
         self._file.close()
 
     def _append(self, record: dict[str, Any]) -> None:
+        if self._silent:
+            return
         line = _line(record)
         if is_due("torn-journal"):
             self._file.write(line[: len(line) // 2])

@@ -19,6 +19,7 @@ from rasterio.windows import Window as RioWindow
 
 from scenelift.pipeline.errors import SceneError
 from scenelift.pipeline.grids import GeoGrid
+from scenelift.pipeline.limits import Limits, check_remote, gdal_name, is_remote
 from scenelift.pipeline.tiles import Window
 
 DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "netCDF", "PNG", "JPEG", "HFA", "ENVI", "SAFE")
@@ -30,8 +31,6 @@ GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_NUM_THREADS": 1,
     "GDAL_PAM_ENABLED": "NO",  # never write .aux.xml beside the user's files
 }
-
-MAX_PIXELS = 10**12
 
 
 class Reader(Protocol):
@@ -53,6 +52,8 @@ class Reader(Protocol):
     band_tags: tuple[dict[str, str], ...]
     has_mask: bool
     has_gcps: bool
+    chunk_bytes: int
+    """Largest piece that is decoded at once."""
 
     def read(self, index: int, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Read one band (1-based): values and validity, shape (height, width)."""
@@ -85,6 +86,9 @@ class RasterFile:
             )
             self.has_mask = any(MaskFlags.per_dataset in f and MaskFlags.alpha not in f for f in d.mask_flag_enums)
             self.has_gcps = bool(d.gcps[0])
+            together = self.count if d.profile.get("interleave") == "pixel" else 1
+            sizes = [h * w * np.dtype(_stored(t)).itemsize for (h, w), t in zip(d.block_shapes, d.dtypes, strict=True)]
+            self.chunk_bytes: int = max(sizes, default=0) * together
 
     @property
     def _handle(self) -> Any:
@@ -114,26 +118,37 @@ class RasterFile:
             ) from None
 
 
-def open_raster(path: str) -> RasterFile:
-    """Open a local raster file; for netCDF, ``file.nc:variable`` names one of several variables.
+def open_raster(path: str, limits: Limits | None = None) -> RasterFile:
+    """Open a raster file; for netCDF, ``file.nc:variable`` names one of several variables.
 
     Raises
     ------
+    UsageError
+        If it is on the network and that is not allowed.
     SceneError
         If there is no such file, its format is not supported, or it declares an absurd size.
     """
+    limits = limits or Limits()
+    if is_remote(path):
+        check_remote(path, limits)
+        return _within(RasterFile(path, gdal_name(path)), limits)
     file, _, variable = path.rpartition(":") if ".nc:" in path else (path, "", "")
     if not Path(file).exists():
         raise SceneError(f"no such file: {file}")
     if Path(file).is_dir():
         raise SceneError(f"{file} is a folder that is neither a .SAFE product nor a Zarr store")
+    if not Path(file).is_file():
+        raise SceneError(f"{file} is not a regular file")
     name = f'netcdf:"{file}":{variable}' if variable else str(Path(file))
     raster = RasterFile(path, name)
     if raster.count == 0:
         choices = _subdatasets(raster)
         raise SceneError(f"{file} holds several variables, name one: " + ", ".join(f"{file}:{v}" for v in choices))
-    if raster.shape[0] * raster.shape[1] * raster.count > MAX_PIXELS:
-        raise SceneError(f"{file} declares {raster.shape[1]} x {raster.shape[0]} pixels: more than is believable")
+    return _within(raster, limits)
+
+
+def _within(raster: RasterFile, limits: Limits) -> RasterFile:
+    limits.check(raster.path, raster.shape, raster.count, raster.chunk_bytes)
     return raster
 
 
@@ -165,5 +180,13 @@ def _subdatasets(raster: RasterFile) -> list[str]:
     return [name.rpartition(":")[2] for name in raster._handle.subdatasets]
 
 
-def _first_line(error: Exception) -> str:
+def _stored(dtype: str) -> str:
+    """Return a numpy name for GDAL's own types."""
+    return {"complex_int16": "int32", "complex_int32": "int64"}.get(dtype, dtype)
+
+
+def _first_line(error: BaseException) -> str:
+    """Return what GDAL complained about first; rasterio wraps that in "see previous exception"."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -18,6 +18,7 @@ from rasterio.errors import CRSError
 from scenelift.pipeline.enhance import Region
 from scenelift.pipeline.errors import SceneError, UsageError
 from scenelift.pipeline.grids import GeoGrid
+from scenelift.pipeline.limits import Limits
 from scenelift.pipeline.rasters import Reader, open_raster
 from scenelift.pipeline.safe import find_bands
 from scenelift.pipeline.tiles import Window
@@ -44,6 +45,8 @@ class SceneSource:
     """Value that marks missing pixels; None: as the file says."""
     crs: str | None = None
     """Coordinate reference system for a raster that has none."""
+    limits: Limits = field(default_factory=Limits)
+    """What the files may ask for; changes no pixel."""
 
 
 @dataclass(frozen=True)
@@ -221,8 +224,16 @@ def _open_files(source: SceneSource) -> tuple[list[Reader], _Safe]:
         found = find_bands(Path(paths[0]))
         paths = [str(p) for p in found.paths]
         safe = _Safe(found.quantification, found.offset, 0.0, found.tags)
-    readers: list[Reader] = [ZarrRaster(p) if is_zarr(p) else open_raster(p) for p in paths]
+    readers: list[Reader] = [_open(p, source.limits) for p in paths]
     return readers, safe
+
+
+def _open(path: str, limits: Limits) -> Reader:
+    if not is_zarr(path):
+        return open_raster(path, limits)
+    store = ZarrRaster(path)
+    limits.check(path, store.shape, store.count, store.chunk_bytes)
+    return store
 
 
 @dataclass(frozen=True)

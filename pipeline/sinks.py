@@ -61,8 +61,10 @@ class ZarrSink:
         """Open a store made by :meth:`create`, for writing blocks."""
         return cls(path, zarr.open_group(str(path), mode="r+"), block)
 
-    def write(self, window: Window, values: NDArray[np.generic], mask: NDArray[np.uint8] | None) -> None:
-        """Write one block and push it to the disk.
+    def write(
+        self, window: Window, values: NDArray[np.generic], mask: NDArray[np.uint8] | None, durable: bool = True
+    ) -> None:
+        """Write one block and (if `durable`) push it to the disk.
 
         Raises
         ------
@@ -80,7 +82,7 @@ class ZarrSink:
                     raise UsageError("this store keeps a mask, but the block came without one")
                 self.mask[rows, cols] = mask
             commit_point("block-written")
-            for name in self.files(window):  # zarr's local store leaves that to the kernel
+            for name in self.files(window) if durable else ():  # zarr's local store leaves that to the kernel
                 sync(self.path / name)
             commit_point("block-synced")
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ class ZarrRaster:
         self.crs: CRS | None = first.rio.crs
         self.dtypes = tuple(str(b.dtype) for b in self._bands)
         self.nodata = tuple(_number(b.rio.nodata) for b in self._bands)
+        sides = first.encoding.get("chunks") or first.shape
+        self.chunk_bytes = math.prod(sides) * first.dtype.itemsize
         names = [str(b.name) for b in self._bands]
         attrs = first.attrs
         self.descriptions = _per_band(attrs, "long_name", "descriptions", self.count, names)

@@ -10,13 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 from builders import noise_image, write_raster
+from distributed.system import MEMORY_LIMIT
 from processes import Command, call, kill_tree, start, wait_until
 
 from scenelift.pipeline.faults import POINTS
@@ -34,6 +33,8 @@ class Slow:
 
     def __call__(self, patches):
         time.sleep(float(os.environ.get("SLOW", "0.01")))
+        while os.path.exists(os.environ.get("HOLD", "")):
+            time.sleep(0.01)
         if os.environ.get("OOM") and len(patches) > int(os.environ["OOM"]):
             import torch
             raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
@@ -42,9 +43,9 @@ class Slow:
             if os.environ.get("POISON_KILLS"):
                 os.kill(os.getpid(), 9)
             raise RuntimeError("this block is poison")
-        if os.environ.get("FAT") and len(patches) > 1:
-            self.fat = bytearray(int(os.environ["FAT"]) * 2**20)
-            time.sleep(2)
+        if os.environ.get("FAT") and len(patches) > 1 and (core > 1.21).any():
+            fat = b"x" * (int(os.environ["FAT"]) * 2**20)
+            time.sleep(30)
         mean = (patches[:, :, :-2, 1:-1] + patches[:, :, 2:, 1:-1] + core) / np.float32(3)
         return mean.repeat(2, axis=2).repeat(2, axis=3)
 
@@ -109,8 +110,10 @@ def journal(folder: Path, name: str) -> Path:
 
 
 def committed(folder: Path, name: str) -> int:
+    """Return how many blocks the journal holds; a torn last line is none."""
     path = journal(folder, name)
-    return path.read_bytes().count(b' {"block":') if path.exists() else 0
+    content = path.read_bytes() if path.exists() else b""
+    return content[: content.rfind(b"\n") + 1].count(b' {"block":')
 
 
 def begin(folder: Path, name: str, workers: int = 0, blocks: int = 1, **env: str) -> Command:
@@ -172,45 +175,64 @@ def worker_processes(command: Command) -> list[psutil.Process]:
         return []
 
 
-def kill_workers(bench: Bench, folder: Path, rng: random.Random, kills: int) -> int:
-    """SIGKILL single workers at random moments; the run goes on by itself. Returns how many were killed."""
+def kill_workers(bench: Bench, folder: Path, rng: random.Random, kills: int) -> None:
+    """SIGKILL single workers at random moments while they work or start; the run goes on by itself."""
     bench.place(folder)
-    command = begin(folder, "out.zarr", 2, SLOW="0.2")
+    hold = folder / "log-hold"
+    command = begin(folder, "out.zarr", 2, SLOW="0.1", HOLD=str(hold))
+    hold.touch()
     done = 0
-    while done < kills and command.process.is_alive():
+    while done < kills:
+        assert command.process.is_alive(), command.output
         time.sleep(rng.uniform(0.05, 0.4))
+        if done == kills - 2:
+            hold.unlink()  # the last ones die while blocks are being finished
         if found := worker_processes(command):
             rng.choice(found).kill()
             done += 1
     assert command.wait() == 0, command.output
     bench.check(folder, "out.zarr")
-    return done
 
 
-@contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """Mount a file system of so many kilobytes (needs root)."""
-    folder.mkdir(parents=True)
-    if os.system(f"mount -t tmpfs -o size={size}k tmpfs '{folder}' 2>/dev/null"):
-        raise PermissionError("cannot mount a small disk")
-    try:
-        yield folder
-    finally:
-        os.system(f"umount -l '{folder}'")
+def lethal_block(bench: Bench, folder: Path, workers: int) -> None:
+    """A block that kills every worker that touches it: set aside, the others finished, mended once it is harmless."""
+    bench.place(folder)
+    text = call(folder, *arguments("out.tif", workers), code=3, SLOW="0", POISON="1", POISON_KILLS="1")
+    assert "1 of 16 blocks failed" in text and not (folder / "out.tif").exists()
+    assert committed(folder, "out.tif") == BLOCKS - 1
+    call(folder, *arguments("out.tif", workers), SLOW="0")
+    bench.check(folder, "out.tif")
 
 
-def fill_up(bench: Bench, disk: Path, name: str) -> int:
-    """Run on a disk that is too small (or just not), make room, go on. Returns the first exit code."""
-    for given in ("in.tif", "slow_model.py"):
-        shutil.copy(bench.folder / given, disk / given)
-    command = start(disk, *arguments(name), SLOW="0")
-    code = command.wait()
-    assert code in (0, 2, 75), f"exit {code}: {command.output}"
-    assert (disk / name).exists() == (code == 0)
-    os.system(f"mount -o remount,size=64m '{disk}'")
-    call(disk, *arguments(name), SLOW="0")
-    bench.check(disk, name)
-    return code
+def poison_block(bench: Bench, folder: Path, name: str) -> None:
+    """A block that always raises: not published without leave, then published with a hole, then mended."""
+    bench.place(folder)
+    env = {"SLOW": "0", "POISON": "1"}
+    text = call(folder, *arguments(name), code=3, **env)
+    assert "1 of 16 blocks failed" in text and not (folder / name).exists()
+    call(folder, *arguments(name), "--allow-holes", code=3, **env)
+    if name.endswith(".tif"):
+        assert holes(bench, folder / name) == [5]
+    assert "blocks without data: 5" in call(folder, "verify", name)
+    call(folder, "verify", name, "--repair", SLOW="0")
+    bench.check(folder, name)
+
+
+def out_of_memory(bench: Bench, folder: Path, most: int) -> None:
+    """A GPU on which only so many patches fit at once."""
+    bench.place(folder)
+    call(folder, *arguments("out.zarr"), "--batch", 4, SLOW="0", OOM=str(most))
+    bench.check(folder, "out.zarr")
+
+
+def too_much_memory(bench: Bench, folder: Path, name: str) -> None:
+    """A block under which workers pass their memory limit and are ended; alone, with less at once, it is done."""
+    bench.place(folder)
+    limit = 1400 * 2**20 / MEMORY_LIMIT
+    env = {"DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE": str(limit), "FAT": "1200", "SLOW": "0"}
+    text = call(folder, *arguments(name, 1), "--json", **env)
+    assert '"holes": []' in text
+    bench.check(folder, name)
 
 
 def holes(bench: Bench, path: Path) -> list[int]:

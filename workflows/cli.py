@@ -30,6 +30,10 @@ Scale = Annotated[float | None, typer.Option(help="Reflectance per DN, if the fi
 Offset = Annotated[float | None, typer.Option(help="Added to the DN before scaling; -1000 for recent Sentinel-2 L2A.")]
 Nodata = Annotated[float | None, typer.Option(help="Value of missing pixels, if the file does not say.")]
 Crs = Annotated[str | None, typer.Option(help="Coordinate reference system for a raster without one.")]
+Remote = Annotated[bool, typer.Option("--allow-remote", help="Read http(s)://, s3:// and gs:// inputs.")]
+Limit = Annotated[
+    list[str] | None, typer.Option(help="Raise what an input may declare: pixels=N, bands=N or chunk-mb=N.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
 Models = Annotated[
     str,
@@ -48,8 +52,18 @@ Block = Annotated[int, typer.Option(help="Pixels a side of a task.")]
 Batch = Annotated[int | None, typer.Option(help="Tiles given to the model at once.")]
 
 
-def _source(inputs: list[str], bands: str | None, scale: Any, offset: Any, nodata: Any, crs: str | None) -> Any:
+def _source(
+    inputs: list[str],
+    bands: str | None,
+    scale: Any,
+    offset: Any,
+    nodata: Any,
+    crs: str | None,
+    remote: bool = False,
+    limit: list[str] | None = None,
+) -> Any:
     from scenelift.pipeline.errors import UsageError
+    from scenelift.pipeline.limits import Limits
     from scenelift.pipeline.scenes import SceneSource
 
     chosen = None
@@ -58,7 +72,7 @@ def _source(inputs: list[str], bands: str | None, scale: Any, offset: Any, nodat
             chosen = tuple(int(part) for part in bands.split(","))
         except ValueError:
             raise UsageError(f"--bands takes numbers such as 4,3,2, got {bands!r}") from None
-    return SceneSource(tuple(inputs), chosen, scale, offset, nodata, crs)
+    return SceneSource(tuple(inputs), chosen, scale, offset, nodata, crs, Limits.of(limit or [], remote))
 
 
 @app.command()
@@ -86,6 +100,8 @@ def enhance(
     offset: Offset = None,
     nodata: Nodata = None,
     crs: Crs = None,
+    allow_remote: Remote = False,
+    limit: Limit = None,
     shards: Annotated[bool, typer.Option(help="Zarr: one file a block. GDAL before 3.13 needs --no-shards.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
     allow_holes: Annotated[bool, typer.Option("--allow-holes", help="Publish although blocks failed.")] = (False),
@@ -115,7 +131,7 @@ def enhance(
         allow_holes=allow_holes,
     )
     cluster = ClusterSettings(workers, scheduler, gpus=gpus_for(device))
-    source = _source(inputs, bands, scale, offset, nodata, crs)
+    source = _source(inputs, bands, scale, offset, nodata, crs, allow_remote, limit)
     run_stoppably(
         lambda progress, say: run(source, output, model, settings, cluster, progress, say), walltime, stall, as_json
     )
@@ -146,12 +162,14 @@ def info(
     offset: Offset = None,
     nodata: Nodata = None,
     crs: Crs = None,
+    allow_remote: Remote = False,
+    limit: Limit = None,
     as_json: Json = False,
 ) -> None:
     """Show what a scene is and how its numbers will be read."""
     from scenelift.workflows.inform import describe_scene, print_scene
 
-    facts = describe_scene(_source(inputs, bands, scale, offset, nodata, crs))
+    facts = describe_scene(_source(inputs, bands, scale, offset, nodata, crs, allow_remote, limit))
     if as_json:
         print(json.dumps(facts))
     else:
@@ -202,6 +220,7 @@ def bench(
     workers: Workers = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    journal: Annotated[bool, typer.Option("--journal", help="Time what journal and checks cost instead.")] = False,
     as_json: Json = False,
 ) -> None:
     """Time the engine end to end against the bare model on the same pixels."""
@@ -209,6 +228,12 @@ def bench(
     from scenelift.workflows.demo import packaged_scene
 
     source = _source(inputs or packaged_scene(), bands, None, None, None, None)
+    if journal:
+        from scenelift.workflows.bench_journal import print_journal_bench, run_journal_bench
+
+        facts = run_journal_bench(source, model, runs, device, precision, quiet=as_json)
+        print(json.dumps(facts)) if as_json else print_journal_bench(facts)
+        return
     facts = run_bench(source, model, runs, device, precision, workers, quiet=as_json)
     if as_json:
         print(json.dumps(facts))

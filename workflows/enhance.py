@@ -255,7 +255,7 @@ def _open_work(plan: Plan, history: History | None, run: _Run) -> tuple[Journal,
     shutil.rmtree(old, ignore_errors=True)
     if history:
         return Journal.reopen(plan.work), ZarrSink.open(store, sink.block)
-    journal = Journal.create(plan.work, plan.fingerprint, plan.command)
+    journal = Journal.create(plan.work, plan.fingerprint, plan.command, silent=not plan.job.checked)
     commit_point("journal-created")
     return journal, ZarrSink.open(store, sink.block)
 
@@ -289,7 +289,8 @@ def _work(
             f"{len(run.holes)} of {len(plan.blocks)} blocks failed and were set aside (block {index}: {reason}); the "
             f"others are kept: the same command tries again, with --allow-holes it publishes no data there"
         )
-    publish(store, plan.job.output, plan.path, journal, lock, run.commits.values(), shards=plan.settings.shards)
+    output, how = plan.job.output, {"shards": plan.settings.shards, "checked": plan.job.checked}
+    publish(store, output, plan.path, journal, lock, run.commits.values(), **how)
 
 
 def _do_blocks(

@@ -19,6 +19,7 @@ from scenelift.models.enhancer import pick_device, pick_precision
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer, Spec
 from scenelift.pipeline.errors import SceneError, UsageError
+from scenelift.pipeline.limits import Limits, absolute, is_remote, remote_state
 from scenelift.pipeline.outputs import Output, output_of
 from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
 from scenelift.pipeline.tiles import TileGrid, patch_shape
@@ -131,7 +132,7 @@ def make_plan(
 ) -> Plan:
     """Open the scene, resolve the models, and describe job, output and fingerprint; writes nothing."""
     # workers may run in another folder, and so may who resumes
-    source = replace(source, paths=tuple(os.path.abspath(p) for p in source.paths))  # noqa: PTH100 - "a.nc:name" too
+    source = replace(source, paths=tuple(absolute(p) for p in source.paths))
     path = check_output(path, source)
     names = _names(models)
     scene = open_scene(source)
@@ -231,9 +232,15 @@ def _contract(spec: Spec) -> dict[str, Any]:
 
 
 def input_digest(source: SceneSource) -> str:
-    """Return the SHA-256 over the contents of all input files, in order (in a folder: sorted by name)."""
+    """Return the SHA-256 over the contents of all input files, in order (in a folder: sorted by name).
+
+    Of a file on the network, over what its server says of it: reading it all would cost as much as the job.
+    """
     total = hashlib.sha256()
     for name in source.paths:
+        if is_remote(name):
+            total.update(hashlib.sha256(remote_state(name)).digest())
+            continue
         path = Path(name.rpartition(":")[0] if ".nc:" in name else name)
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for file in files:
@@ -250,7 +257,7 @@ def _fingerprint(
 ) -> dict[str, Any]:
     """Return everything that decides the bytes, as plain JSON values."""
     reading = asdict(scene.source)
-    del reading["paths"]
+    del reading["paths"], reading["limits"]
     reading["bands"] = list(scene.source.bands) if scene.source.bands else None
     return {
         "software": {name: version(name) for name in ("scenelift", "torch")},
@@ -313,5 +320,6 @@ def plan_of(path: Path, command: dict[str, Any]) -> Plan:
     if not command:
         raise UsageError(f"{path} was made by a model given as a Python object: call `enhance` with it again")
     source: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in command["source"].items()}
+    source["limits"] = Limits(**source.get("limits", {}))
     settings = EnhanceSettings(**command["settings"])
     return make_plan(SceneSource(**source), path, command["models"], settings, ClusterSettings.of(command["cluster"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shlex
 import shutil
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from scenelift.pipeline.cluster.keeping import LOST, kept_alive
 from scenelift.pipeline.cluster.settings import QUEUES, ClusterSettings
 from scenelift.pipeline.cluster.tasks import Cluster
 from scenelift.pipeline.cluster.workers import carried
@@ -52,6 +54,7 @@ def open_cluster(settings: ClusterSettings) -> Iterator[Cluster]:
     with (
         dask.config.set(_config(settings, environment)),
         _start(settings, environment) as cluster,
+        contextlib.nullcontext() if settings.queued else kept_alive(cluster),
         Client(cluster, set_as_default=False) as client,
     ):
         yield _checked(Cluster(client, environment, resources))
@@ -66,12 +69,14 @@ def _config(settings: ClusterSettings, environment: dict[str, str]) -> dict[str,
     """Return Dask's settings for the scheduler and the workers that are started here."""
     config: dict[str, Any] = {
         "distributed.worker.multiprocessing-method": "spawn",
-        "distributed.logging.distributed": "error",
+        "distributed.logging.distributed": "critical",  # deaths of workers are reported by who waits for their blocks
         # A task under which its workers died gets one more round of its own (see `workflows.enhance`).
         "distributed.scheduler.allowed-failures": DEATHS[settings.queued],
         "distributed.admin.system-monitor.interval": "5s",
         "distributed.worker.profile.enabled": False,
     }
+    if not settings.queued:
+        config["distributed.deploy.lost-worker-timeout"] = LOST
     own_gpu = {"SCENELIFT_OWN_GPU": "1"} if settings.kind == "cuda" else {}
     spawned = TEMPERATE | own_gpu | environment
     return config | {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in spawned.items()}
@@ -114,7 +119,7 @@ def _start_local(settings: ClusterSettings) -> Any:
                 processes=True,
                 host=LOOPBACK,
                 dashboard_address=f"{LOOPBACK}:0",
-                silence_logs=logging.ERROR,
+                silence_logs=logging.CRITICAL,
             )
         except RuntimeError as error:
             if chance == 2:

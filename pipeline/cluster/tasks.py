@@ -87,6 +87,8 @@ class Cluster:
         if self._client is None:
             return
         for address, found in self._client.run(_describe, on_error="return").items():
+            if isinstance(found, OSError):  # it died just now; the one that takes its place is compared later
+                continue
             if isinstance(found, BaseException):
                 raise UsageError(f"worker {address} cannot run this scenelift: {_one_line(found)}")
             if reason := mismatch(identity(), found[0], address, found[1]):
@@ -134,7 +136,6 @@ def _describe() -> tuple[Identity, str]:
 def _run_on(client: Any, boxed: _Call, items: Sequence[int], how: dict[str, Any]) -> Iterator[Any]:
     from dask.distributed import as_completed
     from distributed.client import FutureCancelledError
-    from distributed.scheduler import KilledWorker
 
     # The task (job description and all) is sent to the workers once, not once a block. As a task of its own, not as
     # scattered data: the scheduler can make it again when the last worker that held it has died.
@@ -154,24 +155,43 @@ def _run_on(client: Any, boxed: _Call, items: Sequence[int], how: dict[str, Any]
     running = as_completed(submit(IN_FLIGHT), loop=client.loop, raise_errors=False)
     try:
         for batch in running.batches():
+            done = 0
             for future in batch:
-                item = numbers.pop(future.key)
-                error = future.exception() if future.status == "error" else None
-                if isinstance(error, KilledWorker):
-                    hint = "workers died again and again: too little memory? Try --block or --workers smaller"
-                    yield Failed(item, hint, None, lethal=True)
-                elif error is not None:
-                    kind = UsageError if isinstance(error, ImportError) and "scenelift" in str(error) else None
-                    yield Failed(item, _one_line(error), kind)
-                elif future.status != "finished":
-                    raise ResumableError(f"lost the Dask scheduler or its workers ({future.key} {future.status})")
-                else:
-                    yield future.result()
-            running.update(submit(len(batch)))
+                if future.status in ("pending", "lost"):  # its worker died before the record was fetched: done again
+                    running.add(future)
+                    continue
+                done += 1
+                yield _outcome(future, numbers.pop(future.key))
+            running.update(submit(done))
     except (FutureCancelledError, OSError, TimeoutError) as error:
         if client.status in ("running", "connecting") and not isinstance(error, FutureCancelledError):
             raise
         raise ResumableError(f"lost the connection to the Dask scheduler: {error}") from error
+
+
+def _outcome(future: Any, item: int) -> Any:
+    """Return the record of a task that has come to an end, or why there is none.
+
+    Raises
+    ------
+    ResumableError
+        If the scheduler forgot it.
+    """
+    from distributed.scheduler import KilledWorker
+
+    if future.status == "cancelled":
+        raise ResumableError(f"lost the Dask scheduler or its workers ({future.key} {future.status})")
+    try:
+        error = future.exception() if future.status == "error" else None
+        if error is None:
+            return future.result()  # fetched from its worker; if that dies just now, the task is done again first
+    except KilledWorker as killed:
+        error = killed
+    if isinstance(error, KilledWorker):
+        hint = "workers died again and again: too little memory? Try --block or --workers smaller"
+        return Failed(item, hint, None, lethal=True)
+    kind = UsageError if isinstance(error, ImportError) and "scenelift" in str(error) else None
+    return Failed(item, _one_line(error), kind)
 
 
 def _quietly(action: Callable[[], object], environment: Mapping[str, str]) -> None:

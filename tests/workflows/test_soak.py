@@ -4,64 +4,115 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import faults
+import faults_disks
+import faults_inputs
+import faults_locks
 import pytest
-from faults import make_bench
+from faults import Bench, make_bench
 
 SHARE = float(os.environ.get("SOAK", "1"))
+NAMES = ("out.tif", "out.zarr")
+POINTS = [(point, name) for name in NAMES for point in faults.points(name)]
 
 
-def at_a_random_point(bench: faults.Bench, folder: Path, rng: random.Random) -> int:
-    name = rng.choice(["out.tif", "out.zarr"])
-    faults.kill_at_a_point(bench, folder, rng.choice(faults.points(name)), name)
-    return 1
+def kill_the_tree(bench: Bench, folder: Path, rng: random.Random, number: int) -> None:
+    faults.kill_the_tree(bench, folder, rng, workers=2 if number % 6 == 5 else 0)
 
 
-def on_a_small_disk(bench: faults.Bench, folder: Path, rng: random.Random) -> int:
-    with faults.small_disk(folder, rng.randrange(200, 800)) as disk:
-        faults.fill_up(bench, disk, rng.choice(["out.tif", "out.zarr"]))
-    return 1
+def stop_politely(bench: Bench, folder: Path, rng: random.Random, number: int) -> None:
+    faults.stop_politely(bench, folder, rng, faults.SIGNALS[number % 2], workers=2 if number % 10 == 9 else 0)
 
 
-def damaged(bench: faults.Bench, folder: Path, rng: random.Random) -> int:
-    kind = rng.choice(["flipped"] * 7 + ["cut", "emptied", "deleted"])
-    faults.damage_and_repair(bench, folder, rng, kind, rng.choice(["out.tif", "out.zarr"]))
-    return 1
+def full_disk(bench: Bench, folder: Path, rng: random.Random, number: int) -> None:
+    with faults_disks.small_disk(folder, 1 << 16) as disk:
+        faults_disks.full_at(bench, disk, list(faults_disks.STAGES)[number % 4])
 
 
-Fault = Callable[[faults.Bench, Path, random.Random], object]
-ROWS: dict[str, tuple[int, Fault]] = {
-    "whole process killed at random moments, resumed": (250, faults.kill_the_tree),
-    "process tree with two workers killed, resumed": (50, lambda b, f, r: faults.kill_the_tree(b, f, r, 2)),
-    "killed at a named commit point, resumed": (170, at_a_random_point),
-    "SIGTERM or SIGINT, exit 75 within 20 s, resumed": (
-        50,
-        lambda b, f, r: faults.stop_politely(b, f, r, r.choice(faults.SIGNALS)),
+def small_disk(bench: Bench, folder: Path, rng: random.Random, number: int) -> None:
+    with faults_disks.small_disk(folder, rng.randrange(200, 800)) as disk:
+        faults_disks.fill_up(bench, disk, NAMES[number % 2])
+
+
+def locks(bench: Bench, folder: Path, rng: random.Random, number: int) -> None:
+    kinds = faults_locks.STALE
+    if number % (len(kinds) + 1) == 0:
+        faults_locks.two_runs(bench, folder)
+    else:
+        faults_locks.stale_lock(bench, folder, kinds[number % (len(kinds) + 1) - 1])
+
+
+def broken_input(bench: Bench, folder: Path, rng: random.Random, number: int) -> None:
+    kind = list(faults_inputs.KINDS)[number % 3]
+    if number % 2:
+        faults_inputs.cut_input(bench, folder, kind, rng.choice([*faults_inputs.CUTS, rng.uniform(0, 0.98)]))
+    else:
+        faults_inputs.flipped_input(bench, folder, kind, rng)
+
+
+def damaged(bench: Bench, folder: Path, rng: random.Random, number: int) -> None:
+    kind = "flipped" if number % 4 else rng.choice(["cut", "emptied", "deleted"])
+    faults.damage_and_repair(bench, folder, rng, kind, rng.choice(NAMES))
+
+
+Fault = Callable[[Bench, Path, random.Random, int], object]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A kind of fault: how often, and how many at a time."""
+
+    times: int
+    fault: Fault
+    each: int = 1
+
+
+ROWS = {
+    "SIGKILL of a worker at a random moment": Row(20, lambda b, f, r, n: faults.kill_workers(b, f, r, 10), each=10),
+    "SIGKILL of the whole process tree, then resume": Row(300, kill_the_tree),
+    "SIGKILL at a named commit point, each in turn": Row(
+        10 * len(POINTS), lambda b, f, r, n: faults.kill_at_a_point(b, f, *POINTS[n % len(POINTS)])
     ),
-    "ten workers killed one by one in one run": (20, lambda b, f, r: faults.kill_workers(b, f, r, 10)),
-    "scheduler killed, exit 75, resumed": (20, lambda b, f, r: faults.kill_the_scheduler(b, f)),
-    "disk full somewhere, room made, resumed": (40, on_a_small_disk),
-    "file flipped, cut, emptied or deleted: found and mended": (300, damaged),
+    "SIGTERM or SIGINT: exit 75 within 20 s": Row(50, stop_politely),
+    "scheduler killed: exit 75": Row(20, lambda b, f, r, n: faults.kill_the_scheduler(b, f)),
+    "disk full during Zarr, journal, temporary TIFF, COG": Row(20, full_disk),
+    "disk too small by chance": Row(20, small_disk),
+    "two runs at once, stale locks": Row(20, locks),
+    "truncated or flipped input: refused, or what it reads as": Row(100, broken_input),
+    "file of an output flipped, cut, emptied, deleted: found, mended": Row(400, damaged),
+    "block that raises": Row(10, lambda b, f, r, n: faults.poison_block(b, f, NAMES[n % 2])),
+    "block that kills its workers": Row(10, lambda b, f, r, n: faults.lethal_block(b, f, 1 + n % 2)),
+    "CUDA out of memory (simulated)": Row(10, lambda b, f, r, n: faults.out_of_memory(b, f, 1 + n % 3)),
+    "worker over its memory limit": Row(10, lambda b, f, r, n: faults.too_much_memory(b, f, NAMES[n % 2])),
 }
+"""400 damaged files are 300 flips and 100 others."""
 
 
 @pytest.mark.soak
 def test_soak(tmp_path: Path) -> None:
     bench = make_bench(tmp_path)
-    lines, failures = [], []
-    for row, (times, fault) in ROWS.items():
-        tried = max(1, round(times * SHARE))
+    lines, failures, began = [], [], time.monotonic()
+    for name, row in ROWS.items():
+        tried = max(1, round(row.times * SHARE))
         survived = 0
-        for seed in range(tried):
+        for number in range(tried):
+            # spread over the kinds in a row even when only some are tried
+            seed = number * row.times // tried
             try:
-                fault(bench, tmp_path / f"{len(lines)}-{seed}", random.Random(seed))
+                row.fault(bench, tmp_path / f"{len(lines)}-{number}", random.Random(seed), seed)
                 survived += 1
-            except (AssertionError, TimeoutError, OSError) as error:
-                failures.append(f"{row}, seed {seed}: {error}")
-        lines.append(f"| {row} | {tried} | {survived} | {0 if survived == tried else 'see below'} |")
-        print(lines[-1], flush=True)
+            except faults_disks.UnableError as reason:
+                failures.append(f"{name}: {reason}")
+                break
+            except Exception as error:  # noqa: BLE001 - the next fault is tried all the same
+                failures.append(f"{name}, number {seed}: {type(error).__name__}: {error}")
+        lost = 0 if survived == tried else "see below"
+        lines.append(f"| {name} | {tried * row.each} | {survived * row.each} | {lost} |")
+        print(lines[-1], f"({time.monotonic() - began:.0f} s)", flush=True)
     print("| fault | tried | survived | wrong or lost pixels |\n|---|---|---|---|\n" + "\n".join(lines))
     assert not failures, "\n".join(failures)

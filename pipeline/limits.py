@@ -1,0 +1,121 @@
+"""What an input may ask of us before anything is read: how much of it, and from where."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from scenelift.pipeline.errors import SceneError, UsageError
+
+_GDAL_NAMES = {"http": "/vsicurl/http://", "https": "/vsicurl/https://", "s3": "/vsis3/", "gs": "/vsigs/"}
+TIMEOUT = 30.0
+"""Seconds to wait for a server's answer."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes beyond which an input is refused; a file of a few megabytes can declare terabytes."""
+
+    pixels: int = 10**11
+    """Width x height x bands."""
+    bands: int = 4096
+    chunk_mb: int = 512
+    """What must be decoded at once (a tile or strip of a TIFF, a chunk of a Zarr array), megabytes."""
+    remote: bool = False
+    """Whether inputs may lie on the network."""
+
+    @classmethod
+    def of(cls, texts: Sequence[str], remote: bool = False) -> Self:
+        """Return limits from "NAME=NUMBER" texts.
+
+        Raises
+        ------
+        UsageError
+            If a name is unknown or a number is none.
+        """
+        names = [f.name for f in dataclasses.fields(cls) if f.name != "remote"]
+        found: dict[str, int] = {}
+        for text in texts:
+            name, _, number = text.replace("-", "_").partition("=")
+            try:
+                found[name] = int(float(number))
+            except (ValueError, OverflowError):
+                found[name] = 0
+            if name not in names or found[name] < 1:
+                known = ", ".join(name.replace("_", "-") for name in names)
+                raise UsageError(f"--limit takes NAME=NUMBER with one of {known}, got {text!r}")
+        return cls(**found, remote=remote)
+
+    def check(self, path: str, shape: tuple[int, int], bands: int, chunk_bytes: int) -> None:
+        """Refuse what is larger than believable.
+
+        Raises
+        ------
+        SceneError
+        """
+        height, width = shape
+        for name, value, most, what in (
+            ("bands", bands, self.bands, f"{bands} bands"),
+            ("pixels", height * width * bands, self.pixels, f"{width} x {height} pixels in {bands} bands"),
+            ("chunk-mb", chunk_bytes >> 20, self.chunk_mb, f"tiles or strips of {chunk_bytes >> 20} MB"),
+        ):
+            if value > most:
+                raise SceneError(
+                    f"{path} declares {what}: more than the limit; if you trust the file, add --limit {name}={value}"
+                )
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is a URL or one of GDAL's virtual file systems, which reach the network."""
+    return "://" in path or path.startswith("/vsi")
+
+
+def check_remote(path: str, limits: Limits) -> None:
+    """Refuse network paths that nobody allowed.
+
+    Raises
+    ------
+    UsageError
+    """
+    if not limits.remote:
+        raise UsageError(f"{path} is not a local file; add --allow-remote to read from the network")
+    if not path.startswith("/vsi") and path.partition("://")[0].lower() not in _GDAL_NAMES:
+        raise UsageError(f"cannot read {path}: only {', '.join(_GDAL_NAMES)} and GDAL's /vsi… paths are understood")
+
+
+def gdal_name(path: str) -> str:
+    """Return the name under which GDAL opens a remote path."""
+    scheme, separator, rest = path.partition("://")
+    return _GDAL_NAMES[scheme.lower()] + rest if separator and not path.startswith("/vsi") else path
+
+
+def absolute(path: str) -> str:
+    """Return a local path as an absolute one, a remote one as it is."""
+    return path if is_remote(path) else os.path.abspath(path)  # noqa: PTH100 - drops "..", and "a.nc:name" is no file
+
+
+def remote_state(path: str) -> bytes:
+    """Return what tells one state of a remote file from the next without reading it: what its server says of it.
+
+    Servers that are not asked over http are taken at their word: the path alone.
+
+    Raises
+    ------
+    SceneError
+        If the server does not answer.
+    """
+    if not path.lower().startswith(("http://", "https://")):
+        return path.encode()
+    request = urllib.request.Request(path, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            said = {name: answer.headers.get(name) for name in ("ETag", "Last-Modified", "Content-Length")}
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise SceneError(f"cannot read {path}: {error}") from None
+    return json.dumps([path, said], sort_keys=True).encode()
