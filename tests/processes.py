@@ -19,7 +19,7 @@ _context.set_forkserver_preload(
     ["scenelift.workflows.cli", "scenelift.workflows.verify", "scenelift.workflows.console", "rioxarray", "processes"]
 )
 
-PATIENCE = 120
+PATIENCE = 300
 """Seconds after which a process that should have ended counts as hung."""
 
 
