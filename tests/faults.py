@@ -178,7 +178,7 @@ def worker_processes(command: Command) -> list[psutil.Process]:
 def kill_workers(bench: Bench, folder: Path, rng: random.Random, kills: int) -> None:
     """SIGKILL single workers at random moments while they work or start; the run goes on by itself."""
     bench.place(folder)
-    hold = folder / "log-hold"
+    hold = folder.with_name(folder.name + ".hold")
     command = begin(folder, "out.zarr", 2, SLOW="0.1", HOLD=str(hold))
     hold.touch()
     done = 0

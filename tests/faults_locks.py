@@ -16,8 +16,11 @@ STALE = ("dead process", "reused process number", "other host, silent for long",
 def two_runs(bench: Bench, folder: Path) -> None:
     """The second run on one output is refused, the first one is not disturbed."""
     bench.place(folder)
-    first = begin(folder, "out.tif", SLOW="0.1")
+    hold = folder.with_name(folder.name + ".hold")
+    first = begin(folder, "out.tif", SLOW="0.1", HOLD=str(hold))
+    hold.touch()
     assert "another run is writing" in call(folder, *arguments("out.tif"), code=2)
+    hold.unlink()
     assert first.wait() == 0
     bench.check(folder, "out.tif")
 
