@@ -90,5 +90,25 @@ def feature_distance(trunk: Trunk, answer: Tensor, truth: Tensor) -> Tensor:
     return total
 
 
+def pooled(trunk: Trunk, images: Tensor) -> Tensor:
+    """Return (N, F) features of (N, 3, H, W) images, all stages one after another, each the mean over space."""
+    return torch.cat([features.mean((2, 3)) for features in trunk(images)], 1)
+
+
+def frechet(answers: Tensor, truths: Tensor) -> float:
+    """Return the squared Fréchet distance of two Gaussians with the means and covariances of (N, F) features.
+
+    The form of FID (Heusel et al., NeurIPS 2017, eq. 6): it compares sets, not pairs, and so tells whether answers
+    look like images of the kind, not whether they are right. Small sets are biased upwards: compare only distances
+    of sets of one size.
+    """
+    a, t = answers.double(), truths.double()
+    cov_a, cov_t = torch.cov(a.T), torch.cov(t.T)
+    # the trace of the square root of a product of two covariances: its eigenvalues are not negative
+    roots = torch.linalg.eigvals(cov_a @ cov_t).real.clamp_min(0).sqrt().sum()
+    gap = (a.mean(0) - t.mean(0)).square().sum()
+    return float(gap + cov_a.trace() + cov_t.trace() - 2 * roots)
+
+
 def _unit(x: Tensor) -> Tensor:
     return x / (x.square().sum(1, keepdim=True).sqrt() + 1e-6)

