@@ -21,8 +21,10 @@ from scenelift.pipeline.enhance import Enhancer, Spec
 from scenelift.pipeline.errors import SceneError, UsageError
 from scenelift.pipeline.limits import Limits, absolute, is_remote, remote_state
 from scenelift.pipeline.outputs import Output, output_of
+from scenelift.pipeline.safe_manifest import check_manifest
 from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
 from scenelift.pipeline.tiles import TileGrid, patch_shape
+from scenelift.pipeline.zarrs import is_zarr
 from scenelift.workflows.blocks import EnhanceJob
 from scenelift.workflows.noise import scene_noise
 
@@ -136,6 +138,8 @@ def make_plan(
     path = check_output(path, source)
     names = _names(models)
     scene = open_scene(source)
+    if len(source.paths) == 1 and source.paths[0].upper().endswith(".SAFE"):
+        check_manifest(Path(source.paths[0]), sorted({Path(reader.path) for reader, _ in scene.readers}))
     device = pick_device(settings.device)
     precision = pick_precision(settings.precision, device)
     refs = _resolve(names, scene, settings, device, precision, cluster)
@@ -245,6 +249,8 @@ def input_digest(source: SceneSource) -> str:
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for file in files:
             try:
+                if is_zarr(name) and file.stat().st_size == 0:  # a shard without content reads as fill value
+                    raise SceneError(f"{file} is empty: the store is damaged")
                 with file.open("rb") as handle:
                     total.update(hashlib.file_digest(handle, "sha256").digest())
             except OSError as error:

@@ -1,5 +1,6 @@
 """Scenes: every kind of mask, radiometry and file layout is read right, and only what was asked for."""
 
+import hashlib
 import warnings
 from pathlib import Path
 
@@ -14,11 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 
+from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import SceneError, UsageError
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.outputs import output_of
+from scenelift.pipeline.safe_manifest import KINDS, check_manifest
 from scenelift.pipeline.scenes import SceneSource, open_scene
 from scenelift.pipeline.tiles import Window
+from scenelift.workflows.plans import EnhanceSettings, make_plan
 
 
 def scene_of(*paths: Path, **options):  # type: ignore[no-untyped-def]
@@ -165,6 +169,28 @@ def test_safe_folder_gives_the_10_m_bands_and_the_offset(tmp_path: Path) -> None
     np.testing.assert_allclose(scene.read(Window(0, 0, 64, 64)).values[3], 0.0503, atol=1e-6)
     with pytest.raises(SceneError, match="different offsets"):
         scene_of(write_safe(tmp_path / "S2B.SAFE", [-1000, 0]))
+
+
+@pytest.mark.parametrize("kind", ["MD5", "SHA3-256"])
+def test_a_damaged_file_of_a_product_is_told_from_its_manifest(tmp_path: Path, kind: str) -> None:
+    folder = write_safe(tmp_path / "S2A.SAFE", [0])
+    bands = sorted(folder.rglob("*.jp2"))
+    assert check_manifest(folder, bands) == []
+    objects = "".join(
+        f'<dataObject><byteStream><fileLocation href="./{band.relative_to(folder)}"/>'
+        f'<checksum checksumName="{kind}">{hashlib.new(KINDS[kind], band.read_bytes()).hexdigest()}</checksum>'
+        "</byteStream></dataObject>"
+        for band in bands
+    )
+    (folder / "manifest.safe").write_text(f"<XFDU><dataObjectSection>{objects}</dataObjectSection></XFDU>")
+    assert check_manifest(folder, bands) == bands
+    content = bytearray(bands[2].read_bytes())
+    content[-40] ^= 1
+    bands[2].write_bytes(content)
+    with pytest.raises(SceneError, match=r"B04_10m.jp2 is damaged"):
+        make_plan(
+            SceneSource((str(folder),)), tmp_path / "o.tif", "nearest-x2", EnhanceSettings(), ClusterSettings(workers=0)
+        )
 
 
 def test_netcdf_variables_are_named(tmp_path: Path) -> None:

@@ -156,6 +156,14 @@ def test_bands_of_one_name_both_come_through(tmp_path: Path) -> None:
     assert (enhanced(tmp_path, "out.zarr", "again.tif")[:, ::2, ::2] == made).all()
 
 
+def test_an_emptied_shard_is_damage_and_not_zeros(tmp_path: Path) -> None:
+    whole(tmp_path / "in.tif")
+    call(tmp_path, "enhance", "in.tif", "-o", "in.zarr", "-m", "nearest-x2", "--workers", 0)
+    (tmp_path / "in.zarr" / "data" / "c" / "0" / "0" / "0").write_bytes(b"")
+    text = call(tmp_path, "enhance", "in.zarr", "-o", "out.tif", "-m", "nearest-x2", "--workers", 0, code=4)
+    assert "damaged" in one_line(text) and not (tmp_path / "out.tif").exists()
+
+
 def test_a_single_pixel(tmp_path: Path) -> None:
     write_raster(tmp_path / "in.tif", np.full((1, 1, 1), 7, "uint16"))
     assert (enhanced(tmp_path, "in.tif") == 7).all()

@@ -1,0 +1,60 @@
+"""Checksums that a Sentinel-2 product carries: JPEG 2000 has none of its own, and damage reads as pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
+from pathlib import Path
+
+from scenelift.pipeline.errors import SceneError
+
+NAME = "manifest.safe"
+KINDS = {"MD5": "md5", "SHA-256": "sha256", "SHA3-256": "sha3_256"}
+
+
+def check_manifest(folder: Path, paths: Iterable[Path]) -> list[Path]:
+    """Compare files of a product with the checksums in its manifest; return those that it vouches for.
+
+    A product without a manifest (some mirrors drop it), or one that does not name a file, cannot be checked.
+
+    Raises
+    ------
+    SceneError
+        If a file is not the one that was published, or the manifest cannot be read.
+    """
+    manifest = folder / NAME
+    if not manifest.is_file():
+        return []
+    known = _checksums(manifest)
+    checked = []
+    for path in paths:
+        kind, wanted = known.get(path.resolve(), ("", ""))
+        if kind not in KINDS:
+            continue
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, KINDS[kind]).hexdigest()
+        except OSError as error:
+            raise SceneError(f"cannot read {path}: {error.strerror or error}") from None
+        if found != wanted.lower():
+            raise SceneError(f"{path} is damaged: its {kind} is not the one in {manifest}; fetch the product again")
+        checked.append(path)
+    return checked
+
+
+def _checksums(manifest: Path) -> dict[Path, tuple[str, str]]:
+    text = manifest.read_text(encoding="utf-8", errors="replace")
+    if "<!ENTITY" in text or "<!DOCTYPE" in text:
+        raise SceneError(f"{manifest} defines XML entities, which product metadata never do: refused")
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise SceneError(f"cannot read {manifest}: {error}") from None
+    found = {}
+    for stream in root.iter("byteStream"):
+        place, checksum = stream.find("fileLocation"), stream.find("checksum")
+        if place is not None and checksum is not None and checksum.text:
+            path = (manifest.parent / place.get("href", "")).resolve()
+            found[path] = (checksum.get("checksumName", ""), checksum.text.strip())
+    return found
