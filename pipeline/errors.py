@@ -35,6 +35,10 @@ class SceneError(SceneliftError):
     """A raster that cannot be read, or that is not what it says."""
 
 
+class InputChangedError(SceneError):
+    """The input was replaced while it was being enhanced: what was made of it is made of two."""
+
+
 class SinkError(SceneliftError):
     """An output that could not be written, or that read back wrong."""
 

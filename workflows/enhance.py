@@ -17,7 +17,7 @@ from scenelift.models.catalog import ModelRef
 from scenelift.models.errors import ModelError
 from scenelift.pipeline.cluster import Cluster, ClusterSettings, Failed, open_cluster
 from scenelift.pipeline.enhance import Enhancer
-from scenelift.pipeline.errors import PartialError, SceneError, SceneliftError, SinkError, UsageError
+from scenelift.pipeline.errors import InputChangedError, PartialError, SceneError, SceneliftError, SinkError, UsageError
 from scenelift.pipeline.faults import commit_point
 from scenelift.pipeline.journal import NAME as JOURNAL
 from scenelift.pipeline.journal import Commit, History, Journal, differences, read_journal
@@ -27,7 +27,8 @@ from scenelift.pipeline.salvage import carry_over
 from scenelift.pipeline.scenes import SceneSource
 from scenelift.pipeline.sinks import ZarrSink
 from scenelift.workflows.blocks import BlockRecord, open_job, process_block
-from scenelift.workflows.plans import BLOCK, EnhanceSettings, Plan, check_output, input_digest, make_plan, work_folder
+from scenelift.workflows.inputs import input_digest, input_stamps
+from scenelift.workflows.plans import BLOCK, EnhanceSettings, Plan, check_output, make_plan, work_folder
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,8 @@ def _go_on(plan: Plan, lock: Lock, shared: _Shared, progress: Progress | None, a
             _work(plan, store, journal, lock, run, shared, progress, announce)
     except BaseException as error:
         hopeless = isinstance(error, UsageError | SceneError | ModelError)
-        if not run.commits or (hopeless and not history):
+        nothing_before = history is None or not history.commits
+        if isinstance(error, InputChangedError) or (nothing_before and (hopeless or not run.commits)):
             restore_replaced(plan.path, plan.work)
             shutil.rmtree(plan.work, ignore_errors=True)
         raise
@@ -279,6 +281,7 @@ def _work(
             clock = time.perf_counter()
             _do_blocks(plan, place, shared.priority, todo, journal, run, progress)
             run.blocks_seconds = time.perf_counter() - clock
+        _check_input(plan)
     for index, reason in sorted(run.holes.items()):
         journal.hole(index, reason)
     if run.holes and not plan.settings.allow_holes:
@@ -291,6 +294,18 @@ def _work(
         )
     output, how = plan.job.output, {"shards": plan.settings.shards, "checked": plan.job.checked}
     publish(store, output, plan.path, journal, lock, run.commits.values(), **how)
+
+
+def _check_input(plan: Plan) -> None:
+    """Check that the input is still the one of the fingerprint.
+
+    Raises
+    ------
+    InputChangedError
+    """
+    source = plan.job.source
+    if input_stamps(source) != plan.stamps and input_digest(source) != plan.fingerprint["input"]["sha256"]:
+        raise InputChangedError(f"{source.paths[0]} was changed while it was being enhanced: give the command again")
 
 
 def _do_blocks(
@@ -353,4 +368,4 @@ def _summary(plan: Plan, run: _Run, started: float) -> EnhanceSummary:
     )
 
 
-__all__ = ["BLOCK", "EnhanceSettings", "EnhanceSummary", "carry_out", "check_output", "enhance", "input_digest"]
+__all__ = ["BLOCK", "EnhanceSettings", "EnhanceSummary", "carry_out", "check_output", "enhance"]

@@ -18,14 +18,14 @@ from scenelift.models.catalog import ModelRef, find, load, verify, with_settings
 from scenelift.models.enhancer import pick_device, pick_precision
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer, Spec
-from scenelift.pipeline.errors import SceneError, UsageError
-from scenelift.pipeline.limits import Limits, absolute, is_remote, remote_state
+from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.limits import Limits, absolute
 from scenelift.pipeline.outputs import Output, output_of
 from scenelift.pipeline.safe_manifest import check_manifest
 from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
 from scenelift.pipeline.tiles import TileGrid, patch_shape
-from scenelift.pipeline.zarrs import is_zarr
 from scenelift.workflows.blocks import EnhanceJob
+from scenelift.workflows.inputs import input_digest, input_stamps
 from scenelift.workflows.noise import scene_noise
 
 BLOCK = 1024
@@ -95,6 +95,8 @@ class Plan:
     """Blocks on the input grid."""
     device: str
     precision: str
+    stamps: tuple[str, ...]
+    """State of the input's files when they were read for the fingerprint."""
 
     @property
     def work(self) -> Path:
@@ -138,6 +140,7 @@ def make_plan(
     path = check_output(path, source)
     names = _names(models)
     scene = open_scene(source)
+    stamps = input_stamps(source)
     if len(source.paths) == 1 and source.paths[0].upper().endswith(".SAFE"):
         check_manifest(Path(source.paths[0]), sorted({Path(reader.path) for reader, _ in scene.readers}))
     device = pick_device(settings.device)
@@ -172,6 +175,7 @@ def make_plan(
         blocks=TileGrid(scene.grid.shape, block),
         device=device,
         precision=precision,
+        stamps=stamps,
     )
 
 
@@ -233,29 +237,6 @@ def _contract(spec: Spec) -> dict[str, Any]:
     """Return the part of a model's spec that decides what it makes of a scene."""
     names = ("scale", "halo", "bands", "out_bands", "out_per_band", "multiple_of", "patch")
     return {name: getattr(spec, name) for name in names}
-
-
-def input_digest(source: SceneSource) -> str:
-    """Return the SHA-256 over the contents of all input files, in order (in a folder: sorted by name).
-
-    Of a file on the network, over what its server says of it: reading it all would cost as much as the job.
-    """
-    total = hashlib.sha256()
-    for name in source.paths:
-        if is_remote(name):
-            total.update(hashlib.sha256(remote_state(name)).digest())
-            continue
-        path = Path(name.rpartition(":")[0] if ".nc:" in name else name)
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        for file in files:
-            try:
-                if is_zarr(name) and file.stat().st_size == 0:  # a shard without content reads as fill value
-                    raise SceneError(f"{file} is empty: the store is damaged")
-                with file.open("rb") as handle:
-                    total.update(hashlib.file_digest(handle, "sha256").digest())
-            except OSError as error:
-                raise SceneError(f"cannot read {file}: {error.strerror or error}") from None
-    return total.hexdigest()
 
 
 def _fingerprint(

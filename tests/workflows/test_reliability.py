@@ -176,6 +176,18 @@ def test_a_changed_job_is_refused_and_told_why(bench: Bench, tmp_path: Path, cha
         faults.call(folder, "verify", "out.tif")
 
 
+def test_an_input_replaced_under_a_run_is_noticed(bench: Bench, tmp_path: Path) -> None:
+    folder = bench.place(tmp_path / "run")
+    command = faults.start(folder, *arguments("out.tif"), SLOW="0", SCENELIFT_PAUSE_AT="after-journal:4")
+    faults_disks.wait_until_paused(command)
+    write_raster(folder / "new.tif", noise_image(2, (2, faults.SIDE, faults.SIDE)), nodata=0)
+    (folder / "new.tif").replace(folder / "in.tif")
+    faults_disks.resume(command)
+    assert command.wait() == 4
+    assert "in.tif was changed while" in command.output
+    assert not [p for p in folder.iterdir() if "out.tif" in p.name]
+
+
 def test_an_interrupted_overwrite_goes_on(bench: Bench, tmp_path: Path) -> None:
     folder = bench.place(tmp_path / "run")
     (folder / "out.tif").write_bytes(b"something of old")
