@@ -20,13 +20,14 @@ from scenelift.pipeline.errors import HeldError, SceneError
 from scenelift.pipeline.journal import differences, read_journal
 from scenelift.pipeline.locks import Lock
 from scenelift.pipeline.places import footprint_of
-from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
+from scenelift.pipeline.scenes import SceneSource, open_scene
 from scenelift.workflows.archive import record as records
 from scenelift.workflows.archive.entries import Entry
-from scenelift.workflows.archive.filters import Facts, choose_bands, facts_of
+from scenelift.workflows.archive.filters import choose_bands, facts_of
 from scenelift.workflows.archive.previews import write_preview
 from scenelift.workflows.archive.record import DONE, FAILED, SKIPPED, SceneRecord, is_settled, read_record
 from scenelift.workflows.archive.settings import ArchiveSettings, Folder
+from scenelift.workflows.archive.stac import COLLECTION, item_of, write_item
 from scenelift.workflows.enhance import EnhanceSummary, Progress, carry_out, refuse_foreign
 from scenelift.workflows.plans import Plan, make_plan
 from scenelift.workflows.score import plain, score
@@ -136,7 +137,7 @@ class SceneJob:
         clock.steps["blocks"] = summary.blocks_seconds
         with clock.step("scores"):
             found = self._scores(source, plan)
-        return self._finish(entry, plan, summary, found, facts, base)
+        return self._finish(entry, plan, summary, found, base)
 
     def _source(self, entry: Entry) -> SceneSource:
         reading = self.settings.reading
@@ -169,7 +170,6 @@ class SceneJob:
         plan: Plan,
         summary: EnhanceSummary,
         scores: dict[str, Any],
-        facts: Facts,
         base: SceneRecord,
     ) -> SceneRecord:
         after = open_scene(SceneSource((str(plan.path),)))
@@ -189,12 +189,11 @@ class SceneJob:
             holes=summary.holes,
             scores=scores,
         )
-        self._catalogue(entry, plan, after, facts, made)
+        item = item_of(entry, replace(made, finished=records.now()), after, self.settings.models, plan.path.parent)
+        item.collection_id = COLLECTION
+        write_item(item, self.folder.item(entry.id))
         states = {"inputs": records.state_of(entry.paths), "output": records.output_state(plan.path)}
         return replace(made, states=states)
-
-    def _catalogue(self, entry: Entry, plan: Plan, after: Scene, facts: Facts, made: SceneRecord) -> None:
-        """Leave the scene's STAC item beside it."""
 
     def _tidy(self, entry: Entry) -> None:
         """Remove the folder of a scene of which nothing was kept."""

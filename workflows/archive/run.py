@@ -168,7 +168,13 @@ def archive(
 
 def close(folder: Folder, settings: ArchiveSettings) -> None:
     """Write what describes the whole archive. Any process may do it, any number of times."""
-    write_tables(folder.root, list(all_records(folder.records)), as_plain(settings))
+    from scenelift.workflows.archive.catalogue import write_catalogue
+    from scenelift.workflows.archive.page import write_page
+
+    found = list(all_records(folder.records))
+    write_tables(folder.root, found, as_plain(settings))
+    write_catalogue(folder.root, found, settings.models)
+    write_page(folder, found)
 
 
 def _do_all(run: _Run, entries: Sequence[Entry], place: Cluster | None) -> None:

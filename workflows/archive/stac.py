@@ -1,0 +1,127 @@
+"""The STAC item of a finished scene: where it lies, how its numbers are read, what it was made from and by what."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pystac
+
+from scenelift.pipeline.checksums import file_checksum
+from scenelift.pipeline.places import place_of
+from scenelift.pipeline.scenes import Scene
+from scenelift.workflows.archive.entries import Entry, date_from, id_from
+from scenelift.workflows.archive.record import SceneRecord, write_durably
+
+EXTENSIONS = {
+    name: f"https://stac-extensions.github.io/{name}/v{number}/schema.json"
+    for name, number in {"projection": "2.0.0", "raster": "2.0.0", "processing": "1.2.0", "file": "2.1.0"}.items()
+}
+EO = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
+COG = str(pystac.MediaType.COG)
+ZARR = "application/vnd+zarr"
+COLLECTION = "scenes"
+UNDATED = "1970-01-01T00:00:00Z"
+"""Start of the time in which a scene was taken if nobody knows its date."""
+
+
+def item_of(entry: Entry, record: SceneRecord, scene: Scene, models: list[str], folder: Path) -> pystac.Item:
+    """Describe a finished output.
+
+    Parameters
+    ----------
+    entry : Entry
+    record : SceneRecord
+        Of the finished scene.
+    scene : Scene
+        The output, opened.
+    models : list of str
+        Names, in the order they ran.
+    folder : Path
+        Where the output lies, and the item will.
+    """
+    known = record.date is not None
+    place = place_of(scene.grid)
+    item = pystac.Item(
+        id=record.id,
+        geometry={"type": "Polygon", "coordinates": [[list(c) for c in (*record.footprint, record.footprint[0])]]},
+        bbox=[round(v, 7) for v in (place.west, place.south, place.east, place.north)],
+        datetime=date_from(record.date, record.id),
+        start_datetime=None if known else date_from(UNDATED, ""),
+        end_datetime=None if known else date_from(record.finished, ""),
+        properties=_properties(record, scene, models),
+        stac_extensions=[*EXTENSIONS.values(), *([EO] if record.cloud_cover is not None else [])],
+    )
+    item.add_asset("data", _data(record, scene, folder))
+    picture = folder / f"{record.id}.png"
+    item.add_asset(
+        "thumbnail",
+        pystac.Asset(f"./{picture.name}", media_type="image/png", roles=["thumbnail"], extra_fields=_file(picture)),
+    )
+    item.add_links(_links(entry, record, models))
+    return item
+
+
+def write_item(item: pystac.Item, path: Path) -> None:
+    """Write an item beside its output."""
+    write_durably(path, json.dumps(item.to_dict(include_self_link=False, transform_hrefs=False), indent=1).encode())
+
+
+def _properties(record: SceneRecord, scene: Scene, models: list[str]) -> dict[str, Any]:
+    code = scene.grid.crs.to_epsg()
+    found: dict[str, Any] = {
+        "proj:code": f"EPSG:{code}" if code else None,
+        "proj:shape": list(scene.grid.shape),
+        "proj:transform": [float(v) for v in tuple(scene.grid.transform)[:6]],
+        "proj:bbox": list(scene.grid.bounds),
+        "processing:software": {"scenelift": version("scenelift")},
+        "processing:lineage": f"{' then '.join(models)} over {', '.join(Path(p).name for p in record.inputs)}",
+        "processing:datetime": record.finished,
+        "scenelift:scores": record.scores,
+    }
+    if not code:
+        found["proj:wkt2"] = scene.grid.crs.to_wkt(version="WKT2_2019")
+    if not scene.grid.crs.is_geographic:
+        found["gsd"] = round(scene.grid.resolution[0] * scene.grid.crs.units_factor[1], 6)
+    if record.cloud_cover is not None:
+        found["eo:cloud_cover"] = record.cloud_cover
+    return found
+
+
+def _data(record: SceneRecord, scene: Scene, folder: Path) -> pystac.Asset:
+    path = folder / Path(str(record.output)).name
+    extra: dict[str, Any] = {"bands": _bands(scene)}
+    if path.is_file():
+        extra |= {"file:checksum": f"1220{record.sha256}", "file:size": record.bytes}
+    else:
+        extra |= {"scenelift:sha256": record.sha256}  # a folder has no checksum of its own: this is over those inside
+    media = COG if path.is_file() else ZARR
+    return pystac.Asset(f"./{path.name}", title="enhanced scene", media_type=media, roles=["data"], extra_fields=extra)
+
+
+def _bands(scene: Scene) -> list[dict[str, Any]]:
+    bands = []
+    for number, band in enumerate(scene.bands, start=1):
+        facts: dict[str, Any] = {"name": band.description or f"band{number}", "data_type": scene.dtype}
+        if scene.nodata is not None:
+            facts["nodata"] = "nan" if scene.nodata != scene.nodata else scene.nodata
+        facts |= {"raster:scale": band.scale, "raster:offset": band.offset}
+        bands.append(facts | {"raster:spatial_resolution": scene.grid.resolution[0]})
+    return bands
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return {"file:checksum": f"1220{file_checksum(path)}", "file:size": path.stat().st_size}
+
+
+def _links(entry: Entry, record: SceneRecord, models: list[str]) -> list[pystac.Link]:
+    source = [entry.item] if entry.item else [str(Path(p).absolute()) if "://" not in p else p for p in record.inputs]
+    made = [pystac.Link("derived_from", href, title="input") for href in source]
+    made += [
+        pystac.Link("derived_from", f"../../models/{id_from(name)}.json", "application/geo+json", f"model {name}")
+        for name in models
+    ]
+    around = {"root": "../../catalog.json", "parent": "../../collection.json", "collection": "../../collection.json"}
+    return made + [pystac.Link(rel, href, "application/json") for rel, href in around.items()]
