@@ -34,9 +34,9 @@ class Command:
     def pid(self) -> int:
         return int(self.process.pid)
 
-    def wait(self) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         """Return the exit code; negative for a signal."""
-        self.process.join(PATIENCE)
+        self.process.join(seconds)
         if self.process.exitcode is None:
             kill_tree(self.pid)
             raise TimeoutError(f"the command hangs: {self.log.read_text()}")
