@@ -103,16 +103,45 @@ def archive(
 
 
 def plan(ctx: typer.Context, **_: Any) -> None:
-    """Say what `scenelift archive` with the same arguments would do, how long it would take; do nothing."""
+    """Say what `scenelift archive` with the same arguments would do, how long and on how much disk; do nothing."""
+    from scenelift.workflows.archive.estimate import estimate
+
+    values = request_values(ctx)
+    found = estimate(*request_of(values))
+    if values["as_json"]:
+        print(json.dumps(found.to_dict()))
+    else:
+        print_estimate(found)
 
 
 def _with_options_of(other: Callable[..., None], function: Callable[..., None]) -> None:
     """Give a command the parameters of another one."""
-    function.__signature__ = inspect.signature(other)  # type: ignore[attr-defined]
+    function.__signature__ = inspect.signature(other, eval_str=True)  # type: ignore[attr-defined]
     function.__annotations__ = dict(other.__annotations__)
 
 
 _with_options_of(archive, plan)
+
+
+def print_estimate(found: Any) -> None:
+    """Print what a run would do."""
+    from scenelift.workflows.console import table
+
+    minutes, seconds = divmod(round(found.seconds), 60)
+    rows = [
+        ["scenes to do", str(found.scenes)],
+        ["done before", str(found.before)],
+        ["skipped by a filter", str(len(found.skipped))],
+        ["unusable", str(len(found.unusable))],
+        ["blocks", str(found.blocks)],
+        ["output pixels", f"{found.megapixels:.1f} million"],
+        ["time, about", f"{minutes // 60} h {minutes % 60} min {seconds} s"],
+        ["disk for the outputs, about", f"{found.output_bytes / 1e9:.2f} GB"],
+        ["and while it runs up to", f"{found.scratch_bytes / 1e9:.2f} GB"],
+    ]
+    table("plan", ["", ""], rows)
+    if found.unusable:
+        table("unusable", ["scene", "why"], [[name, why] for name, why in found.unusable.items()][:50])
 
 
 def print_summary(summary: Any) -> None:

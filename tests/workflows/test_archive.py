@@ -308,3 +308,17 @@ def test_the_page_sorts_filters_and_leads_from_the_map_to_the_table(made, tmp_pa
         tab.run("document.querySelector('polygon[data-row=scene-two]').dispatchEvent(new Event('click'))")
         assert tab.run("return document.getElementById('scene-two').className") == "on"
         assert not tab.console()
+
+
+def test_a_plan_counts_and_measures_and_writes_nothing(tmp_path):
+    for number in range(3):
+        scene(tmp_path / "in" / f"{number}.tif", number, 150)
+    reasons = bad_scenes(tmp_path / "in")
+    call(tmp_path, "archive", "in/0.tif", "-o", "out", *MODEL, "--block", 64)
+    before = sorted(tmp_path.rglob("[!l]*"))
+    facts = json.loads(call(tmp_path, "plan", "in", "-o", "out", *MODEL, "--block", 64, "--json"))
+    assert sorted(tmp_path.rglob("[!l]*")) == before
+    assert (facts["scenes"], facts["before"], facts["blocks"]) == (2, 1, 2 * 9)
+    assert facts["megapixels"] == 2 * 0.09
+    assert facts["unusable"].keys() == reasons.keys()
+    assert facts["seconds"] > 0 and 0 < facts["output_bytes"] < 10 * 2 * 3 * 2 * 90_000

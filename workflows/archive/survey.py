@@ -1,0 +1,116 @@
+"""What a run would find: every scene looked at, none of its pixels read, nothing written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from scenelift.models.catalog import find, load_spec
+from scenelift.models.errors import ModelError
+from scenelift.pipeline.errors import SceneError, SceneliftError
+from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
+from scenelift.pipeline.tiles import TileGrid
+from scenelift.workflows.archive.entries import Entry
+from scenelift.workflows.archive.filters import choose_bands, facts_of
+from scenelift.workflows.archive.record import is_settled, read_record
+from scenelift.workflows.archive.settings import ArchiveSettings, Folder
+
+LOOKING = 8
+"""Scenes looked at side by side."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A scene that would be done."""
+
+    entry: Entry
+    source: SceneSource
+    shape: tuple[int, int]
+    """Height and width, input pixels."""
+    blocks: int
+    pixels: int
+    """Of the output, each counted once for all bands."""
+    nbytes: int
+    """Of the output, uncompressed."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a run would find."""
+
+    wanted: list[Wanted]
+    before: list[str]
+    """Done already."""
+    skipped: dict[str, str]
+    """Not wanted, and why."""
+    unusable: dict[str, str]
+    """Would fail at once, and why."""
+
+
+def survey(entries: Sequence[Entry], output: Path, settings: ArchiveSettings) -> Survey:
+    """Look at every scene's header.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+    output : Path
+        The archive's folder, which need not exist.
+    settings : ArchiveSettings
+    """
+    folder, key = Folder(output.absolute()), settings.key()
+    found = Survey([], [], {}, {})
+
+    def look(entry: Entry) -> Wanted | str | SceneliftError | None:
+        if is_settled(read_record(folder.records, entry.id), key, entry.paths, folder.root):
+            return None
+        try:
+            return _look(entry, settings)
+        except (SceneliftError, ModelError) as error:
+            return error if isinstance(error, SceneliftError) else SceneError(str(error))
+
+    with ThreadPoolExecutor(LOOKING) as pool:
+        for entry, seen in zip(entries, pool.map(look, entries), strict=True):
+            if isinstance(seen, Wanted):
+                found.wanted.append(seen)
+            elif seen is None:
+                found.before.append(entry.id)
+            elif isinstance(seen, str):
+                found.skipped[entry.id] = seen
+            else:
+                found.unusable[entry.id] = str(seen)
+    return found
+
+
+def _look(entry: Entry, settings: ArchiveSettings) -> Wanted | str:
+    if entry.problem:
+        raise SceneError(entry.problem)
+    reading = settings.reading
+    source = SceneSource(entry.paths, None, reading.scale, reading.offset, reading.nodata, reading.crs)
+    scene = open_scene(source)
+    if reason := settings.filters.reason(facts_of(entry, scene)):
+        return reason
+    if reading.bands:
+        source = replace(source, bands=choose_bands(scene, reading.bands, entry.bands))
+        scene = open_scene(source)
+    return _wanted(entry, source, scene, settings)
+
+
+def _wanted(entry: Entry, source: SceneSource, scene: Scene, settings: ArchiveSettings) -> Wanted:
+    height, width = scene.grid.shape
+    scale = math.prod(load_spec(find(name)).scale for name in settings.models)
+    side = settings.enhance.block
+    pixels = height * width * scale**2
+    bands = len(scene.bands) + (scene.alpha is not None)
+    return Wanted(
+        entry=entry,
+        source=source,
+        shape=(height, width),
+        blocks=len(TileGrid((height, width), (min(side, height), min(side, width)))),
+        pixels=pixels,
+        nbytes=pixels * bands * np.dtype(settings.enhance.dtype or scene.dtype).itemsize,
+    )
