@@ -103,7 +103,7 @@ def _write_plain(store: ZarrSink, output: Output, path: Path) -> None:
         out.colorinterp = _color_interpretation(output)
         out.scales = [b.scale if b.declared else 1.0 for b in output.bands]
         out.offsets = [b.offset if b.declared else 0.0 for b in output.bands]
-        out.update_tags(**output.tags, SCENELIFT=provenance_text(output))
+        out.update_tags(**(output.tags | {"SCENELIFT": provenance_text(output)}))  # an enhanced scene has one
         for domain, tags in output.tag_domains.items():
             out.update_tags(ns=domain, **tags)
         for index, band in enumerate(output.bands, start=1):

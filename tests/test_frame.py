@@ -21,8 +21,9 @@ IMPORT_NAMES = {
     "scikit-image": "skimage",
     "segmentation-models-pytorch": "segmentation_models_pytorch",
 }
-NOT_IMPORTED = {"bokeh", "cryptography"}  # Dask's dashboard is empty without the one, its TLS needs the other
-OPTIONAL = ("jobqueue", "cuda")
+# Dask's dashboard is empty without the first, its TLS needs the second; fsspec finds the others for https:// and s3://
+NOT_IMPORTED = {"bokeh", "cryptography", "aiohttp", "s3fs"}
+OPTIONAL = ("jobqueue", "cuda", "lpips", "remote")
 
 
 def requirements(*extras: str) -> dict[str, str]:

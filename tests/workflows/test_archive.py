@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import json
 import re
 import shutil
+import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +61,11 @@ def test_a_bad_scene_costs_that_scene_and_a_rerun_does_what_is_missing(tmp_path)
 
     outputs = [tmp_path / "out" / row["output"] for row in rows.values() if row["output"]]
     before = {path: path.stat().st_mtime_ns for path in outputs}
-    for name in reasons:
-        left = tmp_path / "in" / f"{name}.tif"
-        left.unlink(missing_ok=True)
-    shutil.rmtree(tmp_path / "in" / "folder.tif")
-    shutil.rmtree(tmp_path / "in" / "product.SAFE")
+    for path in (tmp_path / "in").iterdir():
+        if path.name in ("folder.tif", "product.SAFE", "store.zarr"):
+            shutil.rmtree(path)
+        elif path.stem in reasons:
+            path.unlink()
     scene(tmp_path / "in" / "text.tif", 2)
     facts = json.loads(call(tmp_path, "archive", "in", "-o", "out", *MODEL, "--block", 32, "--json"))
     assert (facts["done"], facts["before"], facts["failed"]) == (1, 2, 0)
@@ -322,3 +326,33 @@ def test_a_plan_counts_and_measures_and_writes_nothing(tmp_path):
     assert facts["megapixels"] == 2 * 0.09
     assert facts["unusable"].keys() == reasons.keys()
     assert facts["seconds"] > 0 and 0 < facts["output_bytes"] < 10 * 2 * 3 * 2 * 90_000
+
+
+@pytest.fixture
+def served(made: Path) -> Iterator[str]:
+    """The archive's folder behind an address."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(made)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_catalogue_elsewhere_is_fetched_when_that_is_permitted(made, served, tmp_path):
+    args = ("archive", f"{served}/collection.json", "-o", "out", "-m", "nearest-x2", "--workers", 0)
+    assert "--allow-remote" in call(tmp_path, *args, code=2)
+    values = [{"path": f"{served}/scenes/one/one.tif", "id": "one"}, {"path": f"{served}/nothing.tif", "id": "none"}]
+    (tmp_path / "list.json").write_text(json.dumps(values))
+    call(tmp_path, *args, "--allow-remote", "--scores", "none")
+    rows = table(tmp_path / "out")
+    assert rows["one"]["inputs"] == [f"{served}/scenes/one/one.tif"] and rows["one"]["width"] == 280
+    assert not (tmp_path / "out" / ".scenelift" / "fetched" / "one").exists()
+    call(tmp_path, "archive", "list.json", "-o", "next", *MODEL, "--allow-remote", code=3)
+    rows = table(tmp_path / "next")
+    assert rows["none"]["reason"].startswith("cannot fetch") and rows["one"]["status"] == "done"

@@ -26,6 +26,7 @@ from scenelift.workflows.archive.entries import Entry
 from scenelift.workflows.archive.filters import choose_bands, facts_of
 from scenelift.workflows.archive.previews import write_preview
 from scenelift.workflows.archive.record import DONE, FAILED, SKIPPED, SceneRecord, is_settled, read_record
+from scenelift.workflows.archive.remote import at_hand
 from scenelift.workflows.archive.settings import ArchiveSettings, Folder
 from scenelift.workflows.archive.stac import COLLECTION, item_of, write_item
 from scenelift.workflows.enhance import EnhanceSummary, Progress, carry_out, refuse_foreign
@@ -120,7 +121,19 @@ class SceneJob:
     def _attempt(self, entry: Entry, order: int, progress: Progress, clock: _Clock, base: SceneRecord) -> SceneRecord:
         if entry.problem:
             raise SceneError(entry.problem)
-        source = self._source(entry)
+        base = replace(base, states={"inputs": records.state_of(entry.paths)})
+        with at_hand(entry.paths, self.folder.records.parent / "fetched" / entry.id) as paths:
+            return self._perform(entry, self._source(paths), order, progress, clock, base)
+
+    def _perform(
+        self,
+        entry: Entry,
+        source: SceneSource,
+        order: int,
+        progress: Progress,
+        clock: _Clock,
+        base: SceneRecord,
+    ) -> SceneRecord:
         with clock.step("open"):
             scene = open_scene(source)
             facts = facts_of(entry, scene)
@@ -137,11 +150,12 @@ class SceneJob:
         clock.steps["blocks"] = summary.blocks_seconds
         with clock.step("scores"):
             found = self._scores(source, plan)
-        return self._finish(entry, plan, summary, found, base)
+        with clock.step("describe"):
+            return self._finish(entry, plan, summary, found, base)
 
-    def _source(self, entry: Entry) -> SceneSource:
+    def _source(self, paths: tuple[str, ...]) -> SceneSource:
         reading = self.settings.reading
-        return SceneSource(entry.paths, None, reading.scale, reading.offset, reading.nodata, reading.crs)
+        return SceneSource(paths, None, reading.scale, reading.offset, reading.nodata, reading.crs)
 
     def _plan(self, entry: Entry, source: SceneSource) -> Plan:
         path = self.folder.output(entry.id, self.settings.format)
@@ -192,8 +206,7 @@ class SceneJob:
         item = item_of(entry, replace(made, finished=records.now()), after, self.settings.models, plan.path.parent)
         item.collection_id = COLLECTION
         write_item(item, self.folder.item(entry.id))
-        states = {"inputs": records.state_of(entry.paths), "output": records.output_state(plan.path)}
-        return replace(made, states=states)
+        return replace(made, states=made.states | {"output": records.output_state(plan.path)})
 
     def _tidy(self, entry: Entry) -> None:
         """Remove the folder of a scene of which nothing was kept."""

@@ -18,6 +18,7 @@ from scenelift.pipeline.tiles import TileGrid
 from scenelift.workflows.archive.entries import Entry
 from scenelift.workflows.archive.filters import choose_bands, facts_of
 from scenelift.workflows.archive.record import is_settled, read_record
+from scenelift.workflows.archive.remote import is_remote
 from scenelift.workflows.archive.settings import ArchiveSettings, Folder
 
 LOOKING = 8
@@ -89,6 +90,8 @@ def survey(entries: Sequence[Entry], output: Path, settings: ArchiveSettings) ->
 def _look(entry: Entry, settings: ArchiveSettings) -> Wanted | str:
     if entry.problem:
         raise SceneError(entry.problem)
+    if any(map(is_remote, entry.paths)):
+        raise SceneError("lies elsewhere: it is fetched when its turn comes, not for a plan")
     reading = settings.reading
     source = SceneSource(entry.paths, None, reading.scale, reading.offset, reading.nodata, reading.crs)
     scene = open_scene(source)
