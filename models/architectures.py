@@ -41,7 +41,7 @@ def build(arch: dict[str, Any], *, valid: bool = False) -> nn.Module:
     """
     arguments = dict(arch)
     kind = arguments.pop("kind", None)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ModelError(f"architecture kind must be one of {', '.join(KINDS)}, not {kind!r}")
     maker = KINDS[kind]
     accepted = set(inspect.signature(maker).parameters) - {"valid"}
@@ -51,5 +51,5 @@ def build(arch: dict[str, Any], *, valid: bool = False) -> nn.Module:
         arguments["valid"] = valid
     try:
         return maker(**arguments)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"architecture {kind!r}: {error}") from None

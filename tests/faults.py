@@ -258,7 +258,7 @@ def kill_the_scheduler(bench: Bench, folder: Path) -> None:
     worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", "--no-dashboard"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": env, "cwd": folder}
     scheduler = subprocess.Popen([*base, "--no-dashboard", "--scheduler-file", str(address)], **quiet)
-    hand = subprocess.Popen([*worker, "--scheduler-file", str(address), "--death-timeout", "20"], **quiet)
+    hand = subprocess.Popen([*worker, "--scheduler-file", str(address), "--death-timeout", "200"], **quiet)
     try:
         wait_until(lambda: address.exists() and address.stat().st_size > 0)
         where = json.loads(address.read_text())["address"]

@@ -327,8 +327,15 @@ def evaluate_denoise(
     print_rows(rows, sample.title, sample.peak, "noisy", as_json)
 
 
+def _unraisable(event: Any) -> None:
+    """Keep quiet about GDAL's messages that are no text (of damaged files), on which rasterio's log chokes."""
+    if "rasterio" not in str(event.object):
+        sys.__unraisablehook__(event)
+
+
 def main() -> None:
     """Run the command line; anything a user can cause is one line and an exit code, never a traceback."""
+    sys.unraisablehook = _unraisable
     try:
         code = app(standalone_mode=False)
     except BrokenPipeError:

@@ -81,6 +81,8 @@ def test_wrong_tensors_are_refused(saved, change, message):
         ({"arch": "["}, "not JSON"),
         ({"arch": "[]"}, "JSON object"),
         ({"arch": '{"kind": "generator", "channels": 100000000}'}, "channels must be"),
+        ({"arch": '{"kind": ["generator"]}'}, "kind must be one of"),
+        ({"arch": '{"kind": "autoencoder", "encoder": 3}'}, "autoencoder"),
         ({"arch": '{"kind": "generator", "channels": 512, "blocks": 64}'}, "lacks the tensor"),
         ({"spec": "{}"}, "spec"),
         ({"spec": '{"name": "x", "task": "denoise", "colour": 1}'}, "unknown keys: colour"),
