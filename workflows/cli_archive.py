@@ -41,6 +41,7 @@ def archive(
         "quality"
     ),
     share: Annotated[bool, typer.Option("--share", help="Work on the archive together with other processes.")] = False,
+    publish: Annotated[str | None, typer.Option(help="Copy finished scenes there too, e.g. s3://bucket/name.")] = None,
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Fetch scenes from https:// or s3://.")] = False,
     allow_outside: Annotated[
         bool, typer.Option("--allow-outside", help="Let lists name files outside their own folder.")
@@ -204,6 +205,7 @@ def request_of(values: dict[str, Any]) -> tuple[list[Any], Path, Any, Any]:
         ),
         scores=values["scores"],
         share=values["share"],
+        publish=values["publish"],
     )
     output = Path(values["output"])
     cluster = ClusterSettings(values["workers"], values["scheduler"], gpus=gpus_for(values["device"]))

@@ -99,7 +99,7 @@ class _Costs:
 
 
 def _measure(wanted: list[Wanted], settings: ArchiveSettings, cluster: ClusterSettings) -> _Costs:
-    plain = replace(settings, reading=Reading(), filters=Filters(), share=False)
+    plain = replace(settings, reading=Reading(), filters=Filters(), share=False, publish=None)
     with tempfile.TemporaryDirectory(prefix="scenelift-plan-") as name:
         folder, clock = Path(name), time.perf_counter()
         with open_cluster(cluster) as place:

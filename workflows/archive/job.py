@@ -29,6 +29,7 @@ from scenelift.workflows.archive.record import DONE, FAILED, SKIPPED, SceneRecor
 from scenelift.workflows.archive.remote import at_hand
 from scenelift.workflows.archive.settings import ArchiveSettings, Folder
 from scenelift.workflows.archive.stac import COLLECTION, item_of, write_item
+from scenelift.workflows.archive.upload import upload
 from scenelift.workflows.enhance import EnhanceSummary, Progress, carry_out, refuse_foreign
 from scenelift.workflows.plans import Plan, make_plan
 from scenelift.workflows.score import plain, score
@@ -96,7 +97,7 @@ class SceneJob:
 
     def _known(self, entry: Entry) -> SceneRecord | None:
         found = read_record(self.folder.records, entry.id)
-        if is_settled(found, self.key, entry.paths, self.folder.root):
+        if is_settled(found, self.key, entry.paths, self.folder.root, self.settings.publish):
             return found
         elsewhere = self.settings.share and found is not None and found.status != DONE and found.key == self.key
         return found if elsewhere and found and (found.finished or "") >= self.started else None
@@ -206,6 +207,10 @@ class SceneJob:
         item = item_of(entry, replace(made, finished=records.now()), after, self.settings.models, plan.path.parent)
         item.collection_id = COLLECTION
         write_item(item, self.folder.item(entry.id))
+        if self.settings.publish:
+            last = [plan.path, self.folder.preview(entry.id), self.folder.item(entry.id)]
+            upload(last, self.folder.root, self.settings.publish)
+            made = replace(made, published=self.settings.publish)
         return replace(made, states=made.states | {"output": records.output_state(plan.path)})
 
     def _tidy(self, entry: Entry) -> None:

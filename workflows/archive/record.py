@@ -52,6 +52,8 @@ class SceneRecord:
     worker: str | None = None
     """Host and process that drove it."""
     finished: str | None = None
+    published: str | None = None
+    """Address that it was copied to."""
     key: str = ""
     """Of the settings that it was made with."""
     states: dict[str, Any] = field(default_factory=dict)
@@ -105,9 +107,13 @@ def all_records(folder: Path) -> Iterator[SceneRecord]:
             yield record
 
 
-def is_settled(record: SceneRecord | None, key: str, inputs: Iterable[str], root: Path) -> bool:
+def is_settled(
+    record: SceneRecord | None, key: str, inputs: Iterable[str], root: Path, publish: str | None = None
+) -> bool:
     """Whether a scene is done with these settings, and neither its input nor its output has been touched since."""
     if record is None or record.status != DONE or record.key != key or record.output is None:
+        return False
+    if publish is not None and record.published != publish:
         return False
     return record.states == {"inputs": state_of(inputs), "output": output_state(root / record.output)}
 

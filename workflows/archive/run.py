@@ -25,6 +25,7 @@ from scenelift.workflows.archive.record import (
     write_tables,
 )
 from scenelift.workflows.archive.settings import ArchiveSettings, Folder, as_plain
+from scenelift.workflows.archive.upload import upload
 from scenelift.workflows.blocks import BlockRecord
 
 FAREWELL = 5.0
@@ -175,6 +176,9 @@ def close(folder: Folder, settings: ArchiveSettings) -> None:
     write_tables(folder.root, found, as_plain(settings))
     write_catalogue(folder.root, found, settings.models)
     write_page(folder, found)
+    if settings.publish:
+        names = ("models", "run.json", "run.parquet", "index.html", "collection.json", "catalog.json")
+        upload([path for name in names if (path := folder.root / name).exists()], folder.root, settings.publish)
 
 
 def _do_all(run: _Run, entries: Sequence[Entry], place: Cluster | None) -> None:
@@ -182,7 +186,7 @@ def _do_all(run: _Run, entries: Sequence[Entry], place: Cluster | None) -> None:
     left = []
     for entry in entries:
         known = read_record(run.folder.records, entry.id)
-        if is_settled(known, run.key, entry.paths, run.folder.root):
+        if is_settled(known, run.key, entry.paths, run.folder.root, run.settings.publish):
             run.take(Outcome(entry, known, before=True))
         else:
             left.append(entry)

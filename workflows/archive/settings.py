@@ -14,6 +14,7 @@ from scenelift.models.enhancer import pick_device, pick_precision
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.archive.filters import Filters
 from scenelift.workflows.archive.sources import Access
+from scenelift.workflows.archive.upload import check_target
 from scenelift.workflows.plans import EnhanceSettings
 
 FORMATS = ("tif", "zarr")
@@ -46,6 +47,8 @@ class ArchiveSettings:
     """"quality": noise, contrast and sharpness of each output; "full": closeness to its input too; "none"."""
     share: bool = False
     """Whether other processes work on the same archive at the same time."""
+    publish: str | None = None
+    """Address that finished scenes are copied to, e.g. "s3://bucket/archive"."""
 
     def __post_init__(self) -> None:
         for name, value, known in (("format", self.format, FORMATS), ("scores", self.scores, SCORES)):
@@ -58,15 +61,19 @@ class ArchiveSettings:
         return self.model.split(",")
 
     def check(self) -> None:
-        """Find the models now, so that a misspelt name is one error and not one a scene.
+        """Look at models and target now, so that a misspelt name is one error and not one a scene.
 
         Raises
         ------
         ModelError
             If there is no such model.
+        UsageError
+            If the place to publish in cannot be reached.
         """
         for name in self.models:
             load_spec(find(name))
+        if self.publish is not None:
+            check_target(self.publish)
 
     def key(self) -> str:
         """Return a digest of everything but the scene that decides the bytes of an output."""

@@ -67,7 +67,7 @@ def survey(entries: Sequence[Entry], output: Path, settings: ArchiveSettings) ->
     found = Survey([], [], {}, {})
 
     def look(entry: Entry) -> Wanted | str | SceneliftError | None:
-        if is_settled(read_record(folder.records, entry.id), key, entry.paths, folder.root):
+        if is_settled(read_record(folder.records, entry.id), key, entry.paths, folder.root, settings.publish):
             return None
         try:
             return _look(entry, settings)
