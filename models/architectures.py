@@ -13,6 +13,8 @@ from scenelift.models.denoiser import Denoiser
 from scenelift.models.discriminator import PatchDiscriminator, UNetDiscriminator
 from scenelift.models.errors import ModelError
 from scenelift.models.generator import DenseGenerator, Generator
+from scenelift.models.landcover.classifier import Classifier
+from scenelift.models.landcover.segmenter import Segmenter
 
 KINDS: dict[str, Callable[..., nn.Module]] = {
     "generator": Generator,
@@ -21,6 +23,8 @@ KINDS: dict[str, Callable[..., nn.Module]] = {
     "autoencoder": Autoencoder,
     "unet-discriminator": UNetDiscriminator,
     "patch-discriminator": PatchDiscriminator,
+    "landcover-classifier": Classifier,
+    "landcover-segmenter": Segmenter,
 }
 
 

@@ -17,6 +17,7 @@ from scenelift.models.classical import CLASSICAL, classical
 from scenelift.models.enhancer import TorchEnhancer
 from scenelift.models.errors import ModelError
 from scenelift.models.extras import blend, with_extras
+from scenelift.models.landcover.naming import with_labels
 from scenelift.models.receptive import check_halo
 from scenelift.models.spec import ModelSpec
 
@@ -45,6 +46,8 @@ class ModelRef:
     """Follow each band by the spread over those eight answers."""
     consistency: int = 0
     """Back-projection steps after a super-resolution network."""
+    classes: bool = False
+    """Answer with the number of the most probable class instead of the probabilities."""
     realism: float | None = None
     """Between the network (0) and its adversarially tuned descendant NAME-gan (1); None: as named."""
 
@@ -122,6 +125,7 @@ def load(ref: ModelRef) -> Any:
             module = blend(module, load_checkpoint(_descendant(ref.name), valid=True)[0], ref.realism)
         steps = ref.consistency if spec.scale > 1 else 0
         module, spec = with_extras(module, spec, tta=ref.tta, uncertainty=ref.uncertainty, consistency=steps)
+        module, spec = with_labels(module, spec, named=ref.classes)
         return TorchEnhancer(module, spec, ref.device, ref.precision, ref.threads, ref.noise)
     if named := _classical(ref.name):
         method, scale = named
@@ -147,7 +151,7 @@ def _from_factory(ref: ModelRef) -> Any:
     except (ImportError, AttributeError) as error:
         raise ModelError(f"cannot load model {ref.name!r}: {error}") from None
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], ModelSpec):
-        module, spec = made
+        module, spec = with_labels(*made, named=ref.classes)
         return TorchEnhancer(module, spec, ref.device, ref.precision, ref.threads, ref.noise)
     if callable(made) and isinstance(getattr(made, "spec", None), ModelSpec):
         return made

@@ -39,12 +39,7 @@ class Trunk(nn.Module):
         import timm
 
         net: Any = timm.create_model("efficientnet_lite0", pretrained=False)
-        stored = torch.load(trunk_path(), map_location="cpu", weights_only=True)
-        own = net.state_dict()
-        # The package names the tensors otherwise, but in the same order; every shape must agree.
-        if [v.shape for v in stored.values()] != [v.shape for v in own.values()]:
-            raise ModelError(f"{trunk_path()} does not hold the tensors of EfficientNet-Lite0")
-        net.load_state_dict(dict(zip(own, stored.values(), strict=True)))
+        net.load_state_dict(trunk_weights())
         self.stem = nn.Sequential(net.conv_stem, net.bn1)
         self.stages = nn.ModuleList(list(net.blocks)[:STAGES])
         self.requires_grad_(False)
@@ -60,6 +55,24 @@ class Trunk(nn.Module):
             y = stage(y)
             kept.append(y)
         return kept
+
+
+def trunk_weights() -> dict[str, Tensor]:
+    """Return the ImageNet weights under timm's names.
+
+    Raises
+    ------
+    ModelError
+        If they are not installed, or not those of EfficientNet-Lite0.
+    """
+    import timm
+
+    stored = torch.load(trunk_path(), map_location="cpu", weights_only=True)
+    own = timm.create_model("efficientnet_lite0", pretrained=False).state_dict()
+    # The package names the tensors otherwise, but in the same order; every shape must agree.
+    if [v.shape for v in stored.values()] != [v.shape for v in own.values()]:
+        raise ModelError(f"{trunk_path()} does not hold the tensors of EfficientNet-Lite0")
+    return dict(zip(own, stored.values(), strict=True))
 
 
 def trunk_path() -> Path:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
 
+DECAY = 0.05
+"""Weight decay of AdamW."""
 MUON_RATE = 10.0
 """Muon's rate relative to Adam's: its updates have unit spectral norm, Adam's unit size per entry."""
 
@@ -68,6 +70,13 @@ def make_optimizers(name: str, module: nn.Module) -> list[torch.optim.Optimizer]
         adam = torch.optim.Adam(module.parameters(), lr=1e-3, betas=(0.9, 0.99))
         _relate(adam, 1.0)
         return [adam]
+    if name == "adamw":  # kernels decay, biases and normalisations do not
+        kernels = [p for p in module.parameters() if p.ndim > 1]
+        others = [p for p in module.parameters() if p.ndim <= 1]
+        groups = [{"params": kernels, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}]
+        adamw = torch.optim.AdamW(groups, lr=1e-3)
+        _relate(adamw, 1.0)
+        return [adamw]
     if name == "muon":
         wide = [p for p in module.parameters() if p.ndim == 4 and min(p.shape[:2]) >= 16]
         known = {id(p) for p in wide}
@@ -76,7 +85,7 @@ def make_optimizers(name: str, module: nn.Module) -> list[torch.optim.Optimizer]
         _relate(muon, MUON_RATE)
         _relate(adam, 1.0)
         return [muon, adam]
-    raise ModelError(f"optimizer must be 'adam' or 'muon', not {name!r}")
+    raise ModelError(f"optimizer must be 'adam', 'adamw' or 'muon', not {name!r}")
 
 
 def _relate(optimizer: torch.optim.Optimizer, relative: float) -> None:

@@ -49,12 +49,15 @@ class ModelSpec:
     """Patches start at multiples of this, and are this divisible (pixel-unshuffle, U-Net)."""
     patch: int = 256
     """Side of a patch's core in input pixels; part of what fixes the output bytes."""
+    labels: tuple[str, ...] = ()
+    """Names of the output bands, for networks whose output is classes."""
     needs_noise: bool = False
     """Whether the network takes a noise level (standard deviation, reflectance) per band."""
     record: dict[str, Any] = field(default_factory=dict)
     """How it was trained: data, split, recipe digest, validation table. Informative only."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))  # a list in JSON
         checks = {
             f"task must be one of {', '.join(TASKS)}, not {self.task!r}": self.task in TASKS,
             f"name must not be empty or hold a path, got {self.name!r}": bool(self.name) and "/" not in self.name,

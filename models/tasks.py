@@ -25,7 +25,10 @@ LEVEL = 0.016
 class Task(Protocol):
     """Turns clean patches into a network's inputs."""
 
-    scale: int
+    @property
+    def scale(self) -> int:
+        """Output pixels per input pixel."""
+        ...
 
     def degrade(self, clean: Tensor, generator: torch.Generator) -> Inputs:
         """Return the network's inputs for (N, C, H, W) clean reflectance."""

@@ -136,6 +136,9 @@ class Trainer:
         The processes that train together; the first of them validates, logs and saves.
     """
 
+    figure = "validation_db"
+    """Column of the validation figure in log.csv."""
+
     def __init__(
         self,
         module: nn.Module,
@@ -197,8 +200,7 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         # Everything random of a step hangs on seed and step alone, so a resumed run draws what was due.
         generator = torch.Generator().manual_seed(self.plan.seed * 1_000_003 + self.step)
-        clean = self.sampler(self.plan.batch, phase.subset, generator)
-        loss = self._loss(clean, generator, phase)
+        loss = self._step_loss(phase, generator)
         mean = self.team.mean(loss).item()
         if not math.isfinite(mean):
             raise ModelError(
@@ -213,6 +215,9 @@ class Trainer:
         self.step += 1
         self._track()
         return mean
+
+    def _step_loss(self, phase: Phase, generator: torch.Generator) -> Tensor:
+        return self._loss(self.sampler(self.plan.batch, phase.subset, generator), generator, phase)
 
     def _loss(self, clean: Tensor, generator: torch.Generator, phase: Phase) -> Tensor:
         inputs, clean = self._place(self.task.degrade(clean, generator), clean)
@@ -254,7 +259,7 @@ class Trainer:
             with path.open("a", newline="") as file:
                 writer = csv.writer(file)
                 if fresh:
-                    writer.writerow(["step", "loss", "validation_db", "seconds"])
+                    writer.writerow(["step", "loss", self.figure, "seconds"])
                 writer.writerow([self.step, f"{loss:.6f}", f"{score:.4f}", f"{seconds:.1f}"])
         except OSError as error:
             raise ModelError(f"cannot write {path}: {error.strerror}") from None

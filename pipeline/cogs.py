@@ -19,6 +19,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RioWindow
 from rio_cogeo.cogeo import cog_validate
 
+from scenelift.pipeline.categories import colormap
 from scenelift.pipeline.checksums import sync
 from scenelift.pipeline.errors import SinkError
 from scenelift.pipeline.faults import commit_point
@@ -77,7 +78,7 @@ def _cog_options(output: Output) -> dict[str, Any]:
         "PREDICTOR": "YES",
         "BLOCKSIZE": SIDE,
         "BIGTIFF": "IF_SAFER",
-        "OVERVIEW_RESAMPLING": "AVERAGE",
+        "OVERVIEW_RESAMPLING": "MODE" if output.categories else "AVERAGE",
         "OVERVIEW_COUNT": max(0, math.ceil(math.log2(max(output.grid.shape) / SIDE))),
         "NUM_THREADS": "ALL_CPUS",
     }
@@ -110,6 +111,9 @@ def _write_plain(store: ZarrSink, output: Output, path: Path) -> None:
             if band.description:
                 out.set_band_description(index, band.description)
             out.update_tags(index, **band.tags)
+        if output.categories:
+            out.write_colormap(1, colormap(output.categories))
+            out.update_tags(1, **{f"CLASS_{i}": category.name for i, category in enumerate(output.categories)})
         for window in _strips(output):
             out.write(store.read(window), window=_rio(window))
             if output.mask:

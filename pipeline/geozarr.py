@@ -111,6 +111,9 @@ def array_attributes(output: Output) -> dict[str, Any]:
     if any(b.declared for b in bands):
         attributes["scales"] = [b.scale if b.declared else 1.0 for b in bands]
         attributes["offsets"] = [b.offset if b.declared else 0.0 for b in bands]
+    if output.categories:  # CF's way of naming the values of a variable
+        attributes["flag_values"] = list(range(len(output.categories)))
+        attributes["flag_meanings"] = " ".join(c.name.replace(" ", "_") for c in output.categories)
     if output.tags:
         attributes["tags"] = output.tags
     if any(b.tags for b in bands):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scenelift.pipeline.categories import MAX_CLASSES, MISSING, Category, categories_of
 from scenelift.pipeline.enhance import Spec
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.grids import GeoGrid
@@ -34,6 +35,8 @@ class Output:
     tag_domains: dict[str, dict[str, str]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     """Models, settings, input digest: nothing that differs between two runs of the same job."""
+    categories: tuple[Category, ...] = ()
+    """Classes, if this is a class map: its values are numbers of classes, and nobody may average them."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -133,8 +136,10 @@ def output_of(
                 f"model {spec.name} wants {spec.bands} bands together, {scene.name} gives {len(bands)}; "
                 "choose bands with --bands"
             )
-        if spec.out_bands is not None and spec.out_bands != len(bands):
-            bands = [Band(f"{spec.name} {i + 1}", 1.0, 0.0, True) for i in range(spec.out_bands)]
+        labels = getattr(spec, "labels", ())
+        if spec.out_bands is not None and (spec.out_bands != len(bands) or labels):
+            names = labels or [f"{spec.name} {i + 1}" for i in range(spec.out_bands)]
+            bands = [Band(name, 1.0, 0.0, True) for name in names]
         if spec.out_per_band == 2:
             bands = [b for i, band in enumerate(bands) for b in (band, _uncertainty(band, i))]
         scale *= spec.scale
@@ -155,3 +160,23 @@ def output_of(
         tag_domains=scene.tag_domains,
         provenance=provenance or {},
     )
+
+
+def as_classes(output: Output, names: Sequence[str]) -> Output:
+    """Describe a map of classes instead: one byte a pixel, a palette, 255 where there is no data.
+
+    Raises
+    ------
+    UsageError
+        If there are no class names, or more than bytes can number.
+    """
+    if not 1 <= len(names) <= MAX_CLASSES:
+        raise UsageError(f"a class map needs 1 to {MAX_CLASSES} named classes, the model has {len(names)}")
+    band = Band("land cover", 1.0, 0.0, False, "palette")
+    return replace(output, dtype="uint8", bands=(band,), nodata=MISSING, mask=False, categories=categories_of(names))
+
+
+def as_shares(output: Output) -> Output:
+    """Describe a map of probabilities instead: float32, NaN where there is no data."""
+    bands = tuple(band for band in output.bands if band.color != "alpha")
+    return replace(output, dtype="float32", bands=bands, nodata=float("nan"), mask=False)

@@ -153,7 +153,12 @@ def _within(raster: RasterFile, limits: Limits) -> RasterFile:
 
 
 def write_geotiff(
-    path: Path, values: NDArray[np.generic], grid: GeoGrid, nodata: float | None, names: Sequence[str] = ()
+    path: Path,
+    values: NDArray[np.generic],
+    grid: GeoGrid,
+    nodata: float | None,
+    names: Sequence[str] = (),
+    bands: Sequence[Any] = (),
 ) -> None:
     """Write a small raster in one go, tiled and compressed; scenes of any size go through `scenelift.pipeline.cogs`.
 
@@ -167,6 +172,8 @@ def write_geotiff(
     nodata : float or None
     names : sequence of str
         Band descriptions.
+    bands : sequence of Band
+        Whose declared scales and offsets are written; as many as there are values.
     """
     profile = {"driver": "GTiff", "tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
     profile |= {"count": len(values), "height": grid.height, "width": grid.width, "dtype": values.dtype}
@@ -174,6 +181,9 @@ def write_geotiff(
         out.write(values)
         for index, name in enumerate(names[: len(values)], start=1):
             out.set_band_description(index, name)
+        if any(band.declared for band in bands):
+            out.scales = [band.scale if band.declared else 1.0 for band in bands]
+            out.offsets = [band.offset if band.declared else 0.0 for band in bands]
 
 
 def _subdatasets(raster: RasterFile) -> list[str]:

@@ -207,8 +207,9 @@ class Pyramid:
             has_missing = self._output.nodata is not None or self._output.dtype == "float32" or self._output.mask
             for window in TileGrid(grid.shape, block):
                 rows, cols = window.scaled(2).clip(finer.shape[1:]).slices()
-                coarse[(slice(None), *window.slices())] = halve(
-                    np.asarray(finer[:, rows, cols]), missing if has_missing else None
+                values = np.asarray(finer[:, rows, cols])
+                coarse[(slice(None), *window.slices())] = (
+                    values[:, ::2, ::2] if self._output.categories else halve(values, missing if has_missing else None)
                 )
             finer = coarse
             yield factor

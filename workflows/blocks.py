@@ -244,7 +244,7 @@ def _joined(output: Output, window: Window, parts: list[_Part]) -> tuple[NDArray
 def _stored(scene: Scene, output: Output, result: Region, target: Window, scale: int) -> NDArray[np.generic]:
     """Return the values to store: the enhanced bands in the output's dtype, and the alpha band behind them."""
     values = output.encode(result.values, result.valid)
-    if scene.alpha is None:
+    if scene.alpha is None or len(output.bands) == len(values):
         return values
     alpha = scene.alpha[0].read(scene.alpha[1], target)[0].astype(output.dtype)
     return np.concatenate([values, alpha.repeat(scale, axis=0).repeat(scale, axis=1)[None]])

@@ -24,7 +24,7 @@ class Interval:
 
 
 @functools.lru_cache(maxsize=2)
-def _draws(count: int, seed: int) -> NDArray[np.float64]:
+def draws(count: int, seed: int) -> NDArray[np.float64]:
     """Return how often each of ``count`` clusters is in each draw, shape (DRAWS, count)."""
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=DRAWS)
     return drawn.astype(np.float64)
@@ -57,7 +57,7 @@ def interval(values: NDArray[np.float64], clusters: NDArray[np.int64] | None = N
     count = int(groups.max()) + 1
     totals = np.bincount(groups, weights=values, minlength=count)
     sizes = np.bincount(groups, minlength=count).astype(np.float64)
-    drawn = _draws(count, seed)
+    drawn = draws(count, seed)
     low, high = np.percentile((drawn @ totals) / (drawn @ sizes), [2.5, 97.5])
     return Interval(float(values.mean()), float(low), float(high))
 
@@ -76,7 +76,7 @@ def ratio_interval(tops: NDArray[np.float64], bottoms: NDArray[np.float64], seed
     if not tops.size:
         return Interval(float("nan"), float("nan"), float("nan"))
     count = len(tops)
-    drawn = _draws(count, seed)
+    drawn = draws(count, seed)
     with np.errstate(invalid="ignore", divide="ignore"):
         means = np.nanmean((drawn @ tops) / (drawn @ bottoms), axis=1)
     low, high = np.nanpercentile(means, [2.5, 97.5])

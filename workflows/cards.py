@@ -19,13 +19,20 @@ LIMITS = (
 
 
 def write_card(weights: Path, recipe: Recipe, facts: dict[str, Any]) -> Path:
+    """Write NAME.json beside a checkpoint of a recipe; see `save_card`."""
+    licence = LICENCE if recipe.data.train and recipe.data.validation else "that of your data"
+    return save_card(weights, recipe.note, LIMITS, licence, facts)
+
+
+def save_card(weights: Path, use: str, limits: str, licence: str, facts: dict[str, Any]) -> Path:
     """Write NAME.json beside a checkpoint: what it is, how it was made, what it scored.
 
     Parameters
     ----------
     weights : path
         The checkpoint.
-    recipe : Recipe
+    use, limits, licence : str
+        What it is for, where it should not be trusted, on what terms it may be used.
     facts : dict
         What the run knows: data, split, steps, validation table.
     """
@@ -36,9 +43,9 @@ def write_card(weights: Path, recipe: Recipe, facts: dict[str, Any]) -> Path:
         "task": spec.task,
         "scale": spec.scale,
         "bands": "each on its own" if spec.bands is None else f"{spec.bands} together",
-        "use": recipe.note,
-        "limits": LIMITS,
-        "licence": LICENCE if recipe.data.train and recipe.data.validation else "that of your data",
+        "use": use,
+        "limits": limits,
+        "licence": licence,
         "architecture": arch,
         "parameters": sum(p.numel() for p in module.parameters()),
         "halo": spec.halo,
@@ -58,14 +65,16 @@ def draw_losses(run: Path) -> Path:
 
     with (run / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
+    judged = next((name for name in rows[0] if name.startswith("validation_")), "validation_db") if rows else ""
+    label = "validation PSNR, dB" if judged == "validation_db" else judged.replace("_", " ")
     steps = [int(row["step"]) for row in rows]
     figure = Figure(figsize=(7, 4), layout="constrained")
     left = figure.add_subplot()
     left.plot(steps, [float(row["loss"]) for row in rows], "C0.-", label="training loss")
     left.set(xlabel="step", ylabel="training loss")
     right = left.twinx()
-    right.plot(steps, [float(row["validation_db"]) for row in rows], "C1.-", label="validation PSNR")
-    right.set_ylabel("validation PSNR, dB")
+    right.plot(steps, [float(row[judged]) for row in rows], "C1.-", label=label)
+    right.set_ylabel(label)
     figure.legend(loc="outside upper center", ncols=2)
     FigureCanvasAgg(figure).print_png(str(run / "loss.png"))
     return run / "loss.png"

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scenelift.workflows import cli_archive, cli_evidence, cli_reliability
+from scenelift.workflows import cli_archive, cli_evidence, cli_landcover, cli_reliability
 from scenelift.workflows.cli_reliability import Stall, Walltime, run_stoppably
 
 app = typer.Typer(
@@ -272,6 +272,7 @@ def train(
 
 evaluations = typer.Typer(no_args_is_help=True, help="Print tables of quality against classical methods.")
 app.add_typer(evaluations, name="evaluate")
+cli_landcover.register(app, evaluations)
 
 Each = Annotated[int, typer.Option(help="Images of every class (zip), or a tenth of the patches (raster).")]
 Seed = Annotated[int, typer.Option(help="Seed of the draw of images and of the noise.")]

@@ -20,7 +20,7 @@ from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer, Spec
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.limits import Limits, absolute
-from scenelift.pipeline.outputs import Output, output_of
+from scenelift.pipeline.outputs import Output, as_classes, as_shares, output_of
 from scenelift.pipeline.safe_manifest import check_manifest
 from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
 from scenelift.pipeline.tiles import TileGrid, patch_shape
@@ -54,6 +54,8 @@ class EnhanceSettings:
     """Follow each band of the last model by the spread over those eight answers."""
     consistency: int = 0
     """Back-projection steps after super-resolution: the result, blurred and decimated, gives the input again."""
+    classes: bool = False
+    """Store the number of the most probable class of the last model, which must name land cover, with a palette."""
     realism: float | None = None
     """0 to 1: between a generator and its adversarially tuned twin."""
     shards: bool = True
@@ -159,6 +161,8 @@ def make_plan(
         },
     }
     output = output_of(scene, specs, block, dtype=settings.dtype, provenance=provenance)
+    if getattr(specs[-1], "task", "") == "landcover":
+        output = as_classes(output, getattr(specs[-1], "labels", ())) if settings.classes else as_shares(output)
     if settings.allow_holes and output.dtype != "float32" and output.nodata is None and not output.mask:
         raise UsageError(f"--allow-holes: {scene.name} has no nodata value to mark holes with; give one with --nodata")
     patch = patch_shape(scene.grid.shape, specs[0].patch, specs[0].multiple_of)
@@ -214,6 +218,7 @@ def _resolve(
             uncertainty=settings.uncertainty and last,
             consistency=settings.consistency,
             realism=settings.realism if last else None,
+            classes=settings.classes and last,
         )
         verify(ref)
         resolved.append(ref)
@@ -227,7 +232,12 @@ def _model_provenance(model: ModelRef | Enhancer) -> dict[str, Any]:
     device = model.device.partition(":")[0]
     name = Path(model.name).name if model.name.endswith(".safetensors") else model.name
     facts = {"name": name, "sha256": model.digest, "precision": model.precision, "device": device, "noise": noise}
-    extras = {"tta": model.tta, "uncertainty": model.uncertainty, "consistency": model.consistency}
+    extras = {
+        "classes": model.classes,
+        "tta": model.tta,
+        "uncertainty": model.uncertainty,
+        "consistency": model.consistency,
+    }
     return (
         facts | {k: v for k, v in extras.items() if v} | ({} if model.realism is None else {"realism": model.realism})
     )

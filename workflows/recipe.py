@@ -92,7 +92,7 @@ def load_recipe(name: str | Path) -> Recipe:
 
 def recipe_from(values: dict[str, Any], where: str) -> Recipe:
     """Build a recipe from nested dictionaries, checking every key."""
-    recipe: Recipe = _fill(Recipe, values, where)
+    recipe: Recipe = fill(Recipe, values, where)
     return recipe
 
 
@@ -142,7 +142,25 @@ _NESTED: dict[tuple[type, str], type] = {
 }
 
 
-def _fill(kind: type, values: Any, where: str) -> Any:
+def fill(kind: type, values: Any, where: str, nested: dict[tuple[type, str], type] | None = None) -> Any:
+    """Build a frozen dataclass from a table, checking every key and simple type.
+
+    Parameters
+    ----------
+    kind : type
+    values : dict
+        As read from TOML.
+    where : str
+        Named in errors.
+    nested : dict, optional
+        (dataclass, field) to the dataclass of that field; default: those of `Recipe`.
+
+    Raises
+    ------
+    ModelError
+        If a key is unknown or missing, or a value is of the wrong type or out of range.
+    """
+    known = _NESTED if nested is None else nested
     if not isinstance(values, dict):
         raise ModelError(f"{where}: expected a table, got {values!r}")
     fields = {f.name: f for f in dataclasses.fields(kind)}
@@ -150,11 +168,11 @@ def _fill(kind: type, values: Any, where: str) -> Any:
         raise ModelError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(fields)}")
     filled = {}
     for name, value in values.items():
-        inner = _NESTED.get((kind, name))
+        inner = known.get((kind, name))
         if inner is not None and isinstance(value, list):
-            value = tuple(_fill(inner, v, f"{where}, {name}[{i}]") for i, v in enumerate(value))
+            value = tuple(fill(inner, v, f"{where}, {name}[{i}]", nested) for i, v in enumerate(value))
         elif inner is not None and value is not None:
-            value = _fill(inner, value, f"{where}, {name}")
+            value = fill(inner, value, f"{where}, {name}", nested)
         elif isinstance(value, list):
             value = tuple(value)
         _check_type(fields[name], value, where)

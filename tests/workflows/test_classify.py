@@ -1,0 +1,139 @@
+"""Class maps: the same for every way of cutting the scene, named and coloured, at the scene's own place."""
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from builders import UTM, noise_image
+
+from scenelift.models.architectures import build
+from scenelift.models.checkpoint import save_checkpoint
+from scenelift.models.errors import ModelError
+from scenelift.models.spec import ModelSpec
+from scenelift.pipeline.cluster import ClusterSettings
+from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.scenes import SceneSource
+from scenelift.workflows.landcover.classify import class_names, classify
+from scenelift.workflows.plans import EnhanceSettings
+
+NAMES = ("Forest", "River & lake", "Rock")
+HERE = ClusterSettings(0)
+MODEL = "builders:landcover_net"
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    path = tmp_path_factory.mktemp("scene") / "scene.tif"
+    rng = np.random.default_rng(0)
+    values = noise_image(1, (3, 90, 75), high=4000) + rng.integers(0, 8000, (3, 12, 10)).repeat(8, 1).repeat(8, 2)[
+        :, :90, :75
+    ].astype("uint16")
+    values[:, 30:45, 20:50] = 0
+    profile = {"driver": "GTiff", "height": 90, "width": 75, "count": 3, "dtype": "uint16", "nodata": 0}
+    with rasterio.open(path, "w", crs="EPSG:32633", transform=UTM, **profile) as out:
+        out.write(values)
+    return path
+
+
+def run(scene, output, model=MODEL, probabilities=False, cluster=HERE, **settings):
+    return classify(
+        SceneSource((str(scene),)),
+        output,
+        model,
+        EnhanceSettings(precision="fp32", **settings),
+        cluster,
+        probabilities=probabilities,
+    )
+
+
+def test_a_class_map_is_the_same_however_the_scene_is_cut(scene, tmp_path):
+    maps = []
+    cuts = [{"block": 1024}, {"block": 32, "tile": 64}, {"block": 17}, {"block": 40, "batch": 3}]
+    for number, cut in enumerate(cuts):
+        path = tmp_path / f"{number}.tif"
+        run(scene, path, **cut)
+        with rasterio.open(path) as made:
+            maps.append(made.read(1))
+    assert len(np.unique(maps[0])) == 4  # three classes and what has no data
+    for other in maps[1:]:
+        assert np.array_equal(maps[0], other)
+
+
+def test_a_class_map_has_names_colours_and_place(scene, tmp_path):
+    path = tmp_path / "map.tif"
+    run(scene, path)
+    with rasterio.open(path) as made, rasterio.open(scene) as origin:
+        assert made.dtypes == ("uint8",)
+        assert made.nodata == 255
+        assert (made.crs, made.transform) == (origin.crs, origin.transform)
+        assert made.colorinterp[0].name == "palette"
+        assert made.colormap(1)[0][:3] == (30, 105, 50)
+        assert made.tags(1)["CLASS_1"] == "River & lake"
+        found = made.read(1)
+        assert np.array_equal(found == 255, (origin.read() == 0).any(axis=0))
+    side = (tmp_path / "map.tif.aux.xml").read_text()
+    assert "<Category>River &amp; lake</Category>" in side
+    assert class_names(MODEL) == NAMES
+
+
+def test_probabilities_add_up_and_their_maximum_is_the_map(scene, tmp_path):
+    run(scene, tmp_path / "map.tif")
+    run(scene, tmp_path / "shares.tif", probabilities=True)
+    with rasterio.open(tmp_path / "map.tif") as made, rasterio.open(tmp_path / "shares.tif") as shares:
+        values, named = shares.read(), made.read(1)
+        assert shares.descriptions == NAMES
+    known = named != 255
+    assert np.isnan(values[:, ~known]).all()
+    assert np.allclose(values[:, known].sum(0), 1, atol=1e-5)
+    assert np.array_equal(values[:, known].argmax(0), named[known])
+
+
+def test_a_chain_equals_its_steps(scene, tmp_path):
+    run(scene, tmp_path / "chain.tif", f"nearest-x2,{MODEL}")
+    with rasterio.open(tmp_path / "chain.tif") as made:
+        assert made.shape == (180, 150)
+        assert made.transform.a == 5
+        chained = made.read(1)
+    from scenelift.workflows.enhance import enhance
+
+    enhance(str(scene), tmp_path / "fine.tif", "nearest-x2", EnhanceSettings(), HERE)
+    run(tmp_path / "fine.tif", tmp_path / "steps.tif")
+    with rasterio.open(tmp_path / "steps.tif") as made:
+        assert np.array_equal(made.read(1), chained)
+
+
+def test_zarr_maps_name_their_values_and_keep_classes_in_the_pyramid(scene, tmp_path):
+    import zarr
+
+    run(scene, tmp_path / "map.zarr", f"nearest-x8,{MODEL}")
+    group = zarr.open_group(str(tmp_path / "map.zarr"), mode="r")
+    assert group["data"].attrs["flag_meanings"] == "Forest River_&_lake Rock"
+    assert np.array_equal(group["2/data"][0], group["data"][0, ::2, ::2])
+
+
+def test_a_map_on_dask_workers_is_the_same(scene, tmp_path):
+    run(scene, tmp_path / "here.tif")
+    run(scene, tmp_path / "there.tif", cluster=ClusterSettings(2), block=32)
+    with rasterio.open(tmp_path / "here.tif") as one, rasterio.open(tmp_path / "there.tif") as other:
+        assert np.array_equal(one.read(1), other.read(1))
+
+
+def test_a_classifier_of_images_makes_the_same_map_for_every_cut(scene, tmp_path):
+    torch.manual_seed(3)
+    arch = {"kind": "landcover-classifier", "classes": list(NAMES), "window": 32, "side": 32, "stages": 1, "step": 16}
+    module = build(arch, valid=True)
+    path = tmp_path / "tiny.safetensors"
+    spec = ModelSpec("tiny", "landcover", halo=module.halo, bands=3, out_bands=3, multiple_of=16, patch=32)
+    save_checkpoint(path, module, spec, arch)
+    run(scene, tmp_path / "one.tif", str(path), probabilities=True)
+    run(scene, tmp_path / "other.tif", str(path), probabilities=True, block=33)
+    with rasterio.open(tmp_path / "one.tif") as one, rasterio.open(tmp_path / "other.tif") as other:
+        assert np.array_equal(one.read(), other.read(), equal_nan=True)
+
+
+def test_what_cannot_be_classified_is_said(scene, tmp_path):
+    with pytest.raises(ModelError, match="names no classes"):
+        run(scene, tmp_path / "x.tif", "sr-x2-fast")
+    with pytest.raises(UsageError, match=r"wants 3 bands together, .* gives 2"):
+        classify(SceneSource((str(scene),), bands=(1, 2)), tmp_path / "x.tif", MODEL, EnhanceSettings(), HERE)
+    assert not (tmp_path / "x.tif").exists()

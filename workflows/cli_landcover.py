@@ -1,0 +1,226 @@
+"""The commands about land cover. Imported by the command line; imports late."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scenelift.workflows.cli_reliability import Stall, Walltime, run_stoppably
+
+app = typer.Typer(no_args_is_help=True, help="Train land-cover networks and classify images.")
+
+
+def register(main: typer.Typer, evaluations: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    main.add_typer(app, name="landcover")
+    main.command()(classify)
+    main.command()(tiles)
+    evaluations.command("landcover")(evaluate)
+    evaluations.command("segmentation")(evaluate_segmentation)
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A land-cover recipe: a TOML file, or the name of one that ships.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="segmentation: train on a --scene and its --labels.")] = None,
+    scene: Annotated[Path | None, typer.Option(help="A raster to learn from.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="The raster of its labels, on the same grid.")] = None,
+    classes: Annotated[str, typer.Option(help="What the labels mean: 1=Forest,2=Water; default: their numbers.")] = "",
+    steps: Annotated[int, typer.Option(help="Training steps on a --scene.")] = 300,
+    run: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/NAME.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder the recipe's paths start from.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Checkpoint to write.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the state in the run's folder.")] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Train a land-cover network, from a recipe or on a labelled scene; a killed run goes on where it was."""
+    from scenelift.workflows.landcover.command import OwnScene, run_training
+
+    own = OwnScene(task, scene, labels, _split(classes), steps) if (task or scene or labels) else None
+    print(run_training(recipe, run, data, output, threads, resume, device, own))
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Images, zips or folders of images.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The CSV to write.")] = Path("predictions.csv"),
+    model: Annotated[str, typer.Option("--model", "-m", help="A shipped classifier or a checkpoint.")] = (
+        "landcover-eurosat"
+    ),
+) -> None:
+    """Name the class of every image: one CSV row an image, with the probability of each class."""
+    from scenelift.workflows.landcover.predict import predict as run
+
+    counts = run(images, output, model)
+    named = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    print(f"{output}: {sum(counts.values())} images: {named}")
+
+
+def evaluate(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Zip or folder in EuroSAT's layout, CLASS/name.jpg; default: see SCENELIFT_DATA."),
+    ] = None,
+    each: Annotated[int, typer.Option(help="Images of every class; 0: all.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the draw of images and of the noise.")] = 0,
+    cases: Annotated[
+        str, typer.Option(help="What is done to the images: x2, x4, noise5 (levels of 255), sensor; with commas.")
+    ] = "x2,x4,noise5,noise15,noise25,noise50,sensor",
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Networks to try, with commas; default: those that ship.")
+    ] = None,
+    classifier: Annotated[str, typer.Option(help="Shipped classifiers or checkpoints, with commas.")] = (
+        "landcover-eurosat,landcover-eurosat-robust"
+    ),
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Also tune the classifier on each arm's images: slow.")
+    ] = False,
+    training: Annotated[Path, typer.Option(help="Labelled images to tune on.")] = Path("eurosat_rgb_train.zip"),
+    steps: Annotated[int, typer.Option(help="Steps of that tuning.")] = 120,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for confusion matrices, per-class scores, JSON.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")
+    ] = False,
+) -> None:
+    """Does enhancement help a land-cover classifier? Spoil images, mend them by every method, classify them."""
+    import sys
+
+    from scenelift.workflows.landcover.experiment import LandcoverSettings, run_experiment
+    from scenelift.workflows.landcover.retrain import Budget
+    from scenelift.workflows.landcover.tables import to_json, to_markdown, write_folder
+
+    settings = LandcoverSettings(
+        data=data,
+        each=each,
+        seed=seed,
+        cases=_split(cases),
+        networks=None if model is None else _split(model),
+        classifiers=_split(classifier),
+        retrain=training if retrain else None,
+        budget=Budget(steps=steps),
+    )
+    found = run_experiment(settings, lambda text: print(text, file=sys.stderr))
+    if output is not None:
+        write_folder(found, output)
+    print(to_json(found) if as_json else to_markdown(found, settings.budget.describe()))
+
+
+def evaluate_segmentation(
+    recipe: Annotated[str, typer.Argument(help="The recipe whose validation strips are used.")],
+    weights: Annotated[str, typer.Option(help="The segmenter: a checkpoint or a shipped name.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Super-resolution networks, with commas.")] = "sr-x4",
+    scale: Annotated[int, typer.Option(help="How much coarser the images are made.")] = 4,
+    data: Annotated[Path | None, typer.Option(help="Folder the recipe's paths start from.")] = None,
+) -> None:
+    """Does super-resolution help a segmenter? Coarsen images, mend them by every method, score the maps."""
+    from scenelift.workflows.landcover.recipe import load_landcover_recipe
+    from scenelift.workflows.landcover.segment_experiment import run_segmentation, to_markdown
+
+    arms = run_segmentation(load_landcover_recipe(recipe), weights, _split(model), scale, data)
+    print(to_markdown(arms, f"{recipe}, validation strips, ×{scale}; intervals over blocks of 32 x 32 pixels."))
+
+
+def classify(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(help="A raster, several single-band rasters of one grid, a .SAFE folder or a Zarr store."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="What to write: *.tif (COG) or *.zarr.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", help="A land-cover model, or a chain ending with one: denoise-rgb,sr-x2-rgb,landcover-…"
+        ),
+    ] = "landcover-eurosat",
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Store the probability of every class, not the class.")
+    ] = False,
+    bands: Annotated[str | None, typer.Option(help="1-based bands in the order the model wants, e.g. 3,2,1.")] = None,
+    tile: Annotated[int | None, typer.Option(help="Pixels a side given to the model at once (never bytes).")] = None,
+    block: Annotated[int, typer.Option(help="Pixels a side of a task.")] = 1024,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; 0: none. Default: one a core.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "fp32",
+    noise: Annotated[float | None, typer.Option(help="Noise level for denoisers, in DN; default: estimated.")] = None,
+    tta: Annotated[bool, typer.Option("--tta", help="Average over eight turned and mirrored passes.")] = False,
+    scale: Annotated[float | None, typer.Option(help="Reflectance per DN, if the file does not say.")] = None,
+    offset: Annotated[float | None, typer.Option(help="Added to the DN before scaling.")] = None,
+    nodata: Annotated[float | None, typer.Option(help="Value of missing pixels, if the file does not say.")] = None,
+    crs: Annotated[str | None, typer.Option(help="Coordinate reference system for a raster without one.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
+    allow_holes: Annotated[bool, typer.Option("--allow-holes", help="Publish although blocks failed.")] = False,
+    walltime: Walltime = None,
+    stall: Stall = 1800,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")] = False,
+) -> None:
+    """Turn a scene, as it is or enhanced on the way, into a map of land cover with class names and a palette."""
+    from scenelift.pipeline.cluster import ClusterSettings
+    from scenelift.pipeline.errors import UsageError
+    from scenelift.pipeline.scenes import SceneSource
+    from scenelift.workflows.landcover.classify import classify as run
+    from scenelift.workflows.plans import EnhanceSettings
+
+    try:
+        chosen = tuple(int(part) for part in bands.split(",")) if bands is not None else None
+    except ValueError:
+        raise UsageError(f"--bands takes numbers such as 3,2,1, got {bands!r}") from None
+    source = SceneSource(tuple(inputs), chosen, scale, offset, nodata, crs)
+    settings = EnhanceSettings(
+        tile=tile,
+        block=block,
+        device=device,
+        precision=precision,
+        noise=noise,
+        tta=tta,
+        overwrite=overwrite,
+        allow_holes=allow_holes,
+    )
+    cluster = ClusterSettings(workers, scheduler)
+    run_stoppably(
+        lambda progress, say: run(source, output, model, settings, cluster, progress, say, probabilities=probabilities),
+        walltime,
+        stall,
+        as_json,
+    )
+
+
+def tiles(
+    scene: Annotated[str, typer.Argument(help="A raster, a .SAFE folder or a Zarr store, enhanced or not.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
+    size: Annotated[int, typer.Option(help="Pixels a side.")] = 64,
+    stride: Annotated[int | None, typer.Option(help="Pixels from tile to tile; default: the size.")] = None,
+    kind: Annotated[str, typer.Option("--format", help="tif, npy, webdataset or zarr.")] = "tif",
+    labels: Annotated[str | None, typer.Option(help="A raster of class numbers on the same grid.")] = None,
+    valid: Annotated[float, typer.Option(help="Least share of pixels with data, 0 to 1.")] = 1.0,
+    reflectance: Annotated[bool, typer.Option("--reflectance", help="Store float32 reflectance.")] = False,
+    bands: Annotated[str | None, typer.Option(help="1-based bands in the order wanted, e.g. 4,3,2.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")] = False,
+) -> None:
+    """Cut a scene into tiles for a classifier, with an index of their footprints (GeoParquet and CSV)."""
+    import json
+
+    from scenelift.pipeline.errors import UsageError
+    from scenelift.pipeline.scenes import SceneSource
+    from scenelift.workflows.landcover.tiles import TileSettings, cut_tiles
+
+    try:
+        chosen = tuple(int(part) for part in bands.split(",")) if bands is not None else None
+    except ValueError:
+        raise UsageError(f"--bands takes numbers such as 3,2,1, got {bands!r}") from None
+    truth = None if labels is None else SceneSource((labels,))
+    facts = cut_tiles(
+        SceneSource((scene,), chosen), output, TileSettings(size, stride, kind, valid, reflectance), truth
+    )
+    print(json.dumps(facts) if as_json else f"{output}: {facts['tiles']} tiles of {size} x {size} px ({kind})")
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -1,0 +1,1 @@
+"""Land cover: classifiers trained, scenes and images classified, and what enhancement does for them."""

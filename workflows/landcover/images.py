@@ -1,0 +1,157 @@
+"""Labelled images: a zip or folder in EuroSAT's layout, CLASS/name.jpg."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from scenelift.models.errors import ModelError
+from scenelift.models.landcover.training import turned
+from scenelift.workflows.patches import EIGHT_BIT_GAIN
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Equally large 8-bit images with the class each shows."""
+
+    values: NDArray[np.uint8]
+    """(n, C, H, W)."""
+    labels: NDArray[np.int64]
+    """(n,) index into ``classes``; -1 where the image lies in no class folder."""
+    names: tuple[str, ...]
+    """Path of each image inside the zip or folder."""
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def reflectance(self, at: NDArray[np.int64] | slice = slice(None)) -> Tensor:
+        """Return (n, C, H, W) float32 reflectance, by EuroSAT's stretch."""
+        return torch.from_numpy(self.values[at].astype(np.float32) * np.float32(EIGHT_BIT_GAIN))
+
+    def select(self, at: NDArray[np.int64]) -> LabelledImages:
+        """Return the images at those positions."""
+        return LabelledImages(self.values[at], self.labels[at], tuple(self.names[i] for i in at), self.classes)
+
+    def balanced(self, each: int, seed: int = 0) -> LabelledImages:
+        """Return up to ``each`` images of every class, drawn with a seed."""
+        rng = np.random.default_rng(seed)
+        groups = [np.flatnonzero(self.labels == k) for k in range(len(self.classes))]
+        return self.select(np.concatenate([np.sort(rng.permutation(group)[:each]) for group in groups]))
+
+
+class BalancedDraws:
+    """Draws turned and mirrored images so that every class comes equally often."""
+
+    def __init__(self, images: LabelledImages) -> None:
+        self.images = images
+        self.groups = [group for k in range(len(images.classes)) if len(group := np.flatnonzero(images.labels == k))]
+
+    def __call__(self, count: int, subset: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return (count, C, H, W) reflectance and (count,) labels; ``subset`` is the share of each class used."""
+        draws = torch.rand(count, 3, generator=generator, dtype=torch.float64).tolist()
+        at, samples = [], []
+        for which, where, turn in draws:
+            group = self.groups[int(which * len(self.groups))]
+            at.append(group[int(where * max(1, round(subset * len(group))))])
+            image = torch.from_numpy(self.images.values[at[-1]])
+            samples.append(turned(image, int(turn * 8)))
+        reflectance = torch.stack(samples).float() * EIGHT_BIT_GAIN
+        return reflectance, torch.from_numpy(self.images.labels[np.array(at)])
+
+
+def read_labelled(path: Path, classes: tuple[str, ...] | None = None) -> LabelledImages:
+    """Read the images of a zip or folder in EuroSAT's layout.
+
+    Parameters
+    ----------
+    path : path
+    classes : sequence of str, optional
+        Names that may occur, in the order of the labels; default: the folders found, sorted.
+
+    Raises
+    ------
+    ModelError
+        If there is no such file, no image, an image outside a class folder, a class nobody knows, images of different
+        sizes or band counts.
+    """
+    images, names = read_images(path)
+    folders = [Path(name).parent.name for name in names]
+    if bare := [name for name, folder in zip(names, folders, strict=True) if not folder]:
+        raise ModelError(
+            f"{path}: {bare[0]} has no label: labelled images lie in folders named by class, CLASS/name.jpg"
+        )
+    known = classes or tuple(sorted(set(folders)))
+    if unknown := sorted(set(folders) - set(known)):
+        raise ModelError(f"{path}: unknown class {unknown[0]!r}; known are {', '.join(known)}")
+    labels = np.array([known.index(folder) for folder in folders], dtype=np.int64)
+    return LabelledImages(images, labels, tuple(names), known)
+
+
+def read_images(path: Path) -> tuple[NDArray[np.uint8], list[str]]:
+    """Read every image of a zip or folder, or one image, in the order of their names: (n, C, H, W) and the names.
+
+    Raises
+    ------
+    ModelError
+        As `read_labelled`.
+    """
+    images, names = [], []
+    for name, file in image_files(path):
+        images.append(decode(file.read_bytes() if isinstance(file, Path) else file, f"{path}: {name}"))
+        names.append(name)
+        if images[-1].shape != images[0].shape:
+            raise ModelError(
+                f"{path}: {name} is (bands, rows, columns) {images[-1].shape}, {names[0]} is {images[0].shape}: "
+                "give images of one size and band count"
+            )
+    if not images:
+        raise ModelError(f"{path} holds no images ({', '.join(SUFFIXES)})")
+    return np.stack(images), names
+
+
+def image_files(path: Path) -> Iterator[tuple[str, Path | bytes]]:
+    """Yield the name of each image of a zip, a folder or by itself, and its file (in a zip: its bytes), by name.
+
+    Raises
+    ------
+    ModelError
+        If there is no such file or folder, or the zip is damaged.
+    """
+    try:
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            yield from ((file.relative_to(path).as_posix(), file) for file in files)
+        elif path.suffix.lower() == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                for name in sorted(n for n in archive.namelist() if n.lower().endswith(SUFFIXES)):
+                    yield name, archive.read(name)
+        elif path.is_file():
+            yield path.name, path
+        else:
+            raise ModelError(f"no such file or folder: {path}")
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ModelError(f"cannot read images from {path}: {error}") from None
+
+
+def decode(content: bytes, name: str) -> NDArray[np.uint8]:
+    """Return an image as (C, H, W), or raise ModelError if it is none, or not of 8 bits."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            array = np.asarray(image)
+    except (UnidentifiedImageError, OSError) as error:
+        raise ModelError(f"{name} is no readable image: {error}") from None
+    if array.dtype != np.uint8:
+        raise ModelError(f"{name} is {array.dtype}, not 8-bit; classify rasters with `scenelift classify`")
+    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
