@@ -74,9 +74,9 @@ def evaluate(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Networks to try, with commas; default: those that ship.")
     ] = None,
-    classifier: Annotated[str, typer.Option(help="Shipped classifiers or checkpoints, with commas.")] = (
-        "landcover-eurosat,landcover-eurosat-robust"
-    ),
+    classifier: Annotated[
+        str | None, typer.Option(help="Classifiers or checkpoints, with commas; default: those of EuroSAT that ship.")
+    ] = None,
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Also tune the classifier on each arm's images: slow.")
     ] = False,
@@ -92,7 +92,7 @@ def evaluate(
     """Does enhancement help a land-cover classifier? Spoil images, mend them by every method, classify them."""
     import sys
 
-    from scenelift.workflows.landcover.experiment import LandcoverSettings, run_experiment
+    from scenelift.workflows.landcover.experiment import LandcoverSettings, run_experiment, shipped_classifiers
     from scenelift.workflows.landcover.retrain import Budget
     from scenelift.workflows.landcover.tables import to_json, to_markdown, write_folder
 
@@ -102,7 +102,7 @@ def evaluate(
         seed=seed,
         cases=_split(cases),
         networks=None if model is None else _split(model),
-        classifiers=_split(classifier),
+        classifiers=shipped_classifiers() if classifier is None else _split(classifier),
         retrain=training if retrain else None,
         budget=Budget(steps=steps),
     )

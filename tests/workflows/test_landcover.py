@@ -17,6 +17,7 @@ from scenelift.models.errors import ModelError
 from scenelift.workflows import cli
 from scenelift.workflows.landcover.arms import CASES, INTACT, Case, make_arms, networks_for
 from scenelift.workflows.landcover.confusion import Confusion
+from scenelift.workflows.landcover.experiment import load_classifiers, shipped_classifiers
 from scenelift.workflows.landcover.images import read_images
 from scenelift.workflows.landcover.predict import predict
 from scenelift.workflows.landcover.recipe import load_landcover_recipe
@@ -283,3 +284,9 @@ def test_unknown_cases_and_classifiers_are_refused():
         predict([], Path("x.csv"), "sr-nothing")
     with pytest.raises(ModelError, match="no classifier of images"):
         predict([], Path("x.csv"), "sr-x2-fast")
+
+
+def test_what_is_tried_by_default_ships():
+    names = shipped_classifiers()
+    assert names[0] == "landcover-eurosat"
+    assert load_classifiers(names[:1])["landcover-eurosat"].bands == 3

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from scenelift.models.catalog import shipped
 from scenelift.models.errors import ModelError
 from scenelift.models.landcover.classifier import Classifier
 from scenelift.workflows.answers import Images
@@ -135,6 +136,11 @@ def run_experiment(settings: LandcoverSettings, progress: Progress | None = None
     count = f"{len(sample)} images" + (f", {settings.each} a class" if settings.each else "")
     title = f"{path.name}, {count}, seed {settings.seed}"
     return Experiment(title, first.classes, len(sample), tuple(trials))
+
+
+def shipped_classifiers() -> tuple[str, ...]:
+    """Return the names of EuroSAT's classifiers that ship: the one trained on clean images first."""
+    return tuple(name for name in shipped() if name.startswith(MODEL))
 
 
 def load_classifiers(names: Sequence[str]) -> dict[str, Classifier]:
