@@ -32,7 +32,8 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from scenelift.models.catalog import find, load_spec
 from scenelift.pipeline.errors import HeldError, UsageError
 from scenelift.pipeline.locks import Lock
-from scenelift.workflows.archive.filters import Filters
+from scenelift.pipeline.places import Place
+from scenelift.workflows.archive.filters import Facts, Filters
 from scenelift.workflows.archive.sources import Access, find_scenes
 
 MODEL = ("-m", "nearest-x2", "--workers", 0, "--scores", "none")
@@ -179,6 +180,26 @@ def test_filters_skip_with_a_reason(tmp_path):
     assert Filters.of("170,-10,-170,10", None, None).bbox == (170, -10, -170, 10)
 
 
+def test_filters_know_clouds_the_date_line_and_spans_of_time():
+    fiji, moment = Place(178, -19, -178, -16), datetime(2024, 5, 31, 23, tzinfo=UTC)
+    facts = Facts(fiji, moment, 30.0)
+    wanted = [
+        ("177,-20,179,-15", None, None),
+        ("179,-20,-179,-15", None, None),
+        (None, "2024-05", 30),
+        (None, "2023/2024-05-31", None),
+        (None, "2024-05-31/", None),
+        (None, "/2024", None),
+    ]
+    assert [Filters.of(*given).reason(facts) for given in wanted] == [None] * len(wanted)
+    others = [("0,-20,10,-15", None, None), (None, "2024-06/", None), (None, "/2024-05-30", None), (None, None, 29)]
+    assert all(Filters.of(*given).reason(facts) for given in others)
+    assert "no cloud cover" in Filters.of(None, None, 50).reason(Facts(fiji, None, None))
+    for wrong in [("1,2,3", None, None), (None, "2024-05/2023", None), (None, None, 101)]:
+        with pytest.raises(UsageError):
+            Filters.of(*wrong)
+
+
 def test_processes_that_share_an_archive_take_each_scene_once(tmp_path):
     for number in range(6):
         scene(tmp_path / "in" / f"{number}.tif", number, 70)
@@ -219,6 +240,9 @@ def test_scenes_run_side_by_side_on_workers_and_the_bytes_are_the_same(tmp_path)
     one, two = table(tmp_path / "one"), table(tmp_path / "two")
     assert {n: r["sha256"] for n, r in one.items()} == {n: r["sha256"] for n, r in two.items()}
     assert two["3"]["scores"]["tenengrad"] > 0
+    ends = {name: datetime.fromisoformat(row["finished"]).timestamp() for name, row in two.items()}
+    begun = sorted(ends[name] - two[name]["seconds"] for name in ends)
+    assert begun[3] < min(end for name, end in ends.items() if name != "bad"), "scenes do not wait for each other"
     command = start(tmp_path, "archive", "in", "-o", "three", "-m", "nearest-x2", "--workers", 2)
     records = tmp_path / "three" / ".scenelift" / "scenes"
     assert wait_until(lambda: len(list(records.glob("*.json"))) >= 2, command), command.output

@@ -16,12 +16,14 @@ from scenelift.pipeline.scenes import open_scene
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.archive.entries import Entry
 from scenelift.workflows.archive.filters import Filters
-from scenelift.workflows.archive.run import archive
+from scenelift.workflows.archive.run import Told, archive
 from scenelift.workflows.archive.settings import ArchiveSettings, Reading
 from scenelift.workflows.archive.survey import Survey, Wanted, survey
 
 TINY = 64
 """Side of the crops that show what a scene costs whatever its size."""
+LARGER = 512
+"""Largest side of the crops that show what a pixel costs: whole patches of every shipped model."""
 COPIES = 3.0
 """A scene under way may lie on the disk as blocks, as a plain GeoTIFF and as a COG."""
 
@@ -89,7 +91,7 @@ def estimate(
 @dataclass(frozen=True)
 class _Costs:
     start: float = 0.0
-    """Seconds until the first scene can begin."""
+    """Seconds until the first scene is done."""
     scene: float = 0.0
     """Seconds a scene."""
     megapixel: float = 0.0
@@ -105,44 +107,60 @@ def _measure(wanted: list[Wanted], settings: ArchiveSettings, cluster: ClusterSe
         with open_cluster(cluster) as place:
             opened = time.perf_counter() - clock
             crew = max(1, place.slots)
-            tiny = _crops(wanted, folder / "tiny", 2 * crew + 2, (TINY, TINY))
-            first = _timed(tiny, folder / "warm", plain, cluster, place)
-            again = _timed(tiny, folder / "again", plain, cluster, place)
-            side = settings.enhance.block
-            larger = _crops(wanted, folder / "larger", crew + 1, (side, side * (1 if cluster.in_process else 2)))
-            full = _timed(larger, folder / "full", plain, cluster, place)
-    scene = again.seconds / len(tiny)
-    small, large = again.megapixels / len(tiny), full.megapixels / len(larger)
-    if large > 2 * small:
-        megapixel = max(0.0, (full.seconds / len(larger) - scene) / (large - small))
+            count = 3 * crew + 2
+            tiny = _crops(wanted, folder / "tiny", count, TINY)
+            first = _timed(tiny[:crew], folder / "warm", plain, cluster, place, crew)
+            small = _timed(tiny, folder / "small", plain, cluster, place, crew)
+            side = min(settings.enhance.block, LARGER)
+            large = _timed(
+                _crops(wanted, folder / "larger", count, side), folder / "large", plain, cluster, place, crew
+            )
+    if large.megapixels > 2 * small.megapixels:
+        more = large.megapixels - small.megapixels
+        megapixel = max(0.0, (large.each - small.each) / more)
+        scene = max(0.0, small.each - small.megapixels * megapixel)
     else:  # scenes so small that pixels hardly count
-        scene, megapixel, small = full.seconds / len(larger), 0.0, 0.0
-    scene = max(0.0, scene - small * megapixel)
-    return _Costs(opened + max(0.0, first.seconds - again.seconds), scene, megapixel, full.compression)
+        scene, megapixel = large.each, 0.0
+    return _Costs(opened + first.first, scene, megapixel, large.compression)
 
 
 @dataclass(frozen=True)
 class _Run:
-    seconds: float
+    """What a short run shows; seconds are of the whole machine, all workers together."""
+
+    first: float
+    """Seconds until the first scene was done."""
+    each: float
+    """Seconds between two scenes, once as many are done as there are workers: what the first ones waited for is
+    waited for once in a run, not once a scene."""
     megapixels: float
+    """Of a scene's output."""
     compression: float
 
 
 def _timed(
-    entries: list[Entry], output: Path, settings: ArchiveSettings, cluster: ClusterSettings, place: Cluster
+    entries: list[Entry],
+    output: Path,
+    settings: ArchiveSettings,
+    cluster: ClusterSettings,
+    place: Cluster,
+    crew: int,
 ) -> _Run:
-    clock = time.perf_counter()
-    summary = archive(entries, output, settings, cluster, place=place)
-    seconds = time.perf_counter() - clock
+    begun, ends = time.perf_counter(), []
+    told = Told(scene=lambda _: ends.append(time.perf_counter() - begun))
+    summary = archive(entries, output, settings, cluster, told, place)
     if summary.failed:
         name, reason = next(iter(summary.failures.items()))
         raise SceneError(f"cannot measure: a crop of {name} fails: {reason}")
     found = survey(entries, output / "nothing", settings)
     size = sum(path.stat().st_size for path in (output / "scenes").rglob("*") if path.is_file())
-    return _Run(seconds, summary.megapixels, size / max(1, sum(w.nbytes for w in found.wanted)))
+    skip = min(crew, len(ends) - 1)
+    each = (ends[-1] - ends[skip - 1]) / (len(ends) - skip) if skip else ends[-1]
+    compression = size / max(1, sum(w.nbytes for w in found.wanted))
+    return _Run(ends[0], each, summary.megapixels / len(entries), compression)
 
 
-def _crops(wanted: list[Wanted], folder: Path, count: int, shape: tuple[int, int]) -> list[Entry]:
+def _crops(wanted: list[Wanted], folder: Path, count: int, side: int) -> list[Entry]:
     """Cut the middle out of scenes spread over the archive's sizes, as often as is needed."""
     folder.mkdir()
     by_size = sorted(wanted, key=lambda w: w.pixels)
@@ -150,7 +168,7 @@ def _crops(wanted: list[Wanted], folder: Path, count: int, shape: tuple[int, int
     for number in range(count):
         chosen = by_size[min(len(by_size) - 1, (2 * number + 1) * len(by_size) // (2 * count))]
         path = folder / f"{number}-{chosen.entry.id}.tif"
-        _cut(chosen, path, shape)
+        _cut(chosen, path, (side, side))
         made.append(Entry(path.stem, (str(path),)))
     return made
 

@@ -83,8 +83,8 @@ def _properties(record: SceneRecord, scene: Scene, models: list[str]) -> dict[st
     }
     if not code:
         found["proj:wkt2"] = scene.grid.crs.to_wkt(version="WKT2_2019")
-    if not scene.grid.crs.is_geographic:
-        found["gsd"] = round(scene.grid.resolution[0] * scene.grid.crs.units_factor[1], 6)
+    if (metres := _metres(scene)) is not None:
+        found["gsd"] = metres
     if record.cloud_cover is not None:
         found["eo:cloud_cover"] = record.cloud_cover
     return found
@@ -108,8 +108,16 @@ def _bands(scene: Scene) -> list[dict[str, Any]]:
         if scene.nodata is not None:
             facts["nodata"] = "nan" if scene.nodata != scene.nodata else scene.nodata
         facts |= {"raster:scale": band.scale, "raster:offset": band.offset}
-        bands.append(facts | {"raster:spatial_resolution": scene.grid.resolution[0]})
+        if (metres := _metres(scene)) is not None:
+            facts["raster:spatial_resolution"] = metres
+        bands.append(facts)
     return bands
+
+
+def _metres(scene: Scene) -> float | None:
+    """Return the size of a pixel in metres; None where the reference system counts degrees."""
+    crs = scene.grid.crs
+    return None if crs.is_geographic else round(scene.grid.resolution[0] * crs.units_factor[1], 6)
 
 
 def _file(path: Path) -> dict[str, Any]:
