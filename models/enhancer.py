@@ -20,8 +20,14 @@ GPU_BATCH = 16
 """Patches a GPU gets at once; short batches are filled up, so that every launch has this one shape."""
 
 
-def pick_device(wanted: str) -> str:
+def pick_device(wanted: str, elsewhere: bool = False) -> str:
     """Return "cuda" or "cpu" for "auto", and check that what was asked for exists.
+
+    Parameters
+    ----------
+    wanted : str
+    elsewhere : bool
+        The work is done on other machines: "auto" means what is here, but what is asked for is believed.
 
     Raises
     ------
@@ -31,6 +37,8 @@ def pick_device(wanted: str) -> str:
     if wanted not in ("auto", "cpu", "cuda"):
         raise ModelError(f"--device must be auto, cpu or cuda, got {wanted!r}")
     available = torch.cuda.is_available()
+    if wanted == "cuda" and elsewhere:
+        return "cuda"
     if wanted == "cuda" and not available:
         raise ModelError("--device cuda: torch finds no CUDA device here; use --device cpu")
     return "cuda" if available and wanted != "cpu" else "cpu"
@@ -54,6 +62,8 @@ def pick_precision(wanted: str, device: str) -> str:
     if wanted != "auto":
         return wanted
     if device.startswith("cuda"):
+        if not torch.cuda.is_available():  # the GPUs are elsewhere: all since 2020 have it
+            return "bf16"
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
 

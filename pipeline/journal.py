@@ -99,10 +99,10 @@ class Journal:
         except OSError as error:
             raise SinkError.of(path, error) from error
 
-    def commit(self, done: Commit) -> None:
-        """Record a finished block."""
+    def commit(self, *blocks: Commit) -> None:
+        """Record finished blocks, all with one flush to the disk."""
         commit_point("before-journal")
-        self._append({"block": done.block, "pixels": done.pixels, "files": done.files, **done.facts})
+        self._append(*({"block": b.block, "pixels": b.pixels, "files": b.files, **b.facts} for b in blocks))
         commit_point("after-journal")
 
     def hole(self, block: int, reason: str) -> None:
@@ -121,10 +121,10 @@ class Journal:
         """Close the file."""
         self._file.close()
 
-    def _append(self, record: dict[str, Any]) -> None:
+    def _append(self, *records: dict[str, Any]) -> None:
         if self._silent:
             return
-        line = _line(record)
+        line = b"".join(map(_line, records))
         if is_due("torn-journal"):
             self._file.write(line[: len(line) // 2])
             die()

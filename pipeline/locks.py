@@ -88,6 +88,7 @@ class Lock:
     def _take(self) -> None:
         me = psutil.Process()
         holder = {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time(), "token": self._token}
+        holder |= _job()
         new = self.path.with_name(f"{self.path.name}.{self._token}")
         try:
             new.write_text(json.dumps(holder))
@@ -134,8 +135,11 @@ def is_alive(holder: dict[str, Any], path: Path) -> bool:
     """Whether the process that wrote a lock still lives.
 
     On this host the process table knows (a reused process number has another start time); of another host only the
-    heartbeat tells.
+    heartbeat tells, unless the holder was this very batch job before it was put back into the queue.
     """
+    job = _job()
+    if job and holder.get("job") == job["job"] and holder.get("life", 0) < job["life"]:
+        return False
     if holder.get("host") == socket.gethostname():
         try:
             return abs(psutil.Process(int(holder["pid"])).create_time() - float(holder["started"])) < 1
@@ -145,6 +149,15 @@ def is_alive(holder: dict[str, Any], path: Path) -> bool:
         return time.time() - path.stat().st_mtime < EXPIRY
     except OSError:
         return False
+
+
+def _job() -> dict[str, Any]:
+    """Return which Slurm job this process belongs to, and in which of its lives; empty outside of Slurm."""
+    number = os.environ.get("SLURM_JOB_ID")
+    if not number:
+        return {}
+    job = f"{os.environ.get('SLURM_CLUSTER_NAME', '')} {number}"
+    return {"job": job, "life": int(os.environ.get("SLURM_RESTART_COUNT") or 0)}
 
 
 def holder_of(path: Path) -> dict[str, Any] | None:

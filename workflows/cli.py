@@ -11,6 +11,8 @@ import typer
 
 from scenelift.workflows import cli_archive, cli_evidence, cli_landcover, cli_reliability
 from scenelift.workflows.cli_reliability import Stall, Walltime, run_stoppably
+from scenelift.workflows.clusters import commands as cluster_commands
+from scenelift.workflows.clusters.options import ClusterKeys, ClusterOption, cluster_settings
 
 app = typer.Typer(
     name="scenelift",
@@ -86,6 +88,8 @@ def enhance(
     batch: Batch = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    cluster: ClusterOption = None,
+    cluster_option: ClusterKeys = None,
     device: Device = "auto",
     precision: Precision = "auto",
     dtype: Annotated[str | None, typer.Option(help="Data type of the output; default: as the input.")] = None,
@@ -110,7 +114,6 @@ def enhance(
     as_json: Json = False,
 ) -> None:
     """Turn a scene into a better scene: denoised, sharper, on a finer grid, at the same place."""
-    from scenelift.pipeline.cluster import ClusterSettings
     from scenelift.workflows.enhance import EnhanceSettings
     from scenelift.workflows.enhance import enhance as run
 
@@ -130,10 +133,10 @@ def enhance(
         overwrite=overwrite,
         allow_holes=allow_holes,
     )
-    cluster = ClusterSettings(workers, scheduler, gpus=gpus_for(device))
+    where = cluster_settings(cluster, cluster_option, workers, scheduler, gpus_for(device))
     source = _source(inputs, bands, scale, offset, nodata, crs, allow_remote, limit)
     run_stoppably(
-        lambda progress, say: run(source, output, model, settings, cluster, progress, say), walltime, stall, as_json
+        lambda progress, say: run(source, output, model, settings, where, progress, say), walltime, stall, as_json
     )
 
 
@@ -244,6 +247,7 @@ def bench(
 cli_archive.register(app)
 cli_evidence.register(app)
 cli_reliability.register(app)
+cluster_commands.register(app)
 
 
 @app.command()

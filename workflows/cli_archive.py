@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from scenelift.workflows.cli_reliability import Stall, Walltime, stoppably
+from scenelift.workflows.clusters.options import ClusterKeys, ClusterOption, cluster_settings
 
 Sources = Annotated[
     list[str],
@@ -51,6 +52,8 @@ def archive(
     batch: Annotated[int | None, typer.Option(help="As for enhance.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; 0: none. Default: one a core or GPU.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
+    cluster: ClusterOption = None,
+    cluster_option: ClusterKeys = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     dtype: Annotated[str | None, typer.Option(help="Data type of the outputs; default: as the input.")] = None,
@@ -75,7 +78,7 @@ def archive(
     from scenelift.workflows.archive.run import archive as run
 
     values = request_values(ctx)
-    entries, folder, settings, cluster = request_of(values)
+    entries, folder, settings, where = request_of(values)
 
     def job(stopper: Any, console: Any) -> Any:
         def begins(scenes: int) -> None:
@@ -91,7 +94,7 @@ def archive(
             if outcome.record.status == "failed":
                 console.say(f"{outcome.entry.id} failed: {outcome.record.reason}")
 
-        return run(entries, folder, settings, cluster, Told(begins, on_block, on_scene, console.say))
+        return run(entries, folder, settings, where, Told(begins, on_block, on_scene, console.say))
 
     summary = stoppably(job, values["walltime"], values["stall"], values["as_json"], unit="scenes")
     if values["as_json"]:
@@ -180,7 +183,6 @@ def request_values(ctx: typer.Context) -> dict[str, Any]:
 
 def request_of(values: dict[str, Any]) -> tuple[list[Any], Path, Any, Any]:
     """Turn option values into scenes, folder, settings and cluster."""
-    from scenelift.pipeline.cluster import ClusterSettings
     from scenelift.pipeline.errors import UsageError
     from scenelift.workflows.archive.filters import Filters
     from scenelift.workflows.archive.settings import ArchiveSettings, Reading
@@ -208,5 +210,11 @@ def request_of(values: dict[str, Any]) -> tuple[list[Any], Path, Any, Any]:
         publish=values["publish"],
     )
     output = Path(values["output"])
-    cluster = ClusterSettings(values["workers"], values["scheduler"], gpus=gpus_for(values["device"]))
-    return find_scenes(values["sources"], output, settings.access), output, settings, cluster
+    where = cluster_settings(
+        values["cluster"],
+        values["cluster_option"],
+        values["workers"],
+        values["scheduler"],
+        gpus_for(values["device"]),
+    )
+    return find_scenes(values["sources"], output, settings.access), output, settings, where

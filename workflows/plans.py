@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scenelift.models.catalog import ModelRef, find, load, verify, with_settings
-from scenelift.models.enhancer import pick_device, pick_precision
+from scenelift.models.enhancer import gpu_count, pick_device, pick_precision
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer, Spec
 from scenelift.pipeline.errors import UsageError
@@ -145,10 +145,12 @@ def make_plan(
     stamps = input_stamps(source)
     if len(source.paths) == 1 and source.paths[0].upper().endswith(".SAFE"):
         check_manifest(Path(source.paths[0]), sorted({Path(reader.path) for reader, _ in scene.readers}))
-    device = pick_device(settings.device)
+    device = pick_device(settings.device, cluster.elsewhere)
     precision = pick_precision(settings.precision, device)
-    refs = _resolve(names, scene, settings, device, precision, cluster)
+    here = device if gpu_count() else "cpu"  # workers may have what this machine has not
+    refs = _resolve(names, scene, settings, here, precision, cluster)
     specs = [(load(r) if isinstance(r, ModelRef) else r).spec for r in refs]
+    refs = tuple(with_settings(r, device=device) if isinstance(r, ModelRef) else r for r in refs)
     block = min(settings.block, scene.grid.height), min(settings.block, scene.grid.width)
     provenance = {
         "software": f"scenelift {version('scenelift')}",

@@ -72,6 +72,8 @@ def _config(settings: ClusterSettings, environment: dict[str, str]) -> dict[str,
         "distributed.logging.distributed": "critical",  # deaths of workers are reported by who waits for their blocks
         # A task under which its workers died gets one more round of its own (see `workflows.enhance`).
         "distributed.scheduler.allowed-failures": DEATHS[settings.queued],
+        # Every server looks at its own event loop fifty times a second, which nobody reads.
+        "distributed.admin.tick.interval": "500ms",
         "distributed.admin.system-monitor.interval": "5s",
         "distributed.worker.profile.enabled": False,
     }
@@ -215,7 +217,8 @@ def queue_cluster(settings: ClusterSettings, environment: dict[str, str]) -> Any
 
 
 def _exports(environment: dict[str, str]) -> list[str]:
-    own = TEMPERATE | {"OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
+    own = TEMPERATE | {"OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms"}
+    own["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = "False"
     return [f"export {name}={shlex.quote(value)}" for name, value in sorted((own | environment).items())]
 
 

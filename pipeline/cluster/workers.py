@@ -18,6 +18,8 @@ PACKAGES = ("scenelift", "torch", "numpy", "rasterio", "zarr")
 """Libraries whose version can change bytes."""
 CARRIED = ("GDAL_", "CPL_", "OGR_", "OSR_", "PROJ_", "VSI_", "JP2")
 """Beginnings of the variables that go along to every worker."""
+LOCAL = ("GDAL_DATA", "GDAL_DRIVER_PATH", "GDAL_CURL_CA_BUNDLE", "PROJ_DATA", "PROJ_LIB", "PROJ_CURL_CA_BUNDLE")
+"""Variables that name files of this machine's own installation."""
 SECRETS = ("SECRET", "TOKEN", "PASSWORD", "USERPWD", "KEY", "HEADER", "COOKIE")
 """Parts of names of variables that stay here: job scripts are files."""
 
@@ -57,7 +59,7 @@ def refusal(expected: tuple[tuple[str, str], ...]) -> str | None:
 
 def carried(extra: Mapping[str, str]) -> dict[str, str]:
     """Return the environment variables to set in every worker: GDAL's of this process, then those asked for."""
-    mine = {name: value for name, value in os.environ.items() if name.startswith(CARRIED)}
+    mine = {name: value for name, value in os.environ.items() if name.startswith(CARRIED) and name not in LOCAL}
     public = {name: value for name, value in mine.items() if not any(part in name for part in SECRETS)}
     return public | dict(extra)
 

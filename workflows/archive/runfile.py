@@ -39,7 +39,9 @@ def read_runfile(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
         name = RENAMED.get(key, key.replace("-", "_"))
         if name not in kinds:
             raise UsageError(f"{path}: unknown key {key!r}; known are {', '.join(kinds)}")
-        values[name] = value if name == "sources" else _fitting(value, kinds[name], f"{path}: {key}")
+        table = name == "cluster" and isinstance(value, dict)
+        plain = table or name in ("sources", "cluster_option")
+        values[name] = value if plain else _fitting(value, kinds[name], f"{path}: {key}")
     sources = values.get("sources")
     values["sources"] = [sources] if isinstance(sources, str) else sources
     if not values["sources"]:

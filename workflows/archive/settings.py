@@ -77,7 +77,7 @@ class ArchiveSettings:
 
     def key(self) -> str:
         """Return a digest of everything but the scene that decides the bytes of an output."""
-        device = pick_device(self.enhance.device)
+        device = pick_device(self.enhance.device, elsewhere=True)
         never = ("tile", "batch", "overwrite")
         settings = {name: value for name, value in asdict(self.enhance).items() if name not in never}
         facts = {

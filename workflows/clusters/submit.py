@@ -1,0 +1,135 @@
+"""`scenelift submit`: a batch script for Slurm around any command, that goes on after whatever ends it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from scenelift.pipeline.cluster.settings import JobSettings
+from scenelift.pipeline.cluster.workers import carried
+from scenelift.pipeline.errors import SceneliftError, UsageError
+
+COMMANDS = ("enhance", "archive", "resume")
+"""Commands that a second start goes on with."""
+
+SCRIPT = """\
+#!/bin/bash
+{header}
+cd {folder} || exit 2
+{prologue}
+# Slurm warns this shell before the time is over; scenelift then ends in good order with exit code 75, or, if it has
+# only just started, without a word.
+warned=0
+trap 'warned=$((warned + 1)); kill -TERM "$child" 2>/dev/null' TERM INT
+{command} &
+child=$!
+while :; do
+    before=$warned
+    wait "$child"
+    code=$?
+    [ "$warned" -eq "$before" ] && break
+done
+[ "$warned" -gt 0 ] && [ "$code" -gt 128 ] && code=75
+# A cancelled job is warned as well, but no longer running: it stays cancelled.
+job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}}}
+job=${{job:-$SLURM_JOB_ID}}
+if [ "$code" -eq 75 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {requeues} ] &&
+    [ "$(squeue --noheader --format=%T --jobs="$job")" = RUNNING ]; then
+    scontrol requeue "$job" && sleep 60  # ends this script
+fi
+exit "$code"
+"""
+
+
+@dataclass(frozen=True)
+class SubmitSettings:
+    """A job around one command."""
+
+    command: tuple[str, ...]
+    """Arguments of scenelift, e.g. ("enhance", "in.tif", "-o", "out.tif")."""
+    job: JobSettings
+    array: int | None = None
+    """Elements of a job array that share an archive's scenes; None: one job."""
+    name: str = "scenelift"
+    warning: int = 90
+    """Seconds before the end of the walltime at which the command is told to stop."""
+    requeues: int = 50
+    """How often a job that was stopped puts itself back into the queue."""
+
+    def __post_init__(self) -> None:
+        if not self.command or self.command[0] not in COMMANDS:
+            raise UsageError(f"submit takes one of the commands {', '.join(COMMANDS)} after --")
+        if self.array is not None and not 1 <= self.array <= 10_000:
+            raise UsageError(f"--array must be from 1 to 10000 elements, got {self.array}")
+        if self.array is not None and self.command[0] != "archive":
+            raise UsageError(f"--array shares the scenes of an archive; {self.command[0]} works on one")
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise UsageError(f"--name takes letters, digits, _ . and -, got {self.name!r}")
+        if self.warning < 1 or self.requeues < 0:
+            raise UsageError(f"--warning {self.warning} and --requeues {self.requeues} must be from 1 and 0 up")
+
+
+def script(settings: SubmitSettings) -> str:
+    """Return the batch script."""
+    job, logs = settings.job, Path(settings.job.log_directory).absolute()
+    lines = {
+        "job-name": settings.name,
+        "output": f"{logs}/{settings.name}-{'%A_%a' if settings.array else '%j'}.out",
+        "open-mode": "append",
+        "ntasks": "1",
+        "cpus-per-task": str(job.cores),
+        "mem": job.memory.upper().removesuffix("B").removesuffix("I"),
+        "time": job.walltime,
+        "partition": job.queue,
+        "account": job.account,
+        "array": f"0-{settings.array - 1}" if settings.array else None,
+        "requeue": "",
+        "signal": f"B:TERM@{settings.warning}",
+    }
+    header = [f"#SBATCH --{key}{'=' if value else ''}{value}" for key, value in lines.items() if value is not None]
+    header += [f"#SBATCH {directive}" for directive in job.directives]
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in sorted(carried({}).items())]
+    return SCRIPT.format(
+        header="\n".join(header),
+        folder=shlex.quote(str(Path.cwd())),
+        prologue="\n".join([*exports, *job.prologue]),
+        command=shlex.join(_command(settings)),
+        requeues=settings.requeues,
+    )
+
+
+def _command(settings: SubmitSettings) -> list[str]:
+    command = [settings.job.python or sys.executable, "-m", "scenelift.workflows.cli", *settings.command]
+    if settings.array is not None and "--share" not in command:
+        command.append("--share")  # each element claims scenes; any number may work on one archive
+    placed = {"--workers", "--cluster", "--scheduler"} & {part.partition("=")[0] for part in command}
+    if settings.command[0] != "resume" and not placed:
+        command += ["--workers", str(settings.job.cores)]
+    return command
+
+
+def submit(settings: SubmitSettings) -> str:
+    """Give the script to Slurm and return the job's number.
+
+    Raises
+    ------
+    UsageError
+        If there is no Slurm here.
+    SceneliftError
+        With Slurm's own words, if it refuses the job.
+    """
+    if shutil.which("sbatch") is None:
+        raise UsageError("no `sbatch` here: submit from a machine of the cluster, or print the script with --dry-run")
+    try:
+        Path(settings.job.log_directory).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {settings.job.log_directory}: {error.strerror}") from None
+    done = subprocess.run(["sbatch", "--parsable"], input=script(settings), capture_output=True, text=True)
+    if done.returncode:
+        raise SceneliftError(f"Slurm refuses the job: {' '.join(done.stderr.split())}")
+    return done.stdout.strip().partition(";")[0]
