@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 from builders import noise_image, write_raster
 from distributed.system import MEMORY_LIMIT
-from processes import Command, call, kill_tree, start, wait_until
+from processes import PATIENCE, Command, call, finish, kill_tree, start, wait_until
 
 from scenelift.pipeline.faults import POINTS
 from scenelift.pipeline.tiles import TileGrid
@@ -197,7 +197,8 @@ def kill_workers(bench: Bench, folder: Path, rng: random.Random, kills: int) -> 
 def lethal_block(bench: Bench, folder: Path, workers: int) -> None:
     """A block that kills every worker that touches it: set aside, the others finished, mended once it is harmless."""
     bench.place(folder)
-    text = call(folder, *arguments("out.tif", workers), code=3, SLOW="0", POISON="1", POISON_KILLS="1")
+    command = start(folder, *arguments("out.tif", workers), SLOW="0", POISON="1", POISON_KILLS="1")
+    text = finish(command, code=3, patience=3 * PATIENCE)  # eight workers start one after the other
     assert "1 of 16 blocks failed" in text and not (folder / "out.tif").exists()
     assert committed(folder, "out.tif") == BLOCKS - 1
     call(folder, *arguments("out.tif", workers), SLOW="0")

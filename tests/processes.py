@@ -59,8 +59,12 @@ def start(folder: Path, *args: object, **env: str) -> Command:
 
 def call(folder: Path, *args: object, code: int = 0, **env: str) -> str:
     """Run `scenelift ARGS` to its end; it must exit with `code`. Returns what it wrote."""
-    command = start(folder, *args, **env)
-    found = command.wait()
+    return finish(start(folder, *args, **env), code)
+
+
+def finish(command: Command, code: int = 0, patience: float = PATIENCE) -> str:
+    """Wait for a command, which must exit with `code`. Returns what it wrote."""
+    found = command.wait(patience)
     assert found == code, f"exit {found} instead of {code}: {command.output}"
     return command.output
 
