@@ -213,9 +213,16 @@ def _end(folder: str) -> None:
     for _ in range(3):  # a dying daemon may start one more
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if process.pid != os.getpid() and process.environ().get("SLURM_CONF", "").startswith(f"{folder}/"):
+                if process.pid != os.getpid() and _belongs(process, folder):
                     process.kill()
         time.sleep(0.1)
+
+
+def _belongs(process: psutil.Process, folder: str) -> bool:
+    """Whether a process is part of the Slurm in `folder`; a step's manager hides its environment but logs there."""
+    if process.environ().get("SLURM_CONF", "").startswith(f"{folder}/"):
+        return True
+    return process.name() == "slurmstepd" and any(f.path.startswith(f"{folder}/") for f in process.open_files())
 
 
 def _die_with_parent() -> None:
