@@ -16,7 +16,7 @@ from scenelift.pipeline.scenes import open_scene
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.archive.entries import Entry
 from scenelift.workflows.archive.filters import Filters
-from scenelift.workflows.archive.run import Told, archive
+from scenelift.workflows.archive.run import archive
 from scenelift.workflows.archive.settings import ArchiveSettings, Reading
 from scenelift.workflows.archive.survey import Survey, Wanted, survey
 
@@ -107,57 +107,62 @@ def _measure(wanted: list[Wanted], settings: ArchiveSettings, cluster: ClusterSe
         with open_cluster(cluster) as place:
             opened = time.perf_counter() - clock
             crew = max(1, place.slots)
-            count = 3 * crew + 2
-            tiny = _crops(wanted, folder / "tiny", count, TINY)
-            first = _timed(tiny[:crew], folder / "warm", plain, cluster, place, crew)
-            small = _timed(tiny, folder / "small", plain, cluster, place, crew)
+            few, many = 2 * crew, 6 * crew
             side = min(settings.enhance.block, LARGER)
-            large = _timed(
-                _crops(wanted, folder / "larger", count, side), folder / "large", plain, cluster, place, crew
-            )
+            tiny = _crops(wanted, folder / "tiny", many, TINY)
+            larger = _crops(wanted, folder / "larger", many, side)
+            first = _timed(tiny[:crew], folder / "warm", plain, cluster, place)
+            small = _slope([_timed(tiny[:n], folder / f"small-{n}", plain, cluster, place) for n in (few, many)])
+            large = _slope([_timed(larger[:n], folder / f"large-{n}", plain, cluster, place) for n in (few, many)])
     if large.megapixels > 2 * small.megapixels:
         more = large.megapixels - small.megapixels
         megapixel = max(0.0, (large.each - small.each) / more)
         scene = max(0.0, small.each - small.megapixels * megapixel)
     else:  # scenes so small that pixels hardly count
         scene, megapixel = large.each, 0.0
-    return _Costs(opened + first.first, scene, megapixel, large.compression)
+    return _Costs(opened + first.seconds, scene, megapixel, large.compression)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What a short run shows; seconds are of the whole machine, all workers together."""
+    """What a short run shows."""
 
-    first: float
-    """Seconds until the first scene was done."""
+    scenes: int
+    seconds: float
+    megapixels: float
+    """Of all outputs."""
+    compression: float
+
+
+@dataclass(frozen=True)
+class _Slope:
+    """What one more scene costs the machine, all workers together."""
+
     each: float
-    """Seconds between two scenes, once as many are done as there are workers: what the first ones waited for is
-    waited for once in a run, not once a scene."""
     megapixels: float
     """Of a scene's output."""
     compression: float
 
 
+def _slope(runs: list[_Run]) -> _Slope:
+    """Compare a short run with a longer one: the wait until all workers are busy, and at the end, drops out."""
+    few, many = runs
+    each = max(0.0, many.seconds - few.seconds) / (many.scenes - few.scenes)
+    return _Slope(each, many.megapixels / many.scenes, many.compression)
+
+
 def _timed(
-    entries: list[Entry],
-    output: Path,
-    settings: ArchiveSettings,
-    cluster: ClusterSettings,
-    place: Cluster,
-    crew: int,
+    entries: list[Entry], output: Path, settings: ArchiveSettings, cluster: ClusterSettings, place: Cluster
 ) -> _Run:
-    begun, ends = time.perf_counter(), []
-    told = Told(scene=lambda _: ends.append(time.perf_counter() - begun))
-    summary = archive(entries, output, settings, cluster, told, place)
+    clock = time.perf_counter()
+    summary = archive(entries, output, settings, cluster, place=place)
+    seconds = time.perf_counter() - clock
     if summary.failed:
         name, reason = next(iter(summary.failures.items()))
         raise SceneError(f"cannot measure: a crop of {name} fails: {reason}")
     found = survey(entries, output / "nothing", settings)
     size = sum(path.stat().st_size for path in (output / "scenes").rglob("*") if path.is_file())
-    skip = min(crew, len(ends) - 1)
-    each = (ends[-1] - ends[skip - 1]) / (len(ends) - skip) if skip else ends[-1]
-    compression = size / max(1, sum(w.nbytes for w in found.wanted))
-    return _Run(ends[0], each, summary.megapixels / len(entries), compression)
+    return _Run(len(entries), seconds, summary.megapixels, size / max(1, sum(w.nbytes for w in found.wanted)))
 
 
 def _crops(wanted: list[Wanted], folder: Path, count: int, side: int) -> list[Entry]:
