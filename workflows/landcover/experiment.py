@@ -140,7 +140,7 @@ def run_experiment(settings: LandcoverSettings, progress: Progress | None = None
 
 def shipped_classifiers() -> tuple[str, ...]:
     """Return the names of EuroSAT's classifiers that ship: the one trained on clean images first."""
-    return tuple(name for name in shipped() if name.startswith(MODEL))
+    return tuple(sorted(name for name in shipped() if name.startswith(MODEL)))
 
 
 def load_classifiers(names: Sequence[str]) -> dict[str, Classifier]:
