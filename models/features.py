@@ -120,7 +120,7 @@ def frechet(answers: Tensor, truths: Tensor) -> float:
     # the trace of the square root of a product of two covariances: its eigenvalues are not negative
     roots = torch.linalg.eigvals(cov_a @ cov_t).real.clamp_min(0).sqrt().sum()
     gap = (a.mean(0) - t.mean(0)).square().sum()
-    return float(gap + cov_a.trace() + cov_t.trace() - 2 * roots)
+    return max(0.0, float(gap + cov_a.trace() + cov_t.trace() - 2 * roots))  # equal sets round to either side of 0
 
 
 def _unit(x: Tensor) -> Tensor:
