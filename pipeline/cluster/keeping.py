@@ -1,4 +1,4 @@
-"""Keeping local workers alive: bring back each one that Dask gives up on.
+"""Keeping local workers alive as long as they are wanted, and no longer: bring back each one that Dask gives up on.
 
 A local worker that dies is started again by its nanny. Two things stop that for good: Dask closes the nanny when its
 worker happens to be away some seconds after a death (by default 15, and on a busy machine a restart takes longer), and
@@ -8,6 +8,8 @@ workers would wait for ever.
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +19,10 @@ LOST = "120s"
 """Time after a worker's death at which Dask closes its nanny if the worker is away just then."""
 BEAT = 2.0
 """Seconds between two looks."""
+CLOSE = 10.0
+"""Seconds that a cluster has to close by itself."""
+WORKER = "Dask Worker process"
+"""How Dask names the processes of its workers."""
 
 
 @contextmanager
@@ -47,3 +53,27 @@ def kept_alive(cluster: Any, beat: float = BEAT) -> Iterator[None]:
     finally:
         stop.set()
         keeper.join()
+
+
+@contextmanager
+def closed_in_time(cluster: Any) -> Iterator[Any]:
+    """Close a local cluster at the end, by force if need be.
+
+    A worker that was started again just before the end may be missed by its nanny, and Dask would wait for it for
+    ever. By then every record has been fetched, so ending it loses nothing.
+
+    Parameters
+    ----------
+    cluster : LocalCluster
+    """
+    try:
+        yield cluster
+    finally:
+        try:
+            cluster.close(timeout=CLOSE)
+        except TimeoutError:
+            for child in multiprocessing.active_children():
+                if child.name.startswith(WORKER):
+                    child.kill()
+            with contextlib.suppress(TimeoutError):
+                cluster.close(timeout=CLOSE)

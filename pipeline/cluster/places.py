@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scenelift.pipeline.cluster.keeping import LOST, kept_alive
+from scenelift.pipeline.cluster.keeping import LOST, closed_in_time, kept_alive
 from scenelift.pipeline.cluster.settings import QUEUES, ClusterSettings
 from scenelift.pipeline.cluster.tasks import Cluster
 from scenelift.pipeline.cluster.workers import carried
@@ -53,7 +53,7 @@ def open_cluster(settings: ClusterSettings) -> Iterator[Cluster]:
         return
     with (
         dask.config.set(_config(settings, environment)),
-        _start(settings, environment) as cluster,
+        _start(settings, environment) if settings.queued else closed_in_time(_start(settings, environment)) as cluster,
         contextlib.nullcontext() if settings.queued else kept_alive(cluster),
         Client(cluster, set_as_default=False) as client,
     ):

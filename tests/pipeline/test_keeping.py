@@ -1,25 +1,28 @@
-"""Local workers that Dask gives up on come back."""
+"""A local cluster ends when its job does, also where a worker no longer answers."""
 
-from __future__ import annotations
-
-import operator
+import os
+import signal
 
 import psutil
+from dask.distributed import LocalCluster
 
-from scenelift.pipeline.cluster import ClusterSettings, open_cluster
-
-
-def test_workers_whose_nannies_have_closed_are_replaced() -> None:
-    with open_cluster(ClusterSettings(workers=2)) as place:
-        cluster = place._client.cluster
-        cluster.sync(cluster.workers[0].close)  # as a nanny closes itself whose new worker dies too early
-        cluster.sync(cluster.workers.pop(1).close)  # what Dask does to one whose worker was away for too long
-        assert sorted(place.run(operator.neg, range(5))) == [-4, -3, -2, -1, 0]
+from scenelift.pipeline.cluster import keeping
 
 
-def test_nothing_listens_beyond_this_machine() -> None:
-    with open_cluster(ClusterSettings(workers=1)) as place:
-        assert place.dashboard is not None and "//127.0.0.1:" in place.dashboard
-        me = psutil.Process()
-        open_ports = [c for p in (me, *me.children(recursive=True)) for c in p.net_connections("inet")]
-        assert {c.laddr.ip for c in open_ports if c.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
+def test_a_worker_that_no_longer_answers_cannot_keep_a_cluster_open(monkeypatch):
+    monkeypatch.setattr(keeping, "CLOSE", 1.0)
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    with keeping.closed_in_time(LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)) as cluster:
+        (nanny,) = cluster.workers.values()
+        worker = psutil.Process(nanny.pid)
+        assert worker.pid not in before
+        os.kill(worker.pid, signal.SIGSTOP)
+    worker.wait(10)  # raises if it still lives
+
+
+def test_a_cluster_whose_workers_answer_closes_by_itself():
+    with keeping.closed_in_time(LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)) as cluster:
+        (nanny,) = cluster.workers.values()
+        worker = psutil.Process(nanny.pid)
+    assert not worker.is_running()
+    assert cluster.status.name == "closed"
