@@ -77,17 +77,35 @@ def load_recipe(name: str | Path) -> Recipe:
     ModelError
         If there is none, it is not TOML, a key is unknown or missing, or a value is out of range.
     """
+    return recipe_from(*read_recipe_file(name, RECIPES, "recipe"))
+
+
+def read_recipe_file(name: str | Path, shipped: Path, kind: str) -> tuple[dict[str, Any], str]:
+    """Return what a recipe's TOML file says, and the file's path for messages.
+
+    Parameters
+    ----------
+    name : str or path
+        A file, or the name of a recipe in ``shipped``.
+    shipped : path
+    kind : str
+        What messages call it.
+
+    Raises
+    ------
+    ModelError
+        If there is none, or it is not TOML.
+    """
     path = Path(name)
     if not path.is_file():
-        path = RECIPES / f"{name}.toml"
+        path = shipped / f"{name}.toml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
-        raise ModelError(f"no recipe {str(name)!r}: give a TOML file or one of {known}")
+        known = ", ".join(sorted(p.stem for p in shipped.glob("*.toml")))
+        raise ModelError(f"no {kind} {str(name)!r}: give a TOML file or one of {known}")
     try:
-        values = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text()), str(path)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} is not TOML: {error}") from None
-    return recipe_from(values, str(path))
 
 
 def recipe_from(values: dict[str, Any], where: str) -> Recipe:

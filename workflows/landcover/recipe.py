@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from scenelift.models.architectures import build
 from scenelift.models.errors import ModelError
 from scenelift.models.landcover.training import Augment
 from scenelift.models.training import Phase, Plan
-from scenelift.workflows.recipe import RECIPES, fill
+from scenelift.workflows.recipe import RECIPES, fill, read_recipe_file
 
 LANDCOVER_RECIPES = RECIPES / "landcover"
 
@@ -79,15 +78,6 @@ def load_landcover_recipe(name: str | Path) -> LandcoverRecipe:
     ModelError
         If there is none, it is not TOML, a key is unknown or missing, or a value is out of range.
     """
-    path = Path(name)
-    if not path.is_file():
-        path = LANDCOVER_RECIPES / f"{name}.toml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in LANDCOVER_RECIPES.glob("*.toml")))
-        raise ModelError(f"no land-cover recipe {str(name)!r}: give a TOML file or one of {known}")
-    try:
-        values = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} is not TOML: {error}") from None
-    recipe: LandcoverRecipe = fill(LandcoverRecipe, values, str(path), _NESTED)
+    values, where = read_recipe_file(name, LANDCOVER_RECIPES, "land-cover recipe")
+    recipe: LandcoverRecipe = fill(LandcoverRecipe, values, where, _NESTED)
     return recipe
