@@ -14,7 +14,9 @@ from typing import Any
 import psutil
 
 from scenelift.models.catalog import ModelRef
+from scenelift.models.checkpoint import write_atomically
 from scenelift.models.errors import ModelError
+from scenelift.pipeline.categories import side_car
 from scenelift.pipeline.cluster import Cluster, ClusterSettings, Failed, open_cluster
 from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.errors import InputChangedError, PartialError, SceneError, SceneliftError, SinkError, UsageError
@@ -180,6 +182,7 @@ def carry_out(
                     sweep(plan.work)
             if announce:
                 announce(f"{plan.path} is finished and intact: nothing to do")
+            _name_classes(plan, anew=False)
             return _summary(plan, _Run(commits=history.commits, resumed=len(plan.blocks)), started)
     try:
         plan.work.mkdir(exist_ok=True)
@@ -188,7 +191,15 @@ def carry_out(
     with Lock(plan.work) as lock:
         run = _go_on(plan, lock, _Shared(place, priority), progress, announce)
         sweep(plan.work)
+    _name_classes(plan, anew=True)
     return _summary(plan, run, started)
+
+
+def _name_classes(plan: Plan, anew: bool) -> None:
+    """Put the names of a class map's values beside a GeoTIFF, which has no place for them."""
+    categories, path = plan.job.output.categories, plan.path.with_name(f"{plan.path.name}.aux.xml")
+    if categories and plan.path.suffix.lower() != ".zarr" and (anew or not path.exists()):
+        write_atomically(path, side_car(categories).encode())
 
 
 def _go_on(plan: Plan, lock: Lock, shared: _Shared, progress: Progress | None, announce: Announce | None) -> _Run:

@@ -14,12 +14,10 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 from scenelift.models.adversarial import AdversarialTrainer
 from scenelift.models.architectures import build
-from scenelift.models.catalog import checkpoint_path
-from scenelift.models.checkpoint import load_checkpoint, save_checkpoint
+from scenelift.models.checkpoint import save_checkpoint
 from scenelift.models.enhancer import pick_device
 from scenelift.models.errors import ModelError
 from scenelift.models.receptive import seam_error
@@ -27,14 +25,12 @@ from scenelift.models.spec import ModelSpec
 from scenelift.models.tasks import Denoising, SuperResolution, Task
 from scenelift.models.team import is_leader, join
 from scenelift.models.training import Trainer, resolve
-from scenelift.models.upsampling import PhaseUpsampler
 from scenelift.workflows.cards import draw_losses, write_card
 from scenelift.workflows.datasets import read_data
 from scenelift.workflows.patches import Mixture
 from scenelift.workflows.recipe import Recipe, adaptation, load_recipe
+from scenelift.workflows.starting import begin
 from scenelift.workflows.validation import baselines, make_validator, validation_pairs
-
-FIT_PATCHES = 512
 
 Report = Callable[[int, int, float], None]
 ERRORS = Console(stderr=True)
@@ -195,37 +191,6 @@ def make_task(recipe: Recipe) -> Task:
     if task.scale != recipe.arch.get("scale", 1):
         raise ModelError(f"recipe {recipe.name!r}: degradation and architecture differ in scale")
     return task
-
-
-def begin(module: torch.nn.Module, recipe: Recipe, task: Task, mixture: Mixture) -> None:
-    """Give the network its starting weights: from another checkpoint, and the fitted linear path."""
-    skip = getattr(module, "skip", None)
-    if isinstance(skip, PhaseUpsampler):
-        generator = torch.Generator().manual_seed(recipe.plan.seed + 1)
-        clean = mixture(FIT_PATCHES, 1.0, generator)[:, :1]
-        low = task.degrade(clean, generator)[0]
-        if low.shape[-1] > skip.taps:  # smaller patches hold no whole window to fit on: bicubic stays
-            skip.fit(low, clean)
-    if recipe.start is not None:
-        take_over(module, start_weights(recipe.start))
-
-
-def start_weights(start: str) -> dict[str, Tensor]:
-    """Return the weights of a checkpoint, or of a shipped model of that name."""
-    path = checkpoint_path(start)
-    if path is None:
-        raise ModelError(f"no model {start!r} to start from: give a shipped name or a checkpoint")
-    return load_checkpoint(path, valid=False)[0].state_dict()
-
-
-def take_over(module: torch.nn.Module, start: dict[str, Tensor]) -> int:
-    """Copy the tensors that fit; return how many did. Others (another scale, other bands) start fresh."""
-    own = module.state_dict()
-    fitting = {k: v for k, v in start.items() if k in own and own[k].shape == v.shape}
-    if not fitting:
-        raise ModelError("no tensor of the starting checkpoint fits this architecture")
-    module.load_state_dict(own | fitting)
-    return len(fitting)
 
 
 def make_spec(recipe: Recipe, module: torch.nn.Module, record: dict[str, Any]) -> ModelSpec:

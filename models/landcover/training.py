@@ -43,6 +43,8 @@ class Augment:
     """Largest standard deviation, pixels, of the Gaussian that blurs half of the images."""
     noise: float = 0.0
     """Largest standard deviation, reflectance, of the white noise on half of the images."""
+    zoom: tuple[float, float] = (1.0, 1.0)
+    """Range of the factor by which half of the images are enlarged about their middle; below 1 shows them mirrored."""
 
     def __post_init__(self) -> None:
         if not 0 < self.gains[0] <= self.gains[1]:
@@ -51,6 +53,8 @@ class Augment:
             raise ModelError("mixup and smoothing must lie in 0..1, smoothing below 1")
         if min(self.tint, self.blur, self.noise) < 0 or self.blur > 4:
             raise ModelError("tint, blur and noise must not be below 0, and blur not above 4 pixels")
+        if not 0.25 <= self.zoom[0] <= self.zoom[1] <= 4:
+            raise ModelError(f"zoom must be two rising numbers in 0.25..4, got {self.zoom}")
 
 
 class LabelledTrainer(Trainer):
@@ -111,11 +115,13 @@ class LabelledTrainer(Trainer):
 
 
 def jitter(images: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
-    """Return (N, C, H, W) images with random factors on image and bands, some blurred, some noisy."""
+    """Return (N, C, H, W) images with random factors on image and bands, some zoomed, blurred, noisy."""
     low, high = augment.gains
     whole = low * (high / low) ** torch.rand(len(images), 1, 1, 1, generator=generator)
     each = torch.exp(augment.tint * torch.randn(len(images), images.shape[1], 1, 1, generator=generator))
     images = images * whole * each
+    if augment.zoom != (1.0, 1.0):
+        images = zoomed(images, _zoom_factors(len(images), augment.zoom, generator))
     if augment.blur:
         images = blurred(images, augment.blur * _half(len(images), generator))
     if augment.noise:
@@ -127,6 +133,22 @@ def jitter(images: Tensor, augment: Augment, generator: torch.Generator) -> Tens
 def _half(count: int, generator: torch.Generator) -> Tensor:
     """Return (count,) numbers: 0 for about half, the others even in 0..1."""
     return (2 * torch.rand(count, generator=generator) - 1).clamp(min=0)
+
+
+def _zoom_factors(count: int, zoom: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """Return (count,) factors: 1 for about half, the others even on a logarithmic scale."""
+    low, high = zoom
+    draw = torch.rand(count, 2, generator=generator)
+    return torch.where(draw[:, 0] < 0.5, 1.0, low * (high / low) ** draw[:, 1])
+
+
+def zoomed(images: Tensor, factors: Tensor) -> Tensor:
+    """Return (N, C, H, W) images, each enlarged (N,) times about its middle: bicubic, edges mirrored."""
+    turns = torch.zeros(len(images), 2, 3, dtype=images.dtype)
+    turns[:, 0, 0] = turns[:, 1, 1] = 1 / factors
+    grid = F.affine_grid(turns, list(images.shape), align_corners=False)
+    changed = F.grid_sample(images, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+    return torch.where((factors == 1)[:, None, None, None], images, changed)
 
 
 def blurred(images: Tensor, sigma: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from scenelift.models.checkpoint import load_checkpoint, save_checkpoint
 from scenelift.models.errors import ModelError
 from scenelift.models.features import trunk_available
 from scenelift.models.landcover.classifier import start_from_imagenet
-from scenelift.models.landcover.training import Augment, LabelledTrainer, blurred, jitter, turned
+from scenelift.models.landcover.training import Augment, LabelledTrainer, blurred, jitter, turned, zoomed
 from scenelift.models.receptive import check_halo
 from scenelift.models.spec import ModelSpec
 from scenelift.models.training import Phase, Plan
@@ -136,7 +136,19 @@ def test_augmentation_keeps_what_it_should():
     assert len(forms) == 8
 
 
-@pytest.mark.parametrize("wrong", [{"gains": (0.0, 1.0)}, {"mixup": 2.0}, {"blur": -1.0}, {"noise": -0.1}])
+def test_zoom_enlarges_about_the_middle_and_leaves_the_others_alone():
+    ramp = torch.arange(33.0).expand(2, 1, 33, 33).contiguous()
+    near = zoomed(ramp, torch.tensor([1.0, 2.0]))
+    assert torch.equal(near[0], ramp[0])
+    inner = slice(4, 29)  # away from the mirrored edges a linear ramp stays one, at half the slope
+    torch.testing.assert_close(near[1, 0, 16, inner], 16 + (torch.arange(33.0)[inner] - 16) / 2, rtol=0, atol=1e-3)
+    flat = torch.full((4, 3, 16, 16), 0.2)
+    torch.testing.assert_close(jitter(flat, Augment(zoom=(0.5, 2.0)), torch.Generator().manual_seed(1)), flat)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"gains": (0.0, 1.0)}, {"mixup": 2.0}, {"blur": -1.0}, {"noise": -0.1}, {"zoom": (2.0, 1.0)}]
+)
 def test_augmentations_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ModelError):
         Augment(**wrong)

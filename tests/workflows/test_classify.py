@@ -13,8 +13,10 @@ from scenelift.models.spec import ModelSpec
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes import SceneSource
-from scenelift.workflows.landcover.classify import class_names, classify
+from scenelift.workflows.enhance import carry_out
+from scenelift.workflows.landcover.classify import classify
 from scenelift.workflows.plans import EnhanceSettings
+from scenelift.workflows.verify import resume_plan
 
 NAMES = ("Forest", "River & lake", "Rock")
 HERE = ClusterSettings(0)
@@ -73,7 +75,18 @@ def test_a_class_map_has_names_colours_and_place(scene, tmp_path):
         assert np.array_equal(found == 255, (origin.read() == 0).any(axis=0))
     side = (tmp_path / "map.tif.aux.xml").read_text()
     assert "<Category>River &amp; lake</Category>" in side
-    assert class_names(MODEL) == NAMES
+
+
+def test_going_on_with_a_map_names_its_classes_too(scene, tmp_path):
+    path, names = tmp_path / "map.tif", tmp_path / "map.tif.aux.xml"
+    run(scene, path)
+    written = names.read_bytes()
+    names.unlink()
+    carry_out(resume_plan(path), 0.0, None, None)
+    assert names.read_bytes() == written
+    names.write_text("names of another map")
+    run(scene, path, overwrite=True)
+    assert names.read_bytes() == written
 
 
 def test_probabilities_add_up_and_their_maximum_is_the_map(scene, tmp_path):

@@ -216,6 +216,8 @@ def test_recovery_is_a_ratio_of_balanced_accuracies():
     found = recovery(truth, best, worst, mended)
     assert found.mean == pytest.approx((balanced[2] - balanced[1]) / (balanced[0] - balanced[1]))
     assert found.low < found.mean < found.high
+    hardly = best & (rng.random(400) < 0.999)
+    assert np.isnan(recovery(truth, best, hardly, mended).mean)  # nothing was surely lost, so no share of it
 
 
 def test_every_case_has_its_networks_and_keeps_the_grid():

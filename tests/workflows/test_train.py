@@ -12,11 +12,13 @@ import torch
 from builders import write_raster
 from trainings import images, settings, textured
 
+from scenelift.models.architectures import build
 from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.errors import ModelError
 from scenelift.workflows.patches import EIGHT_BIT_GAIN, Mixture, PatchSet, balanced, read_zip
 from scenelift.workflows.recipe import RECIPES, adaptation, load_recipe
 from scenelift.workflows.sources import read_source
+from scenelift.workflows.starting import take_over
 from scenelift.workflows.train import identity, make_task, read_data, run_training, train
 
 torch.set_num_threads(1)
@@ -262,6 +264,20 @@ def test_fine_tuning_takes_over_what_fits(tmp_path, scene):
     old, new = (load_checkpoint(p)[0].state_dict() for p in (first, second))
     torch.testing.assert_close(old["body.0.first.weight"], new["body.0.first.weight"], rtol=0, atol=1e-6)
     assert old["tail.weight"].shape != new["tail.weight"].shape
+
+
+@pytest.mark.parametrize("kind", ["generator", "denoiser"])
+def test_a_deeper_network_begins_as_the_shallower_one(kind):
+    torch.manual_seed(3)
+    arch = {"kind": kind, "bands": 2, "channels": 8}
+    shallow, deep = build({**arch, "blocks": 2}), build({**arch, "blocks": 5})
+    with torch.no_grad():
+        for weights in shallow.parameters():
+            weights.normal_(0, 0.1)
+    take_over(deep, shallow.state_dict())
+    inputs = torch.rand(2, 2, 16, 16), *([torch.tensor([0.01, 0.02])] if kind == "denoiser" else [])
+    assert torch.equal(shallow(*inputs), deep(*inputs))
+    assert all(bool(block.first.weight.any()) for block in list(deep.body)[:-1])  # what is zero twice never learns
 
 
 def test_an_autoencoder_states_its_seam(tmp_path, scene):

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from scenelift.models.catalog import checkpoint_path, find, load_spec
-from scenelift.models.checkpoint import read_metadata, write_atomically
+from scenelift.models.catalog import find, load_spec
 from scenelift.models.errors import ModelError
-from scenelift.pipeline.categories import categories_of, side_car
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.scenes import SceneSource
 from scenelift.workflows.enhance import Announce, EnhanceSummary, Progress, enhance
@@ -48,17 +46,4 @@ def classify(
     last = models.split(",")[-1]
     if load_spec(find(last)).task != "landcover":
         raise ModelError(f"{last} names no classes: the last model must be one for land cover (landcover-eurosat, …)")
-    settings = replace(settings, classes=not probabilities)
-    summary = enhance(source, output, models, settings, cluster, progress, announce)
-    if not probabilities and output.suffix.lower() != ".zarr" and (names := class_names(last)):
-        write_atomically(output.with_name(f"{output.name}.aux.xml"), side_car(categories_of(names)).encode())
-    return summary
-
-
-def class_names(model: str) -> tuple[str, ...]:
-    """Return the classes of a shipped model or checkpoint, without loading its weights."""
-    path = checkpoint_path(model)
-    if path is None:
-        return load_spec(find(model)).labels
-    spec, arch = read_metadata(path)
-    return tuple(arch.get("classes", ())) or spec.labels
+    return enhance(source, output, models, replace(settings, classes=not probabilities), cluster, progress, announce)

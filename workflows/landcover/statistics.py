@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, rankdata
 
-from scenelift.workflows.bootstrap import Interval, ratio_interval
+from scenelift.workflows.bootstrap import Interval, interval, ratio_interval
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,14 @@ def recovery(
     best, worst, mended : ndarray of bool, shape (n,)
         Which images were named rightly from the intact, the spoilt and the mended image.
     seed : int
+
+    Notes
+    -----
+    NaN where the loss itself may be chance (its interval holds zero): a share of nothing says nothing.
     """
     weights = class_weights(truth)
     lost = weights * (best.astype(float) - worst)
+    if not interval(lost, seed=seed).low > 0:
+        return Interval(float("nan"), float("nan"), float("nan"))
     won = weights * (mended.astype(float) - worst)
     return ratio_interval(won[:, None], lost[:, None], seed)

@@ -40,6 +40,8 @@ def _table(trial: Trial) -> str:
 def _percent(value: Interval | None) -> str:
     if value is None:
         return ""
+    if np.isnan(value.mean):
+        return "no sure loss"
     return f"{100 * value.mean:.0f} [{100 * value.low:.0f}, {100 * value.high:.0f}]"
 
 

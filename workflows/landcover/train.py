@@ -26,7 +26,8 @@ from scenelift.workflows.landcover.confusion import Confusion
 from scenelift.workflows.landcover.images import BalancedDraws, LabelledImages, read_labelled
 from scenelift.workflows.landcover.recipe import LandcoverRecipe
 from scenelift.workflows.sources import DATA_VARIABLE
-from scenelift.workflows.train import identity, take_over
+from scenelift.workflows.starting import take_over
+from scenelift.workflows.train import identity
 
 LIMITS = (
     "Knows the classes, places and seasons it was trained on and names one of them whatever it is shown. "
