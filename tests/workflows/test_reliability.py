@@ -13,6 +13,9 @@ import pytest
 from builders import noise_image, write_raster
 from faults import Bench, arguments, make_bench
 
+from scenelift.pipeline.scenes import SceneSource
+from scenelift.workflows.bench_journal import run_journal_bench
+
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
@@ -203,3 +206,10 @@ def test_an_interrupted_overwrite_goes_on(bench: Bench, tmp_path: Path) -> None:
 def test_the_scheduler_is_killed(bench: Bench, tmp_path: Path) -> None:
     for number in range(2):
         faults.kill_the_scheduler(bench, tmp_path / str(number))
+
+
+def test_what_the_checks_cost_is_seen_from_inside(tmp_path: Path) -> None:
+    scene = write_raster(tmp_path / "scene.tif", noise_image(1, (2, 200, 200)))
+    found = run_journal_bench(SceneSource((str(scene),)), "nearest-x2", 1, "cpu", "fp32", quiet=True)
+    assert 0 < found["inside"] < 1
+    assert found["inside_s"] < 10 * found["checked_s"]
