@@ -262,6 +262,7 @@ def train(
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the state in the run's folder.")] = True,
     device: Device = "auto",
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's; its run is NAME-seedN.")] = None,
     processes: Annotated[int, typer.Option(help="Train on so many processes of this machine, one a GPU.")] = 1,
 ) -> None:
     """Train a model from a recipe, or adapt a shipped one to your own scenes; a killed run goes on where it was."""
@@ -270,7 +271,7 @@ def train(
 
     if processes > 1 and not in_team():
         raise typer.Exit(launch([sys.executable, "-m", "scenelift.workflows.cli", *sys.argv[1:]], processes))
-    if said := run_training(recipe, task, scenes or [], run, data, output, steps, threads, resume, device):
+    if said := run_training(recipe, task, scenes or [], run, data, output, steps, threads, resume, device, seed):
         print(said)
 
 

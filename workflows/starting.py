@@ -1,6 +1,9 @@
-"""What a network knows before its first training step: the fitted linear path, and another network's weights."""
+"""Before the first training step: the run's folder, the fitted linear path, and another network's weights."""
 
 from __future__ import annotations
+
+import time
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,6 +17,23 @@ from scenelift.workflows.patches import Mixture
 from scenelift.workflows.recipe import Recipe
 
 FIT_PATCHES = 512
+
+
+def open_run(run: Path, threads: int | None) -> float:
+    """Make a training run's folder and set its CPU threads; return when it began (`time.monotonic`).
+
+    Raises
+    ------
+    ModelError
+        If the folder cannot be made.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"cannot make the run folder {run}: {error.strerror}") from None
+    return time.monotonic()
 
 
 def begin(module: torch.nn.Module, recipe: Recipe, task: Task, mixture: Mixture) -> None:

@@ -29,7 +29,7 @@ from scenelift.workflows.cards import draw_losses, write_card
 from scenelift.workflows.datasets import read_data
 from scenelift.workflows.patches import Mixture
 from scenelift.workflows.recipe import Recipe, adaptation, load_recipe
-from scenelift.workflows.starting import begin
+from scenelift.workflows.starting import begin, open_run
 from scenelift.workflows.validation import baselines, make_validator, validation_pairs
 
 Report = Callable[[int, int, float], None]
@@ -72,13 +72,7 @@ def train(
     ModelError
         If there is too little data, the loss is not finite, or nothing can be written.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModelError(f"cannot make the run folder {run}: {error.strerror}") from None
-    started = time.monotonic()
+    started = open_run(run, threads)
     train_set, held_out = read_data(recipe, data)
     bands = int(recipe.arch.get("bands", 1))
     mixture = Mixture(train_set, bands, recipe.data.side, recipe.data.gains)
@@ -132,8 +126,11 @@ def run_training(
     threads: int | None,
     resume: bool,
     device: str = "auto",
+    seed: int | None = None,
 ) -> str:
     """Train with a progress bar, from a recipe's name or by adaptation; return what the command line says last.
+
+    A ``seed`` other than the recipe's own has a run folder of its own, so that several stand side by side.
 
     Raises
     ------
@@ -143,7 +140,9 @@ def run_training(
     if (recipe is None) == (task is None):
         raise ModelError("give either a recipe, or --task with --scenes")
     chosen = load_recipe(recipe) if recipe is not None else adaptation(str(task), scenes, steps)
-    folder = run or Path("runs") / chosen.name
+    folder = run or Path("runs") / (chosen.name if seed is None else f"{chosen.name}-seed{seed}")
+    if seed is not None:
+        chosen = dataclasses.replace(chosen, plan=dataclasses.replace(chosen.plan, seed=seed))
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

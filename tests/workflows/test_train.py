@@ -287,6 +287,25 @@ def test_an_autoencoder_states_its_seam(tmp_path, scene):
     assert spec.halo_kind == "measured" and spec.seam_error > 0 and spec.multiple_of == 8 and spec.needs_noise
 
 
+def test_a_seed_of_ones_own_is_another_run(tmp_path, scene, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.toml").write_text(
+        f"""
+        name = "tiny"
+        task = "super-resolution"
+        arch = {{ kind = "generator", channels = 8, blocks = 1, scale = 2 }}
+        degradation = {{ scale = 2 }}
+        data = {{ side = 32, train = [{{ path = "{scene}" }}] }}
+        plan = {{ batch = 2, validate_every = 2, phases = [{{ steps = 2 }}] }}
+        """
+    )
+    for seed in (None, 7):
+        run_training("tiny.toml", None, [], None, None, None, 1, 1, True, "cpu", seed)
+    cards = [json.loads((tmp_path / f"runs/{name}/tiny.json").read_text()) for name in ("tiny", "tiny-seed7")]
+    assert [card["seed"] for card in cards] == [0, 7]
+    assert cards[0]["sha256"] != cards[1]["sha256"]
+
+
 def test_identity_changes_with_the_recipe_alone(scene):
     recipe = settings(scene)
     assert identity(recipe) == identity(settings(scene))

@@ -28,6 +28,7 @@ from scenelift.workflows.landcover.confusion import Confusion
 from scenelift.workflows.landcover.pixels import LabelledImage, PixelDraws, read_arrays, read_rasters
 from scenelift.workflows.landcover.recipe import Labelled, LandcoverRecipe
 from scenelift.workflows.sources import DATA_VARIABLE
+from scenelift.workflows.starting import open_run
 from scenelift.workflows.train import identity
 
 LIMITS = "Knows the classes, sensor, place and season it was trained on; validated on a strip of the same images."
@@ -98,10 +99,7 @@ def train_segmenter(
     progress: Any = None,
 ) -> Path:
     """Train a segmenter and write its checkpoint and card; parameters are those of `train_landcover`."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    started = time.monotonic()
-    run.mkdir(parents=True, exist_ok=True)
+    started = open_run(run, threads)
     learned = read_learned(recipe, data)
     bands = len(learned.train[0].values)
     wanted = recipe.arch.get("bands", bands)

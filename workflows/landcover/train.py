@@ -26,7 +26,7 @@ from scenelift.workflows.landcover.confusion import Confusion
 from scenelift.workflows.landcover.images import BalancedDraws, LabelledImages, read_labelled
 from scenelift.workflows.landcover.recipe import LandcoverRecipe
 from scenelift.workflows.sources import DATA_VARIABLE
-from scenelift.workflows.starting import take_over
+from scenelift.workflows.starting import open_run, take_over
 from scenelift.workflows.train import identity
 
 LIMITS = (
@@ -59,10 +59,7 @@ def train_landcover(
     ModelError
         If data are missing or wrong, the loss is not finite, or nothing can be written.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
-    started = time.monotonic()
-    run.mkdir(parents=True, exist_ok=True)
+    started = open_run(run, threads)
     learned, held_out = read_split(recipe, data)
     arch = recipe.arch | {"classes": list(learned.classes)}
     torch.manual_seed(recipe.plan.seed)
