@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scenelift.workflows import cli_archive, cli_evidence, cli_landcover, cli_reliability
+from scenelift.workflows import cli_archive, cli_evidence, cli_landcover, cli_reliability, cli_training
 from scenelift.workflows.cli_reliability import Stall, Walltime, run_stoppably
 from scenelift.workflows.clusters import commands as cluster_commands
 from scenelift.workflows.clusters.options import ClusterKeys, ClusterOption, cluster_settings
@@ -248,89 +248,7 @@ cli_archive.register(app)
 cli_evidence.register(app)
 cli_reliability.register(app)
 cluster_commands.register(app)
-
-
-@app.command()
-def train(
-    recipe: Annotated[str | None, typer.Argument(help="A recipe: a TOML file, or the name of one that ships.")] = None,
-    task: Annotated[str | None, typer.Option(help="Adapt this shipped model to your own --scenes.")] = None,
-    scenes: Annotated[list[str] | None, typer.Option(help="Rasters, folders or zips to adapt to.")] = None,
-    run: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/NAME.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder the recipe's paths start from.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Checkpoint to write.")] = None,
-    steps: Annotated[int, typer.Option(help="Steps of an adaptation.")] = 600,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the state in the run's folder.")] = True,
-    device: Device = "auto",
-    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's; its run is NAME-seedN.")] = None,
-    processes: Annotated[int, typer.Option(help="Train on so many processes of this machine, one a GPU.")] = 1,
-) -> None:
-    """Train a model from a recipe, or adapt a shipped one to your own scenes; a killed run goes on where it was."""
-    from scenelift.models.team import in_team, launch
-    from scenelift.workflows.train import run_training
-
-    if processes > 1 and not in_team():
-        raise typer.Exit(launch([sys.executable, "-m", "scenelift.workflows.cli", *sys.argv[1:]], processes))
-    if said := run_training(recipe, task, scenes or [], run, data, output, steps, threads, resume, device, seed):
-        print(said)
-
-
-evaluations = typer.Typer(no_args_is_help=True, help="Print tables of quality against classical methods.")
-app.add_typer(evaluations, name="evaluate")
-cli_landcover.register(app, evaluations)
-
-Each = Annotated[int, typer.Option(help="Images of every class (zip), or a tenth of the patches (raster).")]
-Seed = Annotated[int, typer.Option(help="Seed of the draw of images and of the noise.")]
-Data = Annotated[Path | None, typer.Option(help="A zip of images or a raster; default: EuroSAT in SCENELIFT_DATA.")]
-Tta = Annotated[bool, typer.Option("--tta", help="Average over the eight turned and mirrored images.")]
-
-
-@evaluations.command("sr")
-def evaluate_sr(
-    model: Annotated[list[str], typer.Option("--model", "-m", help="A shipped model or a checkpoint.")],
-    scale: Annotated[int, typer.Option(help="2, 3 or 4.")] = 2,
-    data: Data = None,
-    each: Each = 60,
-    seed: Seed = 0,
-    degradation: Annotated[str, typer.Option(help="mtf (the sensor's blur) or bicubic.")] = "mtf",
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
-    tta: Tta = False,
-    consistency: Annotated[int, typer.Option(help="Back-projection steps after the network.")] = 0,
-    as_json: Json = False,
-) -> None:
-    """Degrade images, super-resolve them, score them against themselves (Wald's protocol)."""
-    from scenelift.workflows.evaluate import evaluate_sr as run
-    from scenelift.workflows.evaluate import read_sample
-    from scenelift.workflows.figures import print_rows
-
-    sample = read_sample(data, each, seed)
-    rows = run(sample, model, scale, degradation=degradation, precision=precision, tta=tta, consistency=consistency)
-    print_rows(rows, sample.title, sample.peak, "ibp", as_json)
-
-
-@evaluations.command("denoise")
-def evaluate_denoise(
-    model: Annotated[list[str], typer.Option("--model", "-m", help="A shipped model or a checkpoint.")],
-    level: Annotated[float | None, typer.Option(help="White noise, 8-bit levels; default: the sensor's noise.")] = None,
-    times: Annotated[float, typer.Option(help="Factor on the sensor's noise.")] = 1.0,
-    auto: Annotated[bool, typer.Option("--auto", help="Estimate the noise instead of giving it.")] = False,
-    data: Data = None,
-    each: Each = 60,
-    seed: Seed = 0,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
-    tta: Tta = False,
-    baselines: Annotated[bool, typer.Option(help="Score the classical filters as well.")] = True,
-    as_json: Json = False,
-) -> None:
-    """Add noise to images, denoise them, score them against the clean ones."""
-    from scenelift.workflows.evaluate import evaluate_denoise as run
-    from scenelift.workflows.evaluate import read_sample
-    from scenelift.workflows.figures import print_rows
-
-    sample = read_sample(data, each, seed)
-    settings: dict[str, Any] = {"precision": precision, "tta": tta, "seed": seed, "baselines": baselines}
-    rows = run(sample, model, level=level, times=times, auto=auto, **settings)
-    print_rows(rows, sample.title, sample.peak, "noisy", as_json)
+cli_landcover.register(app, cli_training.register(app))
 
 
 def _unraisable(event: Any) -> None:
