@@ -7,82 +7,30 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import psutil
-
-from scenelift.models.catalog import ModelRef
 from scenelift.models.checkpoint import write_atomically
 from scenelift.models.errors import ModelError
 from scenelift.pipeline.categories import side_car
 from scenelift.pipeline.cluster import Cluster, ClusterSettings, Failed, open_cluster
 from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.errors import InputChangedError, PartialError, SceneError, SceneliftError, SinkError, UsageError
-from scenelift.pipeline.faults import commit_point
 from scenelift.pipeline.journal import NAME as JOURNAL
-from scenelift.pipeline.journal import Commit, History, Journal, differences, read_journal
+from scenelift.pipeline.journal import Journal, read_journal
 from scenelift.pipeline.locks import Lock
 from scenelift.pipeline.publishing import damage, publish, restore_replaced, sweep
-from scenelift.pipeline.salvage import carry_over
 from scenelift.pipeline.scenes import SceneSource
 from scenelift.pipeline.sinks import ZarrSink
 from scenelift.workflows.blocks import BlockRecord, open_job, process_block
 from scenelift.workflows.inputs import input_digest, input_stamps
 from scenelift.workflows.plans import BLOCK, EnhanceSettings, Plan, check_output, make_plan, work_folder
-
-
-@dataclass(frozen=True)
-class EnhanceSummary:
-    """What was done, for people and machines."""
-
-    output: str
-    models: list[str]
-    width: int
-    height: int
-    bands: int
-    scale: int
-    blocks: int
-    skipped: int
-    resumed: int
-    """Blocks that an earlier run had finished."""
-    holes: list[int]
-    """Blocks that failed and hold no data."""
-    seconds: float
-    """Of the whole job, from the call to the published output."""
-    blocks_seconds: float
-    """From the first block handed out to the last one written."""
-    blocks_cpu_seconds: float
-    """CPU time of all processes in the blocks: a yardstick that a busy machine does not stretch."""
-    megapixels_per_second: float
-    """Output pixels (all bands) made by this run per second, in millions."""
-    model_share: float
-    """Fraction of the workers' busy time spent in the models."""
-    peak_memory_mb: float
-    """Largest resident memory of any one process after a block."""
-    device: str
-    precision: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
+from scenelift.workflows.resuming import check_fingerprint, open_work, to_resume
+from scenelift.workflows.summary import EnhanceSummary, Run, summarize
 
 Progress = Callable[[int, BlockRecord | None], None]
 """Called with the number of blocks and None at the start, then with each record."""
 Announce = Callable[[str], None]
-
-
-@dataclass
-class _Run:
-    """What this run has done so far."""
-
-    records: list[BlockRecord] = field(default_factory=list)
-    commits: dict[int, Commit] = field(default_factory=dict)
-    holes: dict[int, str] = field(default_factory=dict)
-    resumed: int = 0
-    blocks_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -173,7 +121,7 @@ def carry_out(
     """
     history = read_journal(plan.work)
     if history and history.done and plan.path.exists() and not plan.settings.overwrite:
-        _check_fingerprint(plan, history)
+        check_fingerprint(plan, history)
         if found := damage(plan.path, history.publication or {}):
             raise SinkError(f"{plan.path} is damaged ({found[0]}): mend it with `scenelift verify --repair`")
         if not history.holes:
@@ -183,7 +131,7 @@ def carry_out(
             if announce:
                 announce(f"{plan.path} is finished and intact: nothing to do")
             _name_classes(plan, anew=False)
-            return _summary(plan, _Run(commits=history.commits, resumed=len(plan.blocks)), started)
+            return summarize(plan, Run(commits=history.commits, resumed=len(plan.blocks)), started)
     try:
         plan.work.mkdir(exist_ok=True)
     except OSError as error:
@@ -192,7 +140,7 @@ def carry_out(
         run = _go_on(plan, lock, _Shared(place, priority), progress, announce)
         sweep(plan.work)
     _name_classes(plan, anew=True)
-    return _summary(plan, run, started)
+    return summarize(plan, run, started)
 
 
 def _name_classes(plan: Plan, anew: bool) -> None:
@@ -202,15 +150,15 @@ def _name_classes(plan: Plan, anew: bool) -> None:
         write_atomically(path, side_car(categories).encode())
 
 
-def _go_on(plan: Plan, lock: Lock, shared: _Shared, progress: Progress | None, announce: Announce | None) -> _Run:
+def _go_on(plan: Plan, lock: Lock, shared: _Shared, progress: Progress | None, announce: Announce | None) -> Run:
     """Bring the job to its end from wherever it is; where that is hopeless and nothing is lost, leave no trace."""
-    history, run = _to_resume(plan, read_journal(plan.work)), _Run()
+    history, run = to_resume(plan, read_journal(plan.work)), Run()
     if history and history.publication and not history.done and not damage(plan.path, history.publication):
         with closing(Journal.reopen(plan.work)) as journal:  # killed after giving the name, before writing that down
             journal.finish()
-        return _Run(commits=history.commits, holes=history.holes, resumed=len(plan.blocks))
+        return Run(commits=history.commits, holes=history.holes, resumed=len(plan.blocks))
     try:
-        journal, store = _open_work(plan, history, run)
+        journal, store = open_work(plan, history, run)
         with closing(journal):
             _work(plan, store, journal, lock, run, shared, progress, announce)
     except BaseException as error:
@@ -223,62 +171,12 @@ def _go_on(plan: Plan, lock: Lock, shared: _Shared, progress: Progress | None, a
     return run
 
 
-def _check_fingerprint(plan: Plan, history: History) -> None:
-    found = differences(history.fingerprint, plan.fingerprint)
-    if found:
-        state = "exists, made with other input or settings" if plan.path.exists() else "was begun with others"
-        raise UsageError(
-            f"output {plan.path} {state}: {'; '.join(found)}. Choose another name or add --overwrite to start anew"
-        )
-
-
-def _to_resume(plan: Plan, history: History | None) -> History | None:
-    """Return the history to go on with; None to start anew."""
-    if history is None:
-        return None
-    if history.done and (plan.settings.overwrite or not plan.path.exists()):
-        return None
-    if plan.settings.overwrite and differences(history.fingerprint, plan.fingerprint):
-        return None
-    _check_fingerprint(plan, history)
-    published = history.publication is not None and not damage(plan.path, history.publication)
-    if plan.path.exists() and not (published or plan.settings.overwrite):
-        raise UsageError(f"output {plan.path} exists; add --overwrite to replace it once this job is finished")
-    return history
-
-
-def _open_work(plan: Plan, history: History | None, run: _Run) -> tuple[Journal, ZarrSink]:
-    """Make a clean store, with the intact blocks of an earlier run linked in, and open the journal."""
-    store, old, new = plan.job.store, plan.work / "store.old", plan.work / "store.new"
-    if store.exists() and history:
-        shutil.rmtree(old, ignore_errors=True)
-        store.rename(old)
-    restore_replaced(plan.path, plan.work)
-    sweep(plan.work, keep=("store.old",) if history else ())
-    sink = ZarrSink.create(new, plan.job.output, shards=plan.settings.shards)
-    commit_point("store-created")
-    if history:
-        # a finished output with holes gives its other blocks
-        origin = plan.path if history.done and plan.path.is_dir() else old
-        kept = carry_over(origin, new, history.commits.values())
-        run.commits = {commit.block: commit for commit in kept}
-        run.resumed = len(kept)
-        commit_point("salvaged")
-    new.rename(store)
-    shutil.rmtree(old, ignore_errors=True)
-    if history:
-        return Journal.reopen(plan.work), ZarrSink.open(store, sink.block)
-    journal = Journal.create(plan.work, plan.fingerprint, plan.command, silent=not plan.job.checked)
-    commit_point("journal-created")
-    return journal, ZarrSink.open(store, sink.block)
-
-
 def _work(
     plan: Plan,
     store: ZarrSink,
     journal: Journal,
     lock: Lock,
-    run: _Run,
+    run: Run,
     shared: _Shared,
     progress: Progress | None,
     announce: Announce | None,
@@ -325,7 +223,7 @@ def _do_blocks(
     priority: int,
     todo: list[int],
     journal: Journal,
-    run: _Run,
+    run: Run,
     progress: Progress | None,
 ) -> None:
     """Do blocks, then try those that killed their workers again, one at a time and with as little memory as can be."""
@@ -352,31 +250,6 @@ def _do_blocks(
         for result in place.attempt(functools.partial(process_block, plan.job, frugal=True), [index], priority):
             del run.holes[index]
             take(result)
-
-
-def _summary(plan: Plan, run: _Run, started: float) -> EnhanceSummary:
-    out, records, seconds = plan.job.output, run.records, time.perf_counter() - started
-    busy = sum(r.read_s + r.model_s + r.write_s for r in records)
-    return EnhanceSummary(
-        output=str(plan.path),
-        models=[m.name if isinstance(m, ModelRef) else m.spec.name for m in plan.job.models],
-        width=out.grid.width,
-        height=out.grid.height,
-        bands=len(out.bands),
-        scale=plan.job.scale,
-        blocks=len(plan.blocks),
-        skipped=sum(not commit.files for commit in run.commits.values()),
-        resumed=run.resumed,
-        holes=sorted(run.holes),
-        seconds=round(seconds, 3),
-        blocks_seconds=round(run.blocks_seconds, 3),
-        blocks_cpu_seconds=round(sum(r.cpu_s for r in records), 3),
-        megapixels_per_second=round(sum(r.pixels for r in records) * len(out.bands) / 1e6 / seconds, 3),
-        model_share=round(sum(r.model_s for r in records) / busy, 4) if busy else 0.0,
-        peak_memory_mb=round(max([psutil.Process().memory_info().rss, *(r.rss for r in records)]) / 2**20, 1),
-        device=plan.device,
-        precision=plan.precision,
-    )
 
 
 __all__ = ["BLOCK", "EnhanceSettings", "EnhanceSummary", "carry_out", "check_output", "enhance"]
