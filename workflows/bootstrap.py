@@ -78,6 +78,8 @@ def ratio_interval(tops: NDArray[np.float64], bottoms: NDArray[np.float64], seed
     count = len(tops)
     drawn = draws(count, seed)
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = np.nanmean((drawn @ tops) / (drawn @ bottoms), axis=1)
+        ratios = (drawn @ tops) / (drawn @ bottoms)
+        known = ~np.isnan(ratios)  # a draw may hold no block with a denominator
+        means = np.where(known, ratios, 0).sum(axis=1) / known.sum(axis=1)
     low, high = np.nanpercentile(means, [2.5, 97.5])
     return Interval(float((tops.sum(axis=0) / bottoms.sum(axis=0)).mean()), float(low), float(high))
