@@ -36,7 +36,7 @@ demo: $(VENV)/.installed $(VENV)/.scene
 	$(BIN)/scenelift demo
 
 test: $(VENV)/.installed $(VENV)/.scene
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.installed .typing/scenelift
 	$(BIN)/ruff check .
