@@ -162,6 +162,16 @@ def read_journal(folder: Path) -> History | None:
     return History(header["fingerprint"], header["command"], commits, holes, publication, done)
 
 
+def read_fingerprint(folder: Path) -> dict[str, Any] | None:
+    """Return the fingerprint of the job whose journal lies in `folder`, read from its first line alone."""
+    try:
+        with (folder / NAME).open("rb") as file:
+            header = next(_records(file.readline()), {})
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return header.get("fingerprint") if header.get("journal") == VERSION else None
+
+
 def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
     """Spell out how two fingerprints differ, one line a value."""
     found = []

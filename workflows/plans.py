@@ -16,9 +16,11 @@ from typing import Any
 
 from scenelift.models.catalog import ModelRef, find, load, verify, with_settings
 from scenelift.models.enhancer import gpu_count, pick_device, pick_precision
+from scenelift.models.precision import PRECISIONS
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer, Spec
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.journal import read_fingerprint
 from scenelift.pipeline.limits import Limits, absolute
 from scenelift.pipeline.outputs import Output, as_classes, as_shares, output_of
 from scenelift.pipeline.safe_manifest import check_manifest
@@ -146,7 +148,7 @@ def make_plan(
     if len(source.paths) == 1 and source.paths[0].upper().endswith(".SAFE"):
         check_manifest(Path(source.paths[0]), sorted({Path(reader.path) for reader, _ in scene.readers}))
     device = pick_device(settings.device, cluster.elsewhere)
-    precision = pick_precision(settings.precision, device)
+    precision = _precision(settings.precision, device, path)
     here = device if gpu_count() else "cpu"  # workers may have what this machine has not
     refs = _resolve(names, scene, settings, here, precision, cluster)
     specs = [(load(r) if isinstance(r, ModelRef) else r).spec for r in refs]
@@ -183,6 +185,15 @@ def make_plan(
         precision=precision,
         stamps=stamps,
     )
+
+
+def _precision(wanted: str, device: str, path: Path) -> str:
+    """Return "fp32" or "bf16"; "auto" stays what it was for a job begun on a machine with another processor."""
+    if wanted == "auto" and (begun := read_fingerprint(work_folder(path))) is not None:
+        known = {model.get("precision") for model in begun["models"].values()} & set(PRECISIONS)
+        if len(known) == 1:
+            return str(known.pop())
+    return pick_precision(wanted, device)
 
 
 def _names(models: str | Enhancer | Sequence[str | Enhancer]) -> list[str | Enhancer]:

@@ -21,6 +21,7 @@ from scenelift.models.errors import ModelError
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import SceneliftError, UsageError
 from scenelift.pipeline.scenes import SceneSource
+from scenelift.workflows import plans
 from scenelift.workflows.enhance import EnhanceSettings, enhance
 
 COMMAND = [sys.executable, "-m", "scenelift.workflows.cli"]
@@ -332,6 +333,15 @@ def test_a_changed_checkpoint_is_noticed() -> None:
     ref = with_settings(find("sr-x2"), digest="0" * 64)
     with pytest.raises(ModelError, match="has changed"):
         load(ref)
+
+
+def test_automatic_precision_stays_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, out = write_raster(tmp_path / "in.tif", noise_image(1, (1, 40, 50))), tmp_path / "out.tif"
+    assert run(scene, out, "nearest-x2", precision="bf16").precision == "bf16"
+    monkeypatch.setattr(plans, "pick_precision", lambda wanted, device: "fp32")  # the same command on other hardware
+    again = run(scene, out, "nearest-x2", precision="auto")
+    assert (again.precision, again.resumed) == ("bf16", 1)
+    assert run(scene, tmp_path / "other.tif", "nearest-x2", precision="auto").precision == "fp32"
 
 
 def test_scene_source_of_several_files(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scenelift.models.catalog import find, load_spec
-from scenelift.models.enhancer import pick_device, pick_precision
+from scenelift.models.enhancer import pick_device
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.archive.filters import Filters
 from scenelift.workflows.archive.sources import Access
@@ -84,7 +84,8 @@ class ArchiveSettings:
             "software": [version("scenelift"), version("torch")],
             "models": [(name, find(name).digest) for name in self.models],
             "format": self.format,
-            "enhance": settings | {"device": device, "precision": pick_precision(self.enhance.precision, device)},
+            # "auto" precision stays "auto": nodes of one archive may have processors of several kinds
+            "enhance": settings | {"device": device},
             "reading": asdict(self.reading),
             "scores": self.scores,
         }
