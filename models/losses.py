@@ -30,6 +30,15 @@ def charbonnier(answer: Tensor, truth: Tensor, epsilon: float = 1e-2) -> Tensor:
     return torch.sqrt(((answer - truth) * GAIN).square() + epsilon**2).mean()
 
 
+def log_mse(answer: Tensor, truth: Tensor, floor: float = 1e-5) -> Tensor:
+    """Mean over images of the logarithm of each one's mean squared error, normalised units.
+
+    Minus the mean PSNR but for factor and constant (the PSNR loss of HINet, Chen et al., CVPRW 2021): a share of the
+    error counts the same in a calm image as in a busy one, where the other losses hardly look at the calm ones.
+    """
+    return torch.log(((answer - truth) * GAIN).square().flatten(1).mean(1) + floor).mean()
+
+
 def ssim_loss(answer: Tensor, truth: Tensor, data_range: float = 0.3) -> Tensor:
     """1 - mean SSIM, 11 x 11 Gaussian windows of sigma 1.5 (Wang et al., IEEE TIP 13(4), 2004).
 
@@ -79,7 +88,7 @@ def relativistic_maker(real: Tensor, fake: Tensor) -> Tensor:
     return relativistic_judge(fake, real)
 
 
-LOSSES: dict[str, Loss] = {"mse": mse, "l1": l1, "charbonnier": charbonnier, "ssim": ssim_loss}
+LOSSES: dict[str, Loss] = {"mse": mse, "l1": l1, "charbonnier": charbonnier, "log-mse": log_mse, "ssim": ssim_loss}
 ADVERSARIAL: dict[str, tuple[Loss, Loss]] = {
     "hinge": (hinge_judge, hinge_maker),
     "relativistic": (relativistic_judge, relativistic_maker),

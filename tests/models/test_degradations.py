@@ -5,13 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from skimage.metrics import structural_similarity
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from scenelift.models import degradations as d
 from scenelift.models import losses
 from scenelift.models.errors import ModelError
 from scenelift.models.extras import back_project, back_projection_halo, self_ensemble, turn, turn_back
 from scenelift.models.features import Trunk, feature_distance, trunk_available
+from scenelift.models.layers import GAIN
 from scenelift.models.noise import estimate_noise
 
 
@@ -93,6 +94,14 @@ def test_ssim_agrees_with_scikit_image():
     )
     ours = 1 - float(losses.ssim_loss(torch.from_numpy(a)[None, None], torch.from_numpy(b)[None, None]))
     assert ours == pytest.approx(full[5:-5, 5:-5].mean(), abs=1e-4)
+
+
+def test_the_logarithm_of_errors_is_the_mean_psnr():
+    truth = torch.rand(3, 2, 16, 16) * 0.3
+    answer = truth + torch.tensor([0.001, 0.01, 0.03])[:, None, None, None] * torch.randn(3, 2, 16, 16)
+    psnr = [peak_signal_noise_ratio(t.numpy(), a.numpy(), data_range=1.0) for t, a in zip(truth, answer, strict=True)]
+    loss = float(losses.log_mse(answer, truth, floor=0.0))  # in units of 1 / GAIN
+    assert -10 / np.log(10) * (loss - 2 * np.log(GAIN)) == pytest.approx(np.mean(psnr), abs=1e-3)
 
 
 def test_losses_vanish_or_reach_their_floor_at_the_truth():
