@@ -76,6 +76,19 @@ def test_a_bad_scene_costs_that_scene_and_a_rerun_does_what_is_missing(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in outputs} == before, "but its finished output not written again"
 
 
+def test_what_a_kill_left_half_written_is_swept(tmp_path):
+    scene(tmp_path / "in" / "a.tif")
+    folder, half = tmp_path / "out" / "scenes" / "a", "0123456789abcdef" * 2
+    folder.mkdir(parents=True)
+    left = [folder / f".a.json.{half}", folder / f".a.png.{half}"]
+    foreign = folder / ".a.json.of-somebody"
+    for path in (*left, foreign):
+        path.write_text("half")
+    call(tmp_path, "archive", "in", "-o", "out", *MODEL)
+    assert not any(path.exists() for path in left) and foreign.exists()
+    assert (folder / "a.json").exists() and (folder / "a.png").exists()
+
+
 def test_other_settings_are_refused_scene_by_scene_unless_asked_for(tmp_path):
     scene(tmp_path / "in" / "a.tif")
     call(tmp_path, "archive", "in", "-o", "out", *MODEL)

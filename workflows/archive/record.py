@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import uuid
@@ -98,6 +99,12 @@ def write_durably(path: Path, content: bytes) -> None:
     except OSError as error:
         new.unlink(missing_ok=True)
         raise SinkError.of(path, error) from error
+
+
+def sweep_unfinished(path: Path) -> None:
+    """Remove what a kill in the midst of `write_durably` left beside a path that nobody else writes now."""
+    for rest in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}"):
+        rest.unlink(missing_ok=True)
 
 
 def all_records(folder: Path) -> Iterator[SceneRecord]:
