@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from scenelift.workflows import cli_archive, cli_evidence, cli_landcover, cli_reliability, cli_training
-from scenelift.workflows.cli_reliability import Stall, Walltime, run_stoppably
+from scenelift.workflows.cli_reliability import Json, Stall, Walltime, run_stoppably
+from scenelift.workflows.cli_training import Device
 from scenelift.workflows.clusters import commands as cluster_commands
 from scenelift.workflows.clusters.options import ClusterKeys, ClusterOption, cluster_settings
 
@@ -36,7 +37,6 @@ Remote = Annotated[bool, typer.Option("--allow-remote", help="Read http(s)://, s
 Limit = Annotated[
     list[str] | None, typer.Option(help="Raise what an input may declare: pixels=N, bands=N or chunk-mb=N.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
 Models = Annotated[
     str,
     typer.Option(
@@ -47,7 +47,6 @@ Models = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(help="Worker processes; 0: none. Default: one a core, or one a GPU.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a running Dask scheduler, e.g. tcp://host:8786.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
 Tile = Annotated[int | None, typer.Option(help="Pixels a side given to the model at once (memory, never bytes).")]
 Block = Annotated[int, typer.Option(help="Pixels a side of a task.")]

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from scenelift.workflows.cli_reliability import Json
+
 Bands = Annotated[str | None, typer.Option(help="1-based bands in the order wanted, e.g. 4,3,2.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from scenelift.workflows.cli_reliability import Json
+
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
 Each = Annotated[int, typer.Option(help="Images of every class (zip), or a tenth of the patches (raster).")]
 Seed = Annotated[int, typer.Option(help="Seed of the draw of images and of the noise.")]
 Data = Annotated[Path | None, typer.Option(help="A zip of images or a raster; default: EuroSAT in SCENELIFT_DATA.")]

@@ -10,9 +10,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from scenelift.models.checkpoint import write_atomically
 from scenelift.models.errors import ModelError
 from scenelift.pipeline.categories import side_car
+from scenelift.pipeline.checksums import sync
 from scenelift.pipeline.cluster import Cluster, ClusterSettings, Failed, open_cluster
 from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.errors import InputChangedError, PartialError, SceneError, SceneliftError, SinkError, UsageError
@@ -147,7 +147,13 @@ def _name_classes(plan: Plan, anew: bool) -> None:
     """Put the names of a class map's values beside a GeoTIFF, which has no place for them."""
     categories, path = plan.job.output.categories, plan.path.with_name(f"{plan.path.name}.aux.xml")
     if categories and plan.path.suffix.lower() != ".zarr" and (anew or not path.exists()):
-        write_atomically(path, side_car(categories).encode())
+        new = plan.work / path.name  # a kill leaves it where the next run sweeps
+        try:
+            new.write_text(side_car(categories))
+            sync(new)
+            new.replace(path)
+        except OSError as error:
+            raise SinkError.of(path, error) from error
 
 
 def _go_on(plan: Plan, lock: Lock, shared: _Shared, progress: Progress | None, announce: Announce | None) -> Run:

@@ -62,6 +62,7 @@ class Run:
 
 
 def summarize(plan: Plan, run: Run, started: float) -> EnhanceSummary:
+    """Return what to tell of a run that began at ``started`` (`time.perf_counter`)."""
     out, records, seconds = plan.job.output, run.records, time.perf_counter() - started
     busy = sum(r.read_s + r.model_s + r.write_s for r in records)
     return EnhanceSummary(

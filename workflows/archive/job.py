@@ -104,9 +104,9 @@ class SceneJob:
 
     def _do(self, entry: Entry, order: int, progress: Progress) -> SceneRecord:
         clock = _Clock()
-        beside = self.folder.output(entry.id, self.settings.format).parent
-        for path in (self.folder.records / f"{entry.id}.json", beside / f"{entry.id}.json", beside / f"{entry.id}.png"):
-            records.sweep_unfinished(path)  # the claim is held: what lies there is of a killed process
+        written = self.folder.records / f"{entry.id}.json", self.folder.item(entry.id), self.folder.preview(entry.id)
+        for path in written:  # the claim is held: what is unfinished there is of a killed process
+            records.sweep_unfinished(path)
         base = SceneRecord(entry.id, FAILED, inputs=list(entry.paths), key=self.key, worker=_me())
         try:
             made = self._attempt(entry, order, progress, clock, base)

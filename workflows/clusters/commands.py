@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
+from scenelift.workflows.cli_reliability import Json
 
 
 def register(app: typer.Typer) -> None:

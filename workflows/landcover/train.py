@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from scenelift.models.architectures import build
-from scenelift.models.catalog import checkpoint_path
 from scenelift.models.checkpoint import load_checkpoint, save_checkpoint
 from scenelift.models.enhancer import pick_device
 from scenelift.models.errors import ModelError
@@ -26,7 +25,7 @@ from scenelift.workflows.landcover.confusion import Confusion
 from scenelift.workflows.landcover.images import BalancedDraws, LabelledImages, read_labelled
 from scenelift.workflows.landcover.recipe import LandcoverRecipe
 from scenelift.workflows.sources import DATA_VARIABLE
-from scenelift.workflows.starting import open_run, take_over
+from scenelift.workflows.starting import open_run, start_weights, take_over
 from scenelift.workflows.train import identity
 
 LIMITS = (
@@ -126,10 +125,7 @@ def begin(module: nn.Module, recipe: LandcoverRecipe) -> None:
             raise ModelError(f"recipe {recipe.name!r}: only classifiers start from 'imagenet' here")
         start_from_imagenet(module)
     elif recipe.start:
-        path = checkpoint_path(recipe.start)
-        if path is None:
-            raise ModelError(f"no model {recipe.start!r} to start from: give a shipped name or a checkpoint")
-        take_over(module, load_checkpoint(path, valid=False)[0].state_dict())
+        take_over(module, start_weights(recipe.start))
 
 
 @torch.inference_mode()
