@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from scenelift.models.architectures import build
+from scenelift.models.catalog import checkpoint_path
+from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.errors import ModelError
 from scenelift.models.features import Trunk, feature_distance
+from scenelift.models.landcover.classifier import Classifier
 from scenelift.models.losses import ADVERSARIAL, consistency, pixel_loss
 from scenelift.models.tasks import Task
 from scenelift.models.team import Team
@@ -36,10 +39,17 @@ class Adversarial:
     """Weight of the feature distance to the truth (needs the trunk of `scenelift.models.features`)."""
     consistency: float = 0.0
     """Weight of the difference (reflectance) between the degraded answer and the input."""
+    teacher: str | None = None
+    """Shipped classifier, or a checkpoint of one, that must see in the answer what it sees in the truth."""
+    teaching: float = 0.0
+    """Weight of the distance between the teacher's features of the two (after Liu et al., "When image denoising meets
+    high-level vision tasks", IJCAI 2018, with features in place of labels)."""
 
     def __post_init__(self) -> None:
         if self.kind not in ADVERSARIAL:
             raise ModelError(f"adversarial kind must be one of {', '.join(ADVERSARIAL)}, not {self.kind!r}")
+        if (self.teacher is None) != (self.teaching == 0):
+            raise ModelError("a teacher and the weight of its teaching go together")
 
     def weight_at(self, step: int) -> float:
         """Return the adversarial weight at a step."""
@@ -79,13 +89,17 @@ class AdversarialTrainer(Trainer):
         for group in self.optimizers[-1].param_groups:
             group["relative"] = settings.rate / max(phase.rate for phase in plan.phases)
         self.trunk = Trunk().to(self.device) if settings.perceptual else None
+        self.teacher = load_teacher(settings.teacher, bands).to(self.device) if settings.teacher else None
 
     def _loss(self, clean: Tensor, generator: torch.Generator, phase: Phase) -> Tensor:
         inputs, clean = self._place(self.task.degrade(clean, generator), clean)
-        answer = self._forward(inputs)
-        total = pixel_loss(phase.loss)(answer, clean)
+        answer = self._forward(inputs, phase.mirror)
+        counts = self.task.weight(inputs)
+        total = pixel_loss(phase.loss)(answer * counts, clean * counts)
         if self.trunk is not None:
             total = total + self.settings.perceptual * feature_distance(self.trunk, answer, clean).mean()
+        if self.teacher is not None:
+            total = total + self.settings.teaching * feature_distance(self.teacher.features, answer, clean).mean()
         if self.settings.consistency:
             total = total + self.settings.consistency * consistency(answer, inputs[0], self.task.scale)
         weight = self.settings.weight_at(self.step)
@@ -102,6 +116,26 @@ class AdversarialTrainer(Trainer):
         return total + of_judge(self._verdict(clean), self._verdict(answer.detach()))
 
     def _verdict(self, images: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16"):
+        with self._autocast():
             verdict: Tensor = self.judge(images)
         return verdict.float()
+
+
+def load_teacher(name: str, bands: int) -> Classifier:
+    """Return a frozen classifier, of which a network may learn what matters to it.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, it is no image classifier, or it sees another number of bands.
+    """
+    path = checkpoint_path(name)
+    if path is None:
+        raise ModelError(f"no teacher {name!r}: give a shipped classifier or a checkpoint of one")
+    module, _ = load_checkpoint(path, valid=False)
+    if not isinstance(module, Classifier):
+        raise ModelError(f"teacher {name!r} is not a classifier of images")
+    if module.bands != bands:
+        raise ModelError(f"teacher {name!r} sees {module.bands} bands, the network makes {bands}")
+    module.requires_grad_(False)
+    return module.eval()

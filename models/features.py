@@ -8,6 +8,7 @@ it the perceptual loss and the feature distance say so. LPIPS proper needs a tru
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def trunk_available() -> bool:
         return False
 
 
-def feature_distance(trunk: Trunk, answer: Tensor, truth: Tensor) -> Tensor:
+def feature_distance(trunk: Callable[[Tensor], list[Tensor]], answer: Tensor, truth: Tensor) -> Tensor:
     """Return (N,) distances: squared differences of unit-length feature vectors, mean over space, sum over stages.
 
     The form of LPIPS (Zhang et al., CVPR 2018) without its learned channel weights.

@@ -18,9 +18,11 @@ from torch import Tensor, nn
 
 from scenelift.models.checkpoint import write_atomically
 from scenelift.models.errors import ModelError
+from scenelift.models.layers import crop
 from scenelift.models.losses import pixel_loss
 from scenelift.models.optimizers import make_optimizers
-from scenelift.models.tasks import Inputs, Task
+from scenelift.models.precision import pick_precision
+from scenelift.models.tasks import Inputs, Task, mirror
 from scenelift.models.team import Team
 
 
@@ -38,8 +40,13 @@ class Phase:
     schedule: str = "cosine"
     """"cosine" (to zero at the phase's end) or "constant"."""
     warmup: int = 50
+    mirror: int = 0
+    """Pixels by which inputs are continued by reflection in this phase, as the engine continues a scene. The padding of
+    the convolutions is then seen that far outside the image only; it costs time, and small images gain most."""
 
     def __post_init__(self) -> None:
+        if self.mirror < 0:
+            raise ModelError(f"mirror must not be below 0, got {self.mirror}")
         if (self.steps > 0) == (self.epochs > 0):
             raise ModelError("a training phase needs either steps or epochs, above zero")
         if self.schedule not in ("cosine", "constant"):
@@ -61,6 +68,7 @@ class Plan:
     ema: float = 0.999
     """Decay of the averaged weights that are validated and kept; 0 keeps the last ones."""
     precision: str = "bf16"
+    """"fp32", or "bf16": bfloat16 where the hardware gains from it (`pick_precision`), float32 elsewhere."""
     clip: float = 1.0
     """Largest norm of the gradient."""
     validate_every: int = 500
@@ -156,6 +164,7 @@ class Trainer:
         self.device = torch.device(device)
         self.module = module.to(self.device).train().to(memory_format=torch.channels_last)
         self.task, self.sampler, self.plan = task, sampler, plan
+        self.bf16 = plan.precision == "bf16" and pick_precision("auto", device) == "bf16"
         self.folder, self.validate, self.identity = folder, validate, identity
         self.modules = {"module": self.module}
         self.optimizers = make_optimizers(plan.optimizer, module)
@@ -222,16 +231,22 @@ class Trainer:
     def _loss(self, clean: Tensor, generator: torch.Generator, phase: Phase) -> Tensor:
         inputs, clean = self._place(self.task.degrade(clean, generator), clean)
         weight = self.task.weight(inputs)
-        return pixel_loss(phase.loss)(self._forward(inputs) * weight, clean * weight)
+        return pixel_loss(phase.loss)(self._forward(inputs, phase.mirror) * weight, clean * weight)
 
     def _place(self, inputs: Inputs, clean: Tensor) -> tuple[Inputs, Tensor]:
         return tuple(self.team.share(x).to(self.device) for x in inputs), self.team.share(clean).to(self.device)
 
-    def _forward(self, inputs: Inputs) -> Tensor:
-        first = inputs[0].contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16"):
-            answer: Tensor = self.module(first, *inputs[1:])
-        return answer.float()
+    def _forward(self, inputs: Inputs, margin: int = 0) -> Tensor:
+        """Return the network's answer, its input continued by ``margin`` pixels of reflection meanwhile."""
+        x = inputs[0]
+        if margin:
+            x = x[..., mirror(x.shape[2], margin), :][..., mirror(x.shape[3], margin)]
+        with self._autocast():
+            answer: Tensor = self.module(x.contiguous(memory_format=torch.channels_last), *inputs[1:])
+        return crop(answer.float(), margin * answer.shape[3] // x.shape[3]) if margin else answer.float()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def _phase(self) -> tuple[Phase, int]:
         at = self.step
@@ -282,6 +297,7 @@ class Trainer:
             "best_score": self.best_score,
             "stale": self.stale,
             "identity": self.identity,
+            "bf16": self.bf16,
             "plan": asdict(self.plan),
         }
         write_atomically(self.folder / "state.safetensors", save(tensors, {"facts": json.dumps(facts)}))
@@ -324,6 +340,7 @@ class Trainer:
                 state.setdefault(int(key), {})[slot] = value
             optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
         self.step, self.best_score, self.stale = facts["step"], facts["best_score"], facts["stale"]
+        self.bf16 = facts["bf16"]  # a run that goes on elsewhere stays what it was
         self._trim_log()
 
     def _trim_log(self) -> None:

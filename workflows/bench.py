@@ -11,7 +11,8 @@ import numpy as np
 
 from scenelift.models.bare import bare_forward
 from scenelift.models.catalog import ModelRef, find, verify, with_settings
-from scenelift.models.enhancer import pick_device, pick_precision
+from scenelift.models.enhancer import pick_device
+from scenelift.models.precision import pick_precision
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.scenes import SceneSource, open_scene
 from scenelift.pipeline.tiles import TileGrid, Window, patch_shape

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from scenelift.models.catalog import ModelRef, find, load, verify, with_settings
-from scenelift.models.enhancer import gpu_count, pick_device, pick_precision
-from scenelift.models.precision import PRECISIONS
+from scenelift.models.enhancer import gpu_count, pick_device
+from scenelift.models.precision import PRECISIONS, pick_precision
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer, Spec
 from scenelift.pipeline.errors import UsageError

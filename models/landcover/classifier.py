@@ -82,14 +82,16 @@ class Classifier(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """Return (N, classes) for (N, bands, H, W) reflectance."""
+        return self.head(torch.cat([y.mean((2, 3)) for y in self.features(x)[-self.taps :]], 1))
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return what stem and stages make of (N, bands, H, W) reflectance, each (N, C_i, H_i, W_i)."""
         if x.shape[-1] != self.side:
             x = F.interpolate(x, size=(self.side, self.side), mode="bilinear", align_corners=False)
-        y = self.stem(x / self.white * 2 - 1)
-        pooled = []
+        seen = [self.stem(x / self.white * 2 - 1)]
         for stage in self.stages:
-            y = stage(y)
-            pooled.append(y.mean((2, 3)))
-        return self.head(torch.cat(pooled[-self.taps :], 1))
+            seen.append(stage(seen[-1]))
+        return seen
 
     def _map(self, x: Tensor) -> Tensor:
         inner = [size - 2 * self.halo for size in x.shape[2:]]

@@ -5,10 +5,11 @@ import csv
 import pytest
 import torch
 
-from scenelift.models.adversarial import Adversarial, AdversarialTrainer
+from scenelift.models import training
+from scenelift.models.adversarial import Adversarial, AdversarialTrainer, load_teacher
 from scenelift.models.architectures import build
 from scenelift.models.errors import ModelError
-from scenelift.models.features import trunk_available
+from scenelift.models.features import feature_distance, trunk_available
 from scenelift.models.tasks import Denoising, SuperResolution, apply_whole, mirror
 from scenelift.models.training import Phase, Plan, Trainer, rate_at, resolve
 
@@ -149,9 +150,65 @@ def test_perceptual_loss_reaches_the_network(tmp_path):
     assert trainer.run().keys() == build(ARCH).state_dict().keys()
 
 
+def test_a_teacher_passes_on_what_it_sees(tmp_path):
+    """The answers' features come nearer to the truth's, though no pixel is compared."""
+
+    def stripes(count, subset, generator):
+        return waves(count, subset, generator).expand(-1, 3, -1, -1)
+
+    module = build(ARCH | {"bands": 3})
+    judged = Adversarial(weight=0.0, teacher="landcover-eurosat", teaching=1.0)
+    task, settings = SuperResolution(2), Plan((Phase(20, rate=3e-3, warmup=1),), batch=4, ema=0, optimizer="adam")
+    trainer = AdversarialTrainer(module, task, stripes, settings, tmp_path, lambda state: 0.0, "one", judged, 3)
+    clean = stripes(4, 1.0, torch.Generator().manual_seed(5))
+    low = task.fixed(clean, 0.265)[0]
+
+    def distance():
+        with torch.no_grad():
+            return float(feature_distance(trainer.teacher.features, module(low), clean).mean())
+
+    before = distance()
+    trainer.run()
+    assert distance() < 0.95 * before
+
+
+@pytest.mark.parametrize(
+    ("teacher", "bands", "message"),
+    [("nobody", 3, "no teacher 'nobody'"), ("sr-x2", 3, "not a classifier"), ("landcover-eurosat", 1, "sees 3 bands")],
+)
+def test_teachers_are_classifiers_of_as_many_bands(teacher, bands, message):
+    with pytest.raises(ModelError, match=message):
+        load_teacher(teacher, bands)
+
+
+def test_a_wide_mirror_trains_on_what_the_engine_computes(tmp_path):
+    """With its input continued as far as its halo, the padded network gives the answer of the unpadded one."""
+    trainer = make(tmp_path, plan(1))
+    valid = build(ARCH, valid=True)
+    valid.load_state_dict(trainer.module.state_dict())
+    low = waves(2, 1.0, torch.Generator().manual_seed(3))
+    whole = apply_whole(valid, valid.halo, (low,))
+    with torch.no_grad():
+        torch.testing.assert_close(trainer._forward((low,), valid.halo), whole)
+        assert not torch.allclose(trainer._forward((low,)), whole)
+
+
+def test_bfloat16_is_used_where_it_pays_and_a_run_that_goes_on_elsewhere_stays_what_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "pick_precision", lambda wanted, device: "bf16")
+    begun = make(tmp_path, plan(4))
+    begun.run()
+    assert begun.bf16 and not make(tmp_path, plan(4, precision="fp32")).bf16
+    monkeypatch.setattr(training, "pick_precision", lambda wanted, device: "fp32")
+    again = make(tmp_path, plan(4))
+    assert not again.bf16
+    assert again.resume() and again.bf16
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        (lambda: Phase(5, mirror=-1), "mirror"),
+        (lambda: Adversarial(teaching=0.3), "teacher"),
         (lambda: Phase(), "either steps or epochs"),
         (lambda: Phase(5, epochs=1), "either steps or epochs"),
         (lambda: Phase(5, schedule="zigzag"), "schedule must be"),
