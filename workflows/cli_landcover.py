@@ -37,12 +37,13 @@ def train(
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the state in the run's folder.")] = True,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's; its run is NAME-seedN.")] = None,
 ) -> None:
     """Train a land-cover network, from a recipe or on a labelled scene; a killed run goes on where it was."""
     from scenelift.workflows.landcover.command import OwnScene, run_training
 
     own = OwnScene(task, scene, labels, _split(classes), steps) if (task or scene or labels) else None
-    print(run_training(recipe, run, data, output, threads, resume, device, own))
+    print(run_training(recipe, run, data, output, threads, resume, device, own, seed))
 
 
 @app.command()

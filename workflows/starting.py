@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +36,16 @@ def open_run(run: Path, threads: int | None) -> float:
     except OSError as error:
         raise ModelError(f"cannot make the run folder {run}: {error.strerror}") from None
     return time.monotonic()
+
+
+def run_folder(name: str, seed: int | None) -> Path:
+    """Return the default folder of a run; a seed of one's own has its own, so that several stand side by side."""
+    return Path("runs") / (name if seed is None else f"{name}-seed{seed}")
+
+
+def reseeded(recipe: Any, seed: int | None) -> Any:
+    """Return a recipe with another seed in its plan; as it is for None."""
+    return recipe if seed is None else replace(recipe, plan=replace(recipe.plan, seed=seed))
 
 
 def begin(module: torch.nn.Module, recipe: Recipe, task: Task, mixture: Mixture) -> None:

@@ -29,7 +29,7 @@ from scenelift.workflows.cards import draw_losses, write_card
 from scenelift.workflows.datasets import read_data
 from scenelift.workflows.patches import Mixture
 from scenelift.workflows.recipe import Recipe, adaptation, load_recipe
-from scenelift.workflows.starting import begin, open_run
+from scenelift.workflows.starting import begin, open_run, reseeded, run_folder
 from scenelift.workflows.validation import baselines, make_validator, validation_pairs
 
 Report = Callable[[int, int, float], None]
@@ -140,9 +140,8 @@ def run_training(
     if (recipe is None) == (task is None):
         raise ModelError("give either a recipe, or --task with --scenes")
     chosen = load_recipe(recipe) if recipe is not None else adaptation(str(task), scenes, steps)
-    folder = run or Path("runs") / (chosen.name if seed is None else f"{chosen.name}-seed{seed}")
-    if seed is not None:
-        chosen = dataclasses.replace(chosen, plan=dataclasses.replace(chosen.plan, seed=seed))
+    folder = run or run_folder(chosen.name, seed)
+    chosen = reseeded(chosen, seed)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

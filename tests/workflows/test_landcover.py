@@ -23,6 +23,7 @@ from scenelift.workflows.landcover.predict import predict
 from scenelift.workflows.landcover.recipe import load_landcover_recipe
 from scenelift.workflows.landcover.statistics import class_weights, macro_auc, mcnemar, recovery
 from scenelift.workflows.landcover.train import train_landcover
+from scenelift.workflows.starting import reseeded, run_folder
 
 torch.set_num_threads(1)
 
@@ -98,6 +99,15 @@ def test_a_training_leaves_weights_card_log_and_figure(trained):
     assert card["architecture"]["classes"] == list(CLASSES)
     assert (folder / "run/loss.png").read_bytes().startswith(b"\x89PNG")
     assert len((folder / "run/log.csv").read_text().splitlines()) == 4
+
+
+def test_a_seed_of_ones_own_is_another_run():
+    recipe = load_landcover_recipe("landcover-eurosat")
+    assert reseeded(recipe, 7).plan.seed == 7 and reseeded(recipe, None) is recipe
+    assert (
+        run_folder(recipe.name, 7).name == "landcover-eurosat-seed7"
+        and run_folder(recipe.name, None).name == recipe.name
+    )
 
 
 def test_predictions_are_one_row_an_image(trained, tmp_path):
@@ -231,6 +241,9 @@ def test_every_case_has_its_networks_and_keeps_the_grid():
         assert arms[INTACT] is images
     assert networks_for(Case("x2"), ("sr-x4", "denoise-rgb"), 3) == ()
     assert networks_for(Case("x2"), None, 4) == ("sr-x2",)
+    assert networks_for(Case("x4"), None, 3) == ("sr-x4-rgb-deep", "sr-x4-rgb-taught")
+    assert networks_for(Case("x4"), None, 4) == ("sr-x4", "sr-x4-gan")
+    assert networks_for(Case("sensor"), None, 3) == ("denoise-rgb-deep", "denoise-rgb-taught")
 
 
 def test_wrong_data_is_one_readable_line(trained, tmp_path, inside):

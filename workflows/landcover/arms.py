@@ -22,11 +22,12 @@ FILTERS = ("bilateral", "wavelet", "nlm")
 RESAMPLERS = ("lanczos", "ibp")
 CASES = ("x2", "x4", "noise5", "noise15", "noise25", "noise50", "sensor")
 PREFERRED = {
-    "x2": ("sr-x2-rgb", "sr-x2"),
-    "x4": ("sr-x4-rgb", "sr-x4"),
-    "noise": ("denoise-rgb", "denoise"),
+    "x2": (("sr-x2-rgb", "sr-x2"), ()),
+    "x4": (("sr-x4-rgb-deep", "sr-x4"), ("sr-x4-rgb-taught", "sr-x4-gan")),
+    "noise": (("denoise-rgb-deep", "denoise"), ("denoise-rgb-taught",)),
 }
-"""Networks by what they undo, the one to take first in front: those that see three bands at once."""
+"""Networks by what they undo: those nearest to the truth, and those taught by a classifier or a judge; the first that
+fits of each is taken."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ class Case:
 
 
 def networks_for(case: Case, wanted: Sequence[str] | None, bands: int) -> tuple[str, ...]:
-    """Return the networks of a case: those of the wanted ones that undo it, or the preferred one that ships and its
-    adversarial twin.
+    """Return the networks of a case: those of the wanted ones that undo it, or two that ship, the one nearest to the
+    truth and the one taught by a classifier or a judge.
 
     Raises
     ------
@@ -93,9 +94,8 @@ def networks_for(case: Case, wanted: Sequence[str] | None, bands: int) -> tuple[
         specs = {name: load_spec(find(name)) for name in wanted}
         return tuple(n for n, s in specs.items() if (s.task, s.scale) == case.undone_by and s.bands in (None, bands))
     choices = PREFERRED.get(case.name, PREFERRED["noise"] if case.scale == 1 else ())
-    found = [n for n in choices if n in shipped() and load_spec(find(n)).bands in (None, bands)][:1]
-    twins = [f"{n.removesuffix('-rgb')}-gan" for n in found] + [f"{n}-gan" for n in found]
-    return (*found, *dict.fromkeys(t for t in twins if t in shipped()))
+    fitting = ([n for n in names if n in shipped() and load_spec(find(n)).bands in (None, bands)] for names in choices)
+    return tuple(names[0] for names in fitting if names)
 
 
 def make_arms(case: Case, images: Images, networks: Sequence[str], seed: int = 0) -> dict[str, Images]:

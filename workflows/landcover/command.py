@@ -13,6 +13,7 @@ from scenelift.models.errors import ModelError
 from scenelift.workflows.landcover.recipe import LANDCOVER_RECIPES, LandcoverRecipe, load_landcover_recipe
 from scenelift.workflows.landcover.segment import own_scene, train_segmenter
 from scenelift.workflows.landcover.train import train_landcover
+from scenelift.workflows.starting import reseeded, run_folder
 
 ERRORS = Console(stderr=True)
 
@@ -45,8 +46,11 @@ def run_training(
     resume: bool,
     device: str,
     own: OwnScene | None = None,
+    seed: int | None = None,
 ) -> str:
     """Train with a progress bar, from a recipe or on a scene of the user's own; return what is said last.
+
+    A ``seed`` other than the recipe's own has a run folder of its own.
 
     Raises
     ------
@@ -58,7 +62,8 @@ def run_training(
         raise ModelError(f"give a recipe (TOML, or one of {known}), or --task segmentation with --scene and --labels")
     chosen = own.recipe() if own is not None else load_landcover_recipe(str(recipe))
     train = train_segmenter if chosen.segments else train_landcover
-    folder = run or Path("runs") / chosen.name
+    folder = run or run_folder(chosen.name, seed)
+    chosen = reseeded(chosen, seed)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=ERRORS
     ) as bar:
