@@ -241,7 +241,7 @@ def test_every_case_has_its_networks_and_keeps_the_grid():
         assert arms[INTACT] is images
     assert networks_for(Case("x2"), ("sr-x4", "denoise-rgb"), 3) == ()
     assert networks_for(Case("x2"), None, 4) == ("sr-x2",)
-    assert networks_for(Case("x4"), None, 3) == ("sr-x4-rgb-deep", "sr-x4-rgb-taught")
+    assert networks_for(Case("x4"), None, 3) == ("sr-x4-rgb-deep", "sr-x4-rgb-taught", "sr-x4-gan")
     assert networks_for(Case("x4"), None, 4) == ("sr-x4", "sr-x4-gan")
     assert networks_for(Case("sensor"), None, 3) == ("denoise-rgb-deep", "denoise-rgb-taught")
 

@@ -23,11 +23,11 @@ RESAMPLERS = ("lanczos", "ibp")
 CASES = ("x2", "x4", "noise5", "noise15", "noise25", "noise50", "sensor")
 PREFERRED = {
     "x2": (("sr-x2-rgb", "sr-x2"), ()),
-    "x4": (("sr-x4-rgb-deep", "sr-x4"), ("sr-x4-rgb-taught", "sr-x4-gan")),
+    "x4": (("sr-x4-rgb-deep", "sr-x4"), ("sr-x4-rgb-taught",), ("sr-x4-gan",)),
     "noise": (("denoise-rgb-deep", "denoise"), ("denoise-rgb-taught",)),
 }
-"""Networks by what they undo: those nearest to the truth, and those taught by a classifier or a judge; the first that
-fits of each is taken."""
+"""Networks by what they undo: those nearest to the truth, taught by a classifier, taught by a judge; the first of each
+that fits is taken."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Case:
 
 
 def networks_for(case: Case, wanted: Sequence[str] | None, bands: int) -> tuple[str, ...]:
-    """Return the networks of a case: those of the wanted ones that undo it, or two that ship, the one nearest to the
-    truth and the one taught by a classifier or a judge.
+    """Return the networks of a case: those of the wanted ones that undo it, or of those that ship the one nearest to
+    the truth, the one taught by a classifier and the one taught by a judge.
 
     Raises
     ------
