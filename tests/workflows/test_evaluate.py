@@ -66,8 +66,8 @@ def test_figures_of_tables():
 @pytest.mark.parametrize(
     "name",
     [
-        *("sr-x2", "sr-x2-fast", "sr-x2-rgb", "sr-x4", "sr-x4-rgb", "sr-x4-rgb-deep", "sr-x4-rgb-taught"),
-        *("denoise", "denoise-fast", "denoise-rgb", "denoise-rgb-deep", "denoise-rgb-taught"),
+        *("sr-x2", "sr-x2-fast", "sr-x2-rgb", "sr-x4", "sr-x4-rgb", "sr-x4-rgb-deep"),
+        *("denoise", "denoise-fast", "denoise-rgb", "denoise-rgb-deep"),
     ],
 )
 def test_shipped_weights_beat_what_needs_no_training(name):

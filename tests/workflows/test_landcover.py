@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -17,7 +18,12 @@ from scenelift.models.errors import ModelError
 from scenelift.workflows import cli
 from scenelift.workflows.landcover.arms import CASES, INTACT, Case, make_arms, networks_for
 from scenelift.workflows.landcover.confusion import Confusion
-from scenelift.workflows.landcover.experiment import load_classifiers, shipped_classifiers
+from scenelift.workflows.landcover.experiment import (
+    LandcoverSettings,
+    load_classifiers,
+    run_experiment,
+    shipped_classifiers,
+)
 from scenelift.workflows.landcover.images import read_images
 from scenelift.workflows.landcover.predict import predict
 from scenelift.workflows.landcover.recipe import load_landcover_recipe
@@ -244,6 +250,23 @@ def test_every_case_has_its_networks_and_keeps_the_grid():
     assert networks_for(Case("x4"), None, 3) == ("sr-x4-rgb-deep", "sr-x4-rgb-taught", "sr-x4-gan")
     assert networks_for(Case("x4"), None, 4) == ("sr-x4", "sr-x4-gan")
     assert networks_for(Case("sensor"), None, 3) == ("denoise-rgb-deep", "denoise-rgb-taught")
+
+
+@pytest.mark.parametrize(
+    ("case", "parent", "taught"),
+    [("x4", "sr-x4-rgb-deep", "sr-x4-rgb-taught"), ("noise25", "denoise-rgb-deep", "denoise-rgb-taught")],
+)
+def test_what_a_classifier_taught_serves_it_better_than_what_is_nearest_to_the_truth(case, parent, taught):
+    """A small version of the tables in docs/landcover.md, on real validation images."""
+    archive = Path(os.environ.get("SCENELIFT_DATA", "")) / "eurosat_rgb_val.zip"
+    if not archive.is_file():
+        pytest.skip("SCENELIFT_DATA does not name a folder with eurosat_rgb_val.zip")
+    settings = LandcoverSettings(
+        archive, 4, cases=(case,), networks=(parent, taught), classifiers=("landcover-eurosat",)
+    )
+    trial = run_experiment(settings).trials[0]
+    right = {arm.name: arm.confusion.scores()["balanced_accuracy"] for arm in trial.arms}
+    assert right[taught] > right[parent] + 0.1 and right[taught] > right[trial.best_classical] + 0.1
 
 
 def test_wrong_data_is_one_readable_line(trained, tmp_path, inside):
