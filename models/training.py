@@ -340,7 +340,7 @@ class Trainer:
                 state.setdefault(int(key), {})[slot] = value
             optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
         self.step, self.best_score, self.stale = facts["step"], facts["best_score"], facts["stale"]
-        self.bf16 = facts["bf16"]  # a run that goes on elsewhere stays what it was
+        self.bf16 = facts.get("bf16", self.bf16)  # a run that goes on elsewhere stays what it was
         self._trim_log()
 
     def _trim_log(self) -> None:
