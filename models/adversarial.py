@@ -1,4 +1,4 @@
-"""Training against a judge: pixel loss first, then an adversarial weight that ramps up."""
+"""Training against a judge or under a teacher: pixel loss first, then an adversarial weight that ramps up."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from scenelift.models.architectures import build
-from scenelift.models.catalog import checkpoint_path
-from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.errors import ModelError
 from scenelift.models.features import Trunk, feature_distance
 from scenelift.models.landcover.classifier import Classifier
+from scenelift.models.landcover.loading import load_classifier
 from scenelift.models.losses import ADVERSARIAL, consistency, pixel_loss
 from scenelift.models.tasks import Task
 from scenelift.models.team import Team
@@ -26,7 +25,7 @@ class Adversarial:
     """How a judge joins the training."""
 
     weight: float = 5e-3
-    """Final weight of the adversarial loss beside the pixel loss."""
+    """Final weight of the adversarial loss beside the pixel loss; 0: no judge, the other losses alone."""
     start: int = 0
     """Step of its first appearance."""
     ramp: int = 500
@@ -57,7 +56,7 @@ class Adversarial:
 
 
 class AdversarialTrainer(Trainer):
-    """A trainer whose network must also convince a judge.
+    """A trainer whose network must also convince a judge, or please a teacher.
 
     Parameters
     ----------
@@ -82,14 +81,20 @@ class AdversarialTrainer(Trainer):
     ) -> None:
         super().__init__(module, task, sampler, plan, folder, validate, identity, device, team)
         self.settings = settings
-        arch = {"kind": settings.judge, "bands": bands, "channels": settings.channels}
-        self.judge = build(arch).to(self.device).train().to(memory_format=torch.channels_last)
-        self.modules["judge"] = self.judge
-        self.optimizers.append(torch.optim.Adam(self.judge.parameters(), settings.rate, (0.5, 0.99)))
-        for group in self.optimizers[-1].param_groups:
-            group["relative"] = settings.rate / max(phase.rate for phase in plan.phases)
+        self.judge = self._appoint(bands) if settings.weight else None
         self.trunk = Trunk().to(self.device) if settings.perceptual else None
         self.teacher = load_teacher(settings.teacher, bands).to(self.device) if settings.teacher else None
+
+    def _appoint(self, bands: int) -> nn.Module:
+        """Build the judge and its optimizer."""
+        settings = self.settings
+        judge = build({"kind": settings.judge, "bands": bands, "channels": settings.channels})
+        judge = judge.to(self.device).train().to(memory_format=torch.channels_last)
+        self.modules["judge"] = judge
+        self.optimizers.append(torch.optim.Adam(judge.parameters(), settings.rate, (0.5, 0.99)))
+        for group in self.optimizers[-1].param_groups:
+            group["relative"] = settings.rate / max(phase.rate for phase in self.plan.phases)
+        return judge
 
     def _loss(self, clean: Tensor, generator: torch.Generator, phase: Phase) -> Tensor:
         inputs, clean = self._place(self.task.degrade(clean, generator), clean)
@@ -103,22 +108,27 @@ class AdversarialTrainer(Trainer):
         if self.settings.consistency:
             total = total + self.settings.consistency * consistency(answer, inputs[0], self.task.scale)
         weight = self.settings.weight_at(self.step)
-        if weight == 0:
+        if self.judge is None or weight == 0:
             return total
+        return total + self._contest(self.judge, answer, clean, weight)
+
+    def _contest(self, judge: nn.Module, answer: Tensor, clean: Tensor, weight: float) -> Tensor:
+        """Return the loss of the network before the judge, weighted, and the judge's own."""
+
+        def verdict(images: Tensor) -> Tensor:
+            with self._autocast():
+                said: Tensor = judge(images)
+            return said.float()
+
         of_judge, of_maker = ADVERSARIAL[self.settings.kind]
-        self.judge.requires_grad_(False)
+        judge.requires_grad_(False)
         with torch.no_grad():
-            real = self._verdict(clean)
-        total = total + weight * of_maker(real, self._verdict(answer))
-        self.judge.requires_grad_(True)
+            real = verdict(clean)
+        made = weight * of_maker(real, verdict(answer))
+        judge.requires_grad_(True)
         # The judge's loss touches only the judge's weights and the maker's only the network's, so one backward
         # pass serves both.
-        return total + of_judge(self._verdict(clean), self._verdict(answer.detach()))
-
-    def _verdict(self, images: Tensor) -> Tensor:
-        with self._autocast():
-            verdict: Tensor = self.judge(images)
-        return verdict.float()
+        return made + of_judge(verdict(clean), verdict(answer.detach()))
 
 
 def load_teacher(name: str, bands: int) -> Classifier:
@@ -129,12 +139,7 @@ def load_teacher(name: str, bands: int) -> Classifier:
     ModelError
         If there is no such model, it is no image classifier, or it sees another number of bands.
     """
-    path = checkpoint_path(name)
-    if path is None:
-        raise ModelError(f"no teacher {name!r}: give a shipped classifier or a checkpoint of one")
-    module, _ = load_checkpoint(path, valid=False)
-    if not isinstance(module, Classifier):
-        raise ModelError(f"teacher {name!r} is not a classifier of images")
+    module, _ = load_classifier(name)
     if module.bands != bands:
         raise ModelError(f"teacher {name!r} sees {module.bands} bands, the network makes {bands}")
     module.requires_grad_(False)

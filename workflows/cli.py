@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from scenelift.workflows import cli_archive, cli_evidence, cli_landcover, cli_reliability, cli_training
+from scenelift.workflows.cli_evidence import Bands, band_numbers
 from scenelift.workflows.cli_reliability import Json, Stall, Walltime, run_stoppably
 from scenelift.workflows.cli_training import Device
 from scenelift.workflows.clusters import commands as cluster_commands
@@ -28,7 +29,6 @@ Inputs = Annotated[
     list[str],
     typer.Argument(help="A raster, several single-band rasters of one grid, a .SAFE folder or a Zarr store."),
 ]
-Bands = Annotated[str | None, typer.Option(help="1-based bands in the order wanted, e.g. 4,3,2.")]
 Scale = Annotated[float | None, typer.Option(help="Reflectance per DN, if the file does not say (or is wrong).")]
 Offset = Annotated[float | None, typer.Option(help="Added to the DN before scaling; -1000 for recent Sentinel-2 L2A.")]
 Nodata = Annotated[float | None, typer.Option(help="Value of missing pixels, if the file does not say.")]
@@ -63,17 +63,10 @@ def _source(
     remote: bool = False,
     limit: list[str] | None = None,
 ) -> Any:
-    from scenelift.pipeline.errors import UsageError
     from scenelift.pipeline.limits import Limits
     from scenelift.pipeline.scenes import SceneSource
 
-    chosen = None
-    if bands is not None:
-        try:
-            chosen = tuple(int(part) for part in bands.split(","))
-        except ValueError:
-            raise UsageError(f"--bands takes numbers such as 4,3,2, got {bands!r}") from None
-    return SceneSource(tuple(inputs), chosen, scale, offset, nodata, crs, Limits.of(limit or [], remote))
+    return SceneSource(tuple(inputs), band_numbers(bands), scale, offset, nodata, crs, Limits.of(limit or [], remote))
 
 
 @app.command()

@@ -146,11 +146,24 @@ def _numbers(option: str, text: str) -> list[int]:
 
 
 def _source(name: str, bands: str | None, scale: float | None, nodata: float | None, crs: str | None) -> Any:
-    from scenelift.pipeline.errors import UsageError
     from scenelift.pipeline.scenes import SceneSource
 
-    try:
-        chosen = tuple(int(part) for part in bands.split(",")) if bands is not None else None
-    except ValueError:
-        raise UsageError(f"--bands takes numbers such as 4,3,2, got {bands!r}") from None
-    return SceneSource((name,), chosen, scale=scale, nodata=nodata, crs=crs)
+    return SceneSource((name,), band_numbers(bands), scale=scale, nodata=nodata, crs=crs)
+
+
+def band_numbers(text: str | None) -> tuple[int, ...] | None:
+    """Return the 1-based bands that --bands names, in its order; None for all.
+
+    Raises
+    ------
+    UsageError
+        If a part is no number from 1 on.
+    """
+    from scenelift.pipeline.errors import UsageError
+
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"--bands takes numbers such as 4,3,2, got {text!r}")
+    return tuple(int(part) for part in parts)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from scenelift.workflows.cli_evidence import Bands, band_numbers
 from scenelift.workflows.cli_reliability import Json
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -55,6 +56,7 @@ def evaluate_sr(
     model: Annotated[list[str], typer.Option("--model", "-m", help="A shipped model or a checkpoint.")],
     scale: Annotated[int, typer.Option(help="2, 3 or 4.")] = 2,
     data: Data = None,
+    bands: Bands = None,
     each: Each = 60,
     seed: Seed = 0,
     degradation: Annotated[str, typer.Option(help="mtf (the sensor's blur) or bicubic.")] = "mtf",
@@ -68,7 +70,7 @@ def evaluate_sr(
     from scenelift.workflows.evaluate import read_sample
     from scenelift.workflows.figures import print_rows
 
-    sample = read_sample(data, each, seed)
+    sample = read_sample(data, each, seed, band_numbers(bands))
     rows = run(sample, model, scale, degradation=degradation, precision=precision, tta=tta, consistency=consistency)
     print_rows(rows, sample.title, sample.peak, "ibp", as_json)
 
@@ -79,6 +81,7 @@ def evaluate_denoise(
     times: Annotated[float, typer.Option(help="Factor on the sensor's noise.")] = 1.0,
     auto: Annotated[bool, typer.Option("--auto", help="Estimate the noise instead of giving it.")] = False,
     data: Data = None,
+    bands: Bands = None,
     each: Each = 60,
     seed: Seed = 0,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
@@ -91,7 +94,7 @@ def evaluate_denoise(
     from scenelift.workflows.evaluate import read_sample
     from scenelift.workflows.figures import print_rows
 
-    sample = read_sample(data, each, seed)
+    sample = read_sample(data, each, seed, band_numbers(bands))
     settings: dict[str, Any] = {"precision": precision, "tta": tta, "seed": seed, "baselines": baselines}
     rows = run(sample, model, level=level, times=times, auto=auto, **settings)
     print_rows(rows, sample.title, sample.peak, "noisy", as_json)

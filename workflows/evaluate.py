@@ -24,13 +24,12 @@ from scenelift.models.noise import estimate_noise
 from scenelift.workflows.answers import Answer, Images, answer_of, run_classical
 from scenelift.workflows.evaluation_images import data_folder
 from scenelift.workflows.figures import Row, make_rows
-from scenelift.workflows.patches import EIGHT_BIT_GAIN, balanced
+from scenelift.workflows.patches import EIGHT_BIT_GAIN, RGB, balanced
 from scenelift.workflows.sources import read_source
 
 SCENE_SIDE = 64
 SR_BASELINES = ("nearest", "bicubic", "lanczos", "ibp")
 DENOISE_BASELINES = ("bilateral", "wavelet", "nlm", "tv")
-RGB = ("B04", "B03", "B02")
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,9 @@ class Sample:
     title: str
 
 
-def read_sample(data: Path | None = None, each: int = 60, seed: int = 0) -> Sample:
+def read_sample(
+    data: Path | None = None, each: int = 60, seed: int = 0, bands: tuple[int, ...] | None = None
+) -> Sample:
     """Return the images to evaluate on.
 
     Parameters
@@ -55,20 +56,20 @@ def read_sample(data: Path | None = None, each: int = 60, seed: int = 0) -> Samp
         for below SCENELIFT_DATA if there is none at the path. Default: EuroSAT's validation split there.
     each, seed : int
         Images a class, and the seed of the draw; for a raster 10 x ``each`` patches at most are used.
+    bands : tuple of int, optional
+        1-based bands to keep, in this order; default: all.
     """
     path = data if data is not None and data.exists() else data_folder() / (data or "eurosat_rgb_val.zip")
     if not path.exists():
         raise ModelError(f"no images at {path}")
-    patches = read_source(path, SCENE_SIDE)
+    patches = read_source(path, SCENE_SIDE, bands)
     if not len(patches.values):
         raise ModelError(f"{path} has no patch of {SCENE_SIDE} valid pixels to evaluate on")
+    names = patches.bands or ("",) * patches.values.shape[1]
     if path.suffix.lower() == ".zip":
-        at = balanced(patches.labels, each, seed)
-        images = patches.reflectance(at).numpy()
-        bands = RGB if images.shape[1] == 3 else ("",) * images.shape[1]
-        return Sample(images, bands, 255 * EIGHT_BIT_GAIN, f"{path.name}, {len(images)} images, seed {seed}")
+        images = patches.reflectance(balanced(patches.labels, each, seed)).numpy()
+        return Sample(images, names, 255 * EIGHT_BIT_GAIN, f"{path.name}, {len(images)} images, seed {seed}")
     images = patches.reflectance(slice(0, 10 * each)).numpy()
-    names = patches.bands or ("",) * images.shape[1]
     return Sample(images, names, 255 * EIGHT_BIT_GAIN, f"{path.name}, {len(images)} patches")
 
 

@@ -19,6 +19,8 @@ from scenelift.models.errors import ModelError
 
 EIGHT_BIT_GAIN = 2750 / 255 / 10000
 """Reflectance per level of an 8-bit image whose 0..255 span reflectances 0..0.275 (EuroSAT's stretch)."""
+RGB = ("B04", "B03", "B02")
+"""Bands of a colour image, by Sentinel-2's names."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def read_zip(path: Path, bands: tuple[int, ...] | None = None) -> PatchSet:
     Raises
     ------
     ModelError
-        If it is no zip, or holds no 8-bit images.
+        If it is no zip, holds no 8-bit images, or they lack a band.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -137,10 +139,26 @@ def read_zip(path: Path, bands: tuple[int, ...] | None = None) -> PatchSet:
     shape = images[0].shape
     keep = [i for i, image in enumerate(images) if image.shape == shape and not _constant(image)]
     values = np.stack([images[i] for i in keep])
-    if bands is not None:
-        values = values[:, [b - 1 for b in bands]]
+    names_of_bands = RGB if values.shape[1] == 3 else ("",) * values.shape[1]
+    at = chosen_bands(bands, values.shape[1], path)
+    values, names_of_bands = values[:, at], tuple(names_of_bands[i] for i in at)
     labels = tuple(Path(names[i]).parent.name for i in keep)
-    return PatchSet(values, EIGHT_BIT_GAIN, np.array(keep, dtype=np.int64), labels)
+    return PatchSet(values, EIGHT_BIT_GAIN, np.array(keep, dtype=np.int64), labels, names_of_bands)
+
+
+def chosen_bands(bands: tuple[int, ...] | None, count: int, path: Path) -> list[int]:
+    """Return 0-based indices of the 1-based bands chosen of an image of ``count``; of all for None.
+
+    Raises
+    ------
+    ModelError
+        If the image in ``path`` has no such band.
+    """
+    if bands is None:
+        return list(range(count))
+    if wrong := [band for band in bands if not 1 <= band <= count]:
+        raise ModelError(f"{path} has {count} bands, there is no band {wrong[0]}")
+    return [band - 1 for band in bands]
 
 
 def _decode(content: bytes, name: str) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from scenelift.models.errors import ModelError
 from scenelift.pipeline.errors import SceneliftError
 from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
 from scenelift.pipeline.tiles import Window
-from scenelift.workflows.patches import PatchSet, drop_constant, read_zip
+from scenelift.workflows.patches import PatchSet, chosen_bands, drop_constant, read_zip
 from scenelift.workflows.recipe import Source
 
 RASTERS = (".tif", ".tiff", ".jp2", ".nc", ".zarr", ".vrt")
@@ -101,8 +101,7 @@ def read_npz(path: Path, side: int, bands: tuple[int, ...] | None = None, place:
     same = [image for image in usable if image.shape[0] == first.shape[0] and image.dtype == first.dtype]
     gain = {"uint8": EIGHT_BIT_GAIN, "float32": 1.0, "float64": 1.0}.get(str(first.dtype), STORED_GAIN)
     values = drop_constant(np.concatenate([_cut(image, side) for image in same]))
-    if bands is not None:
-        values = values[:, [b - 1 for b in bands]]
+    values = values[:, chosen_bands(bands, values.shape[1], path)]
     return PatchSet(values, gain, np.full(len(values), place), (path.name,) * len(values))
 
 

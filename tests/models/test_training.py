@@ -160,6 +160,7 @@ def test_a_teacher_passes_on_what_it_sees(tmp_path):
     judged = Adversarial(weight=0.0, teacher="landcover-eurosat", teaching=1.0)
     task, settings = SuperResolution(2), Plan((Phase(20, rate=3e-3, warmup=1),), batch=4, ema=0, optimizer="adam")
     trainer = AdversarialTrainer(module, task, stripes, settings, tmp_path, lambda state: 0.0, "one", judged, 3)
+    assert trainer.judge is None and trainer.modules.keys() == {"module"}  # nobody pays for a judge of weight 0
     clean = stripes(4, 1.0, torch.Generator().manual_seed(5))
     low = task.fixed(clean, 0.265)[0]
 
@@ -174,7 +175,11 @@ def test_a_teacher_passes_on_what_it_sees(tmp_path):
 
 @pytest.mark.parametrize(
     ("teacher", "bands", "message"),
-    [("nobody", 3, "no teacher 'nobody'"), ("sr-x2", 3, "not a classifier"), ("landcover-eurosat", 1, "sees 3 bands")],
+    [
+        ("nobody", 3, "no classifier 'nobody'"),
+        ("sr-x2", 3, "no classifier of images"),
+        ("landcover-eurosat", 1, "sees 3 bands"),
+    ],
 )
 def test_teachers_are_classifiers_of_as_many_bands(teacher, bands, message):
     with pytest.raises(ModelError, match=message):

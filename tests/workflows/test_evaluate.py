@@ -25,6 +25,11 @@ def scene(tmp_path):
 def test_tables_hold_baselines_the_truth_and_what_was_asked_for(tmp_path, scene):
     sample = read_sample(images(tmp_path / "images.zip"), each=4)
     assert sample.images.shape == (8, 3, 32, 32) and sample.bands == ("B04", "B03", "B02")
+    turned = read_sample(tmp_path / "images.zip", each=4, bands=(3, 1))
+    assert turned.bands == ("B02", "B04")
+    np.testing.assert_array_equal(turned.images, sample.images[:, [2, 0]])
+    with pytest.raises(ModelError, match="has 3 bands, there is no band 4"):
+        read_sample(tmp_path / "images.zip", each=4, bands=(3, 4))
     weights = train(settings(scene), tmp_path / "run")
     rows = evaluate_sr(sample, [str(weights)], 2, consistency=2, tta=True)
     assert [r.method for r in rows] == ["nearest", "bicubic", "lanczos", "ibp", str(weights), "truth"]

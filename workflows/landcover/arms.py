@@ -14,9 +14,8 @@ from scenelift.models.classical import classical
 from scenelift.models.degradations import SENTINEL2_MTF, mtf_decimate, sentinel2_sigma
 from scenelift.models.errors import ModelError
 from scenelift.workflows.answers import Images, answer_of, run_classical
-from scenelift.workflows.patches import EIGHT_BIT_GAIN
+from scenelift.workflows.patches import EIGHT_BIT_GAIN, RGB
 
-RGB = ("B04", "B03", "B02")
 INTACT = "HR"
 FILTERS = ("bilateral", "wavelet", "nlm")
 RESAMPLERS = ("lanczos", "ibp")

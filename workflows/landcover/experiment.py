@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from scenelift.models.catalog import shipped
 from scenelift.models.errors import ModelError
 from scenelift.models.landcover.classifier import Classifier
+from scenelift.models.landcover.loading import MODEL, load_classifier
 from scenelift.workflows.answers import Images
 from scenelift.workflows.bootstrap import Interval
 from scenelift.workflows.evaluation_images import data_folder
 from scenelift.workflows.landcover.arms import CASES, INTACT, Case, make_arms, networks_for
 from scenelift.workflows.landcover.confusion import Confusion
 from scenelift.workflows.landcover.images import LabelledImages, read_labelled
-from scenelift.workflows.landcover.predict import MODEL, load_classifier
 from scenelift.workflows.landcover.retrain import Budget, retrained
 from scenelift.workflows.landcover.statistics import McNemar, macro_auc, mcnemar, recovery
 from scenelift.workflows.landcover.train import probabilities

@@ -12,11 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scenelift.models.catalog import checkpoint_path
-from scenelift.models.checkpoint import load_checkpoint, write_atomically
+from scenelift.models.checkpoint import write_atomically
 from scenelift.models.errors import ModelError
-from scenelift.models.landcover.classifier import Classifier
-from scenelift.models.spec import ModelSpec
+from scenelift.models.landcover.loading import MODEL, load_classifier
 from scenelift.pipeline.errors import SceneliftError
 from scenelift.pipeline.rasters import open_raster
 from scenelift.pipeline.scenes import ASSUMED_SCALE
@@ -24,25 +22,6 @@ from scenelift.pipeline.tiles import Window
 from scenelift.workflows.landcover.images import decode, image_files
 from scenelift.workflows.landcover.train import BATCH, probabilities
 from scenelift.workflows.patches import EIGHT_BIT_GAIN
-
-MODEL = "landcover-eurosat"
-
-
-def load_classifier(name: str) -> tuple[Classifier, ModelSpec]:
-    """Load a classifier of images by its shipped name or checkpoint.
-
-    Raises
-    ------
-    ModelError
-        If there is none, or it is another kind of network.
-    """
-    path = checkpoint_path(name)
-    if path is None:
-        raise ModelError(f"no classifier {name!r}: give a shipped one ({MODEL}) or a .safetensors checkpoint")
-    module, spec = load_checkpoint(path, valid=False)
-    if not isinstance(module, Classifier):
-        raise ModelError(f"{name} is no classifier of images but a network for {spec.task}")
-    return module.to(memory_format=torch.channels_last), spec
 
 
 def predict(sources: list[Path], output: Path, model: str = MODEL) -> dict[str, int]:
