@@ -22,6 +22,8 @@ from scenelift.models.receptive import check_halo
 from scenelift.models.spec import ModelSpec
 
 WEIGHTS = Path(__file__).parent / "weights"
+DESCENDANTS = ("gan", "taught")
+"""Endings of the names of networks that others were taught to be: by a judge, by a classifier."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class ModelRef:
     classes: bool = False
     """Answer with the number of the most probable class instead of the probabilities."""
     realism: float | None = None
-    """Between the network (0) and its adversarially tuned descendant NAME-gan (1); None: as named."""
+    """Between the network (0) and its realistic twin (1), NAME-gan or NAME-taught; None: as named."""
 
 
 def shipped() -> dict[str, Path]:
@@ -134,13 +136,12 @@ def load(ref: ModelRef) -> Any:
 
 
 def _descendant(name: str) -> Path:
-    path = shipped().get(f"{name}-gan")
-    if path is None:
-        both = [n for n in shipped() if f"{n}-gan" in shipped()]
-        raise ModelError(
-            f"--realism needs a model with an adversarial twin ({', '.join(both) or 'none'}), not {name!r}"
-        )
-    return path
+    """Return the twin of a shipped network that was taught to be realistic."""
+    ours = shipped()
+    twins = {n: ours[f"{n}-{kind}"] for n in ours for kind in DESCENDANTS if f"{n}-{kind}" in ours}
+    if name not in twins:
+        raise ModelError(f"--realism needs a model with a realistic twin ({', '.join(twins) or 'none'}), not {name!r}")
+    return twins[name]
 
 
 def _from_factory(ref: ModelRef) -> Any:

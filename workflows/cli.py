@@ -91,7 +91,7 @@ def enhance(
         bool, typer.Option("--uncertainty", help="Follow each band by the spread over eight passes.")
     ] = False,
     consistency: Annotated[int, typer.Option(help="Back-projection steps after super-resolution.")] = 0,
-    realism: Annotated[float | None, typer.Option(help="0 to 1: from the exact to the adversarial generator.")] = None,
+    realism: Annotated[float | None, typer.Option(help="0 to 1: from the exact network to its realistic twin.")] = None,
     scale: Scale = None,
     offset: Offset = None,
     nodata: Nodata = None,
