@@ -16,6 +16,8 @@ from scenelift.workflows.recipe import Recipe
 
 VALIDATION_SIGMA = 0.0162
 """Noise of validation pairs: 15 levels of the 8-bit stretch."""
+VALIDATION_SEED = 0
+"""Whatever the seed of a training: runs beside each other are judged on the same images and the same noise."""
 PEAK = 0.275
 """Reflectance that validation PSNR takes as full scale."""
 
@@ -27,7 +29,7 @@ def validation_pairs(recipe: Recipe, task: Task, held_out: list[PatchSet]) -> tu
     each = max(1, recipe.data.validation_count // max(1, len(held_out)))
     for patches in held_out:
         groups = max(1, len(set(patches.labels)))
-        at = balanced(patches.labels, max(1, each // groups), recipe.plan.seed)
+        at = balanced(patches.labels, max(1, each // groups), VALIDATION_SEED)
         whole = patches.reflectance(at)
         if bands == 1:
             turn = torch.arange(len(whole)) % whole.shape[1]
@@ -35,7 +37,7 @@ def validation_pairs(recipe: Recipe, task: Task, held_out: list[PatchSet]) -> tu
         else:
             clean.append(whole[:, :bands])
     truth = torch.cat(clean)
-    generator = torch.Generator().manual_seed(recipe.plan.seed + 2)
+    generator = torch.Generator().manual_seed(VALIDATION_SEED + 2)
     if isinstance(task, SuperResolution):
         return task.fixed(truth, 0.265), truth
     sigma = torch.full((len(truth), 1, 1, 1), VALIDATION_SIGMA)

@@ -292,9 +292,9 @@ def test_a_seed_of_ones_own_is_another_run(tmp_path, scene, monkeypatch):
     (tmp_path / "tiny.toml").write_text(
         f"""
         name = "tiny"
-        task = "super-resolution"
-        arch = {{ kind = "generator", channels = 8, blocks = 1, scale = 2 }}
-        degradation = {{ scale = 2 }}
+        task = "denoise"
+        arch = {{ kind = "denoiser", bands = 1, channels = 8, blocks = 1 }}
+        degradation = {{ sigma_max = 0.06 }}
         data = {{ side = 32, train = [{{ path = "{scene}" }}] }}
         plan = {{ batch = 2, validate_every = 2, phases = [{{ steps = 2 }}] }}
         """
@@ -304,6 +304,7 @@ def test_a_seed_of_ones_own_is_another_run(tmp_path, scene, monkeypatch):
     cards = [json.loads((tmp_path / f"runs/{name}/tiny.json").read_text()) for name in ("tiny", "tiny-seed7")]
     assert [card["seed"] for card in cards] == [0, 7]
     assert cards[0]["sha256"] != cards[1]["sha256"]
+    assert cards[0]["validation"]["noisy_db"] == cards[1]["validation"]["noisy_db"]  # judged on the same noise
 
 
 def test_identity_changes_with_the_recipe_alone(scene):
