@@ -246,6 +246,7 @@ def test_every_case_has_its_networks_and_keeps_the_grid():
         assert {values.shape for values in arms.values()} == {images.shape}
         assert arms[INTACT] is images
     assert networks_for(Case("x2"), ("sr-x4", "denoise-rgb"), 3) == ()
+    assert networks_for(Case("x2"), None, 3) == ("sr-x2-rgb", "sr-x2-rgb-taught")
     assert networks_for(Case("x2"), None, 4) == ("sr-x2",)
     assert networks_for(Case("x4"), None, 3) == ("sr-x4-rgb-deep", "sr-x4-rgb-taught", "sr-x4-gan")
     assert networks_for(Case("x4"), None, 4) == ("sr-x4", "sr-x4-gan")
@@ -254,7 +255,11 @@ def test_every_case_has_its_networks_and_keeps_the_grid():
 
 @pytest.mark.parametrize(
     ("case", "parent", "taught"),
-    [("x4", "sr-x4-rgb-deep", "sr-x4-rgb-taught"), ("noise25", "denoise-rgb-deep", "denoise-rgb-taught")],
+    [
+        ("x2", "sr-x2-rgb", "sr-x2-rgb-taught"),
+        ("x4", "sr-x4-rgb-deep", "sr-x4-rgb-taught"),
+        ("noise25", "denoise-rgb-deep", "denoise-rgb-taught"),
+    ],
 )
 def test_what_a_classifier_taught_serves_it_better_than_what_is_nearest_to_the_truth(case, parent, taught):
     """A small version of the tables in docs/landcover.md, on real validation images."""

@@ -21,7 +21,7 @@ FILTERS = ("bilateral", "wavelet", "nlm")
 RESAMPLERS = ("lanczos", "ibp")
 CASES = ("x2", "x4", "noise5", "noise15", "noise25", "noise50", "sensor")
 PREFERRED = {
-    "x2": (("sr-x2-rgb", "sr-x2"), ()),
+    "x2": (("sr-x2-rgb", "sr-x2"), ("sr-x2-rgb-taught",)),
     "x4": (("sr-x4-rgb-deep", "sr-x4"), ("sr-x4-rgb-taught",), ("sr-x4-gan",)),
     "noise": (("denoise-rgb-deep", "denoise"), ("denoise-rgb-taught",)),
 }
