@@ -118,8 +118,8 @@ def draw_confusions(confusions: dict[str, Confusion], path: Path, title: str = "
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = min(5, len(confusions))
-    rows = -(-len(confusions) // columns)
+    rows = -(-len(confusions) // 5)
+    columns = -(-len(confusions) // rows)
     figure = Figure(figsize=(3.4 * columns + 1, 3.4 * rows + 0.6), layout="constrained")
     for index, (name, confusion) in enumerate(confusions.items()):
         axes = figure.add_subplot(rows, columns, index + 1)
