@@ -139,23 +139,22 @@ def read_zip(path: Path, bands: tuple[int, ...] | None = None) -> PatchSet:
     shape = images[0].shape
     keep = [i for i, image in enumerate(images) if image.shape == shape and not _constant(image)]
     values = np.stack([images[i] for i in keep])
-    names_of_bands = RGB if values.shape[1] == 3 else ("",) * values.shape[1]
-    at = chosen_bands(bands, values.shape[1], path)
-    values, names_of_bands = values[:, at], tuple(names_of_bands[i] for i in at)
+    band_names = RGB if values.shape[1] == 3 else ("",) * values.shape[1]
+    if bands is not None:
+        at = chosen_bands(bands, values.shape[1], path)
+        values, band_names = values[:, at], tuple(band_names[i] for i in at)
     labels = tuple(Path(names[i]).parent.name for i in keep)
-    return PatchSet(values, EIGHT_BIT_GAIN, np.array(keep, dtype=np.int64), labels, names_of_bands)
+    return PatchSet(values, EIGHT_BIT_GAIN, np.array(keep, dtype=np.int64), labels, band_names)
 
 
-def chosen_bands(bands: tuple[int, ...] | None, count: int, path: Path) -> list[int]:
-    """Return 0-based indices of the 1-based bands chosen of an image of ``count``; of all for None.
+def chosen_bands(bands: tuple[int, ...], count: int, path: Path) -> list[int]:
+    """Return 0-based indices of the 1-based bands chosen of an image of ``count``.
 
     Raises
     ------
     ModelError
         If the image in ``path`` has no such band.
     """
-    if bands is None:
-        return list(range(count))
     if wrong := [band for band in bands if not 1 <= band <= count]:
         raise ModelError(f"{path} has {count} bands, there is no band {wrong[0]}")
     return [band - 1 for band in bands]

@@ -101,7 +101,8 @@ def read_npz(path: Path, side: int, bands: tuple[int, ...] | None = None, place:
     same = [image for image in usable if image.shape[0] == first.shape[0] and image.dtype == first.dtype]
     gain = {"uint8": EIGHT_BIT_GAIN, "float32": 1.0, "float64": 1.0}.get(str(first.dtype), STORED_GAIN)
     values = drop_constant(np.concatenate([_cut(image, side) for image in same]))
-    values = values[:, chosen_bands(bands, values.shape[1], path)]
+    if bands is not None:
+        values = values[:, chosen_bands(bands, values.shape[1], path)]
     return PatchSet(values, gain, np.full(len(values), place), (path.name,) * len(values))
 
 
