@@ -51,7 +51,8 @@ def _bars(axis: Any, found: Comparison, case: Case, score: str) -> None:
     known = [s.low for s in spans] + list(marks.values())
     top = max([s.high for s in spans] + list(marks.values()))
     axis.set_ylim(min(known) - 0.15 * (top - min(known)), top + 0.15 * (top - min(known)))
-    axis.tick_params(axis="x", rotation=40)
+    for label in axis.get_xticklabels():
+        label.set(rotation=40, ha="right", rotation_mode="anchor")
     axis.grid(axis="y", alpha=0.3)
     axis.set_axisbelow(True)
     axis.legend(fontsize=8, loc="upper left")
