@@ -52,6 +52,8 @@ class ModelRef:
     """Answer with the number of the most probable class instead of the probabilities."""
     realism: float | None = None
     """Between the network (0) and its realistic twin (1), NAME-gan or NAME-taught; None: as named."""
+    twin: str | None = None
+    """SHA-256 of that twin's checkpoint where ``realism`` is given."""
 
 
 def shipped() -> dict[str, Path]:
@@ -120,11 +122,9 @@ def load(ref: ModelRef) -> Any:
     """
     path = checkpoint_path(ref.name)
     if path is not None:
-        if checkpoint_digest(path) != ref.digest:
-            raise ModelError(f"{path} has changed since this job was planned; start again with --overwrite")
-        module, spec = load_checkpoint(path, valid=True)
+        module, spec = _planned(path, ref.digest)
         if ref.realism is not None:
-            module = blend(module, load_checkpoint(_descendant(ref.name), valid=True)[0], ref.realism)
+            module = blend(module, _planned(_descendant(ref.name), ref.twin)[0], ref.realism)
         steps = ref.consistency if spec.scale > 1 else 0
         module, spec = with_extras(module, spec, tta=ref.tta, uncertainty=ref.uncertainty, consistency=steps)
         module, spec = with_labels(module, spec, named=ref.classes)
@@ -133,6 +133,13 @@ def load(ref: ModelRef) -> Any:
         method, scale = named
         return classical(method, scale, ref.noise)
     return _from_factory(ref)
+
+
+def _planned(path: Path, digest: str | None) -> tuple[Any, ModelSpec]:
+    """Load a checkpoint that must still be the one a job was planned with."""
+    if checkpoint_digest(path) != digest:
+        raise ModelError(f"{path} has changed since this job was planned; start again with --overwrite")
+    return load_checkpoint(path, valid=True)
 
 
 def _descendant(name: str) -> Path:
@@ -185,6 +192,19 @@ def card(name: str) -> dict[str, Any] | None:
     """Return the model card of a shipped model (how it was trained and what it scored), None if it has none."""
     path = WEIGHTS / f"{name}.json"
     return json.loads(path.read_text()) if path.is_file() else None
+
+
+def with_realism(ref: ModelRef, realism: float | None) -> ModelRef:
+    """Return the reference with its twin blended in, bound to the weights the twin has now; as it is for None.
+
+    Raises
+    ------
+    ModelError
+        If the model has no realistic twin.
+    """
+    if realism is None:
+        return ref
+    return dataclasses.replace(ref, realism=realism, twin=checkpoint_digest(_descendant(ref.name)))
 
 
 def with_settings(ref: ModelRef, **settings: Any) -> ModelRef:

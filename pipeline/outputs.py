@@ -18,6 +18,9 @@ from scenelift.pipeline.scenes import DTYPES, Band, Scene, beside
 CHUNK = 512
 """Wanted side of an inner chunk, output pixels."""
 
+UNCERTAINTY = " uncertainty"
+"""How the description of a band ends that tells the uncertainty of the one before it."""
+
 
 @dataclass(frozen=True)
 class Output:
@@ -96,7 +99,7 @@ def _divisor(side: int, most: int) -> int:
 
 def _uncertainty(band: Band, index: int) -> Band:
     """Describe the band that tells how uncertain another is: a spread, so it has no offset."""
-    return Band(f"{band.description or f'band {index + 1}'} uncertainty", band.scale, 0.0, band.declared)
+    return Band((band.description or f"band {index + 1}") + UNCERTAINTY, band.scale, 0.0, band.declared)
 
 
 def output_of(

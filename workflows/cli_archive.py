@@ -59,7 +59,11 @@ def archive(
     dtype: Annotated[str | None, typer.Option(help="Data type of the outputs; default: as the input.")] = None,
     noise: Annotated[str, typer.Option(help="Noise level for denoisers, in DN, or auto.")] = "auto",
     tta: Annotated[bool, typer.Option("--tta", help="Average over eight turned and mirrored passes.")] = False,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Follow each band by the spread over eight passes.")
+    ] = False,
     consistency: Annotated[int, typer.Option(help="Back-projection steps after super-resolution.")] = 0,
+    realism: Annotated[float | None, typer.Option(help="0 to 1: from the exact network to its realistic twin.")] = None,
     scale: Annotated[float | None, typer.Option(help="Reflectance per DN, if the files do not say.")] = None,
     offset: Annotated[float | None, typer.Option(help="Added to the DN before scaling.")] = None,
     nodata: Annotated[float | None, typer.Option(help="Value of missing pixels, if the files do not say.")] = None,
@@ -193,8 +197,8 @@ def request_of(values: dict[str, Any]) -> tuple[list[Any], Path, Any, Any]:
     if values["output"] is None:
         raise UsageError("where to? give the archive's folder with -o DIR")
     names = (
-        *("tile", "block", "batch", "device", "precision", "dtype", "tta", "consistency"),
-        *("shards", "overwrite", "allow_holes"),
+        *("tile", "block", "batch", "device", "precision", "dtype"),
+        *("tta", "uncertainty", "consistency", "realism", "shards", "overwrite", "allow_holes"),
     )
     settings = ArchiveSettings(
         model=values["model"],

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from scenelift.models.catalog import ModelRef, find, load, verify, with_settings
+from scenelift.models.catalog import ModelRef, find, load, verify, with_realism, with_settings
 from scenelift.models.enhancer import gpu_count, pick_device
 from scenelift.models.precision import PRECISIONS, pick_precision
 from scenelift.pipeline.cluster import ClusterSettings
@@ -230,9 +230,9 @@ def _resolve(
             tta=settings.tta,
             uncertainty=settings.uncertainty and last,
             consistency=settings.consistency,
-            realism=settings.realism if last else None,
             classes=settings.classes and last,
         )
+        ref = with_realism(ref, settings.realism if last else None)
         verify(ref)
         resolved.append(ref)
     return tuple(resolved)
@@ -251,9 +251,8 @@ def _model_provenance(model: ModelRef | Enhancer) -> dict[str, Any]:
         "uncertainty": model.uncertainty,
         "consistency": model.consistency,
     }
-    return (
-        facts | {k: v for k, v in extras.items() if v} | ({} if model.realism is None else {"realism": model.realism})
-    )
+    twin = {} if model.realism is None else {"realism": model.realism, "twin_sha256": model.twin}
+    return facts | {k: v for k, v in extras.items() if v} | twin
 
 
 def _contract(spec: Spec) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from scenelift.pipeline.outputs import UNCERTAINTY
 from scenelift.pipeline.scenes import Scene
 from scenelift.pipeline.tiles import Window
 
@@ -49,7 +50,8 @@ def channels(scene: Scene) -> list[int]:
     names = [band.description for band in scene.bands]
     if all(name in names for name in RGB):
         return [names.index(name) for name in RGB]
-    return [2, 1, 0] if len(names) >= 3 else [0, 0, 0]
+    pictures = [i for i, name in enumerate(names) if not (name or "").endswith(UNCERTAINTY)]
+    return pictures[2::-1] if len(pictures) >= 3 else pictures[:1] * 3
 
 
 def factor_for(scene: Scene, side: int) -> int:

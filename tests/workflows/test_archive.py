@@ -20,10 +20,11 @@ import pyarrow
 import pyarrow.parquet
 import pystac
 import pytest
+import rasterio
 from affine import Affine
 from archives import NAMES, bad_scenes, scene, table
 from browser import CHROMIUM, DRIVER, browser
-from builders import UTM
+from builders import UTM, noise_image, write_raster
 from processes import call, start, wait_until
 from pystac.extensions.mlm import MLMExtension
 from pystac.stac_object import STACObjectType
@@ -33,8 +34,10 @@ from scenelift.models.catalog import find, load_spec
 from scenelift.pipeline.errors import HeldError, UsageError
 from scenelift.pipeline.locks import Lock
 from scenelift.pipeline.places import Place
+from scenelift.pipeline.scenes import SceneSource, open_scene
 from scenelift.workflows.archive.filters import Facts, Filters
 from scenelift.workflows.archive.sources import Access, find_scenes
+from scenelift.workflows.quicklooks import channels
 
 MODEL = ("-m", "nearest-x2", "--workers", 0, "--scores", "none")
 
@@ -76,6 +79,23 @@ def test_a_bad_scene_costs_that_scene_and_a_rerun_does_what_is_missing(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in outputs} == before, "but its finished output not written again"
 
 
+def test_extras_of_enhance_are_extras_of_archive(tmp_path):
+    scene(tmp_path / "in" / "a.tif")
+    write_raster(tmp_path / "in" / "nameless.tif", noise_image(1, (3, 40, 40)))
+    extras = ("-m", "sr-x2-rgb", "--workers", 0, "--precision", "fp32", "--realism", 0.5)
+    call(tmp_path, "archive", "in", "-o", "out", *extras, "--uncertainty")
+    call(tmp_path, "enhance", "in/a.tif", "-o", "one.tif", *extras, "--uncertainty")
+    made, one = tmp_path / "out/scenes/a/a.tif", tmp_path / "one.tif"
+    with rasterio.open(made) as ours, rasterio.open(one) as theirs:
+        np.testing.assert_array_equal(ours.read(), theirs.read())
+        assert ours.count == 6
+    call(tmp_path, "archive", "in/a.tif", "-o", "plain", *extras, "--tta")
+    scores = [table(tmp_path / folder)["a"]["scores"] for folder in ("out", "plain")]
+    assert scores[0] == scores[1] != {}, "uncertainty is not judged as a picture"
+    nameless = open_scene(SceneSource((str(tmp_path / "out/scenes/nameless/nameless.tif"),)))
+    assert channels(nameless) == [4, 2, 0], "nor shown as one"
+
+
 def test_what_a_kill_left_half_written_is_swept(tmp_path):
     scene(tmp_path / "in" / "a.tif")
     folder, half = tmp_path / "out" / "scenes" / "a", "0123456789abcdef" * 2
@@ -100,6 +120,7 @@ def test_other_settings_are_refused_scene_by_scene_unless_asked_for(tmp_path):
     )
     assert (facts["done"], facts["before"]) == (0, 1)
     assert "unknown model" in call(tmp_path, "archive", "in", "-o", "out", "-m", "nonsense", code=2)
+    assert "realistic twin" in call(tmp_path, "archive", "in", "-o", "out", "-m", "sr-x2", "--realism", 0.5, code=2)
 
 
 def test_a_run_file_equals_the_flags_and_knows_no_other_keys(tmp_path):

@@ -16,7 +16,8 @@ from builders import ROTATED, SOUTH_UP, UTM, integer_net, noise_image, whole_ima
 from rasterio.enums import ColorInterp
 from rio_cogeo.cogeo import cog_validate
 
-from scenelift.models.catalog import find, load, with_settings
+from scenelift.models import catalog
+from scenelift.models.catalog import find, load, shipped, with_realism, with_settings
 from scenelift.models.errors import ModelError
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import SceneliftError, UsageError
@@ -333,6 +334,19 @@ def test_a_changed_checkpoint_is_noticed() -> None:
     ref = with_settings(find("sr-x2"), digest="0" * 64)
     with pytest.raises(ModelError, match="has changed"):
         load(ref)
+    blended = with_realism(find("sr-x2-rgb"), 0.5)
+    assert blended.twin == find("sr-x2-rgb-taught").digest
+    with pytest.raises(ModelError, match=r"sr-x2-rgb-taught.* has changed"):
+        load(with_settings(blended, twin="0" * 64))
+
+
+def test_a_job_whose_twin_was_exchanged_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, out = write_raster(tmp_path / "in.tif", noise_image(3, (3, 40, 40))), tmp_path / "out.tif"
+    run(scene, out, "sr-x2-rgb", realism=0.5, precision="fp32")
+    other = shipped() | {"sr-x2-rgb-taught": shipped()["sr-x2-rgb"]}
+    monkeypatch.setattr(catalog, "shipped", lambda: other)
+    with pytest.raises(UsageError, match="--overwrite"):
+        run(scene, out, "sr-x2-rgb", realism=0.5, precision="fp32")
 
 
 def test_automatic_precision_stays_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,7 +175,9 @@ class SceneJob:
     def _scores(self, source: SceneSource, plan: Plan) -> dict[str, Any]:
         if self.settings.scores == "none":
             return {}
-        after = SceneSource((str(plan.path),))
+        # where each band is followed by its uncertainty, only the bands themselves are pictures to be judged
+        pictures = tuple(range(1, plan.job.output.shape[0] + 1, 2)) if self.settings.enhance.uncertainty else None
+        after = SceneSource((str(plan.path),), pictures)
         found = {k: plain(v) for k, v in score(after, place=self.place).values.items()}
         if self.settings.scores == "full":
             close = score(source, after, place=self.place).values

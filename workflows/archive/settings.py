@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from scenelift.models.catalog import find, load_spec
+from scenelift.models.catalog import find, load_spec, with_realism
 from scenelift.models.enhancer import pick_device
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.archive.filters import Filters
@@ -66,12 +66,13 @@ class ArchiveSettings:
         Raises
         ------
         ModelError
-            If there is no such model.
+            If there is no such model, or none with a realistic twin where one is asked for.
         UsageError
             If the place to publish in cannot be reached.
         """
         for name in self.models:
             load_spec(find(name))
+        self._twin()
         if self.publish is not None:
             check_target(self.publish)
 
@@ -83,6 +84,7 @@ class ArchiveSettings:
         facts = {
             "software": [version("scenelift"), version("torch")],
             "models": [(name, find(name).digest) for name in self.models],
+            "twin": self._twin(),
             "format": self.format,
             # "auto" precision stays "auto": nodes of one archive may have processors of several kinds
             "enhance": settings | {"device": device},
@@ -90,6 +92,9 @@ class ArchiveSettings:
             "scores": self.scores,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def _twin(self) -> str | None:
+        return with_realism(find(self.models[-1]), self.enhance.realism).twin
 
 
 @dataclass(frozen=True)

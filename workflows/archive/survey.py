@@ -108,7 +108,7 @@ def _wanted(entry: Entry, source: SceneSource, scene: Scene, settings: ArchiveSe
     scale = math.prod(load_spec(find(name)).scale for name in settings.models)
     side = settings.enhance.block
     pixels = height * width * scale**2
-    bands = len(scene.bands) + (scene.alpha is not None)
+    bands = len(scene.bands) * (2 if settings.enhance.uncertainty else 1) + (scene.alpha is not None)
     return Wanted(
         entry=entry,
         source=source,
