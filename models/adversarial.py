@@ -15,9 +15,10 @@ from scenelift.models.features import Trunk, feature_distance
 from scenelift.models.landcover.classifier import Classifier
 from scenelift.models.landcover.loading import load_classifier
 from scenelift.models.losses import ADVERSARIAL, consistency, pixel_loss
+from scenelift.models.schedule import Phase, Plan
 from scenelift.models.tasks import Task
 from scenelift.models.team import Team
-from scenelift.models.training import Phase, Plan, Sampler, Trainer
+from scenelift.models.training import Sampler, Trainer
 
 
 @dataclass(frozen=True)

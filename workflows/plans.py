@@ -1,12 +1,9 @@
-"""What a job will do, decided before anything is written: its blocks, its output, and the fingerprint of its bytes."""
+"""What a job will do, decided before anything is written: its blocks and its output."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import math
 import os
-import pickle
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,15 +15,16 @@ from scenelift.models.catalog import ModelRef, find, load, verify, with_realism,
 from scenelift.models.enhancer import gpu_count, pick_device
 from scenelift.models.precision import PRECISIONS, pick_precision
 from scenelift.pipeline.cluster import ClusterSettings
-from scenelift.pipeline.enhance import Enhancer, Spec
+from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.journal import read_fingerprint
 from scenelift.pipeline.limits import Limits, absolute
-from scenelift.pipeline.outputs import Output, as_classes, as_shares, output_of
+from scenelift.pipeline.outputs import as_classes, as_shares, output_of
 from scenelift.pipeline.safe_manifest import check_manifest
 from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
 from scenelift.pipeline.tiles import TileGrid, patch_shape
 from scenelift.workflows.blocks import EnhanceJob
+from scenelift.workflows.fingerprints import contract, fingerprint, model_provenance
 from scenelift.workflows.inputs import input_digest, input_stamps
 from scenelift.workflows.noise import scene_noise
 
@@ -156,7 +154,7 @@ def make_plan(
     block = min(settings.block, scene.grid.height), min(settings.block, scene.grid.width)
     provenance = {
         "software": f"scenelift {version('scenelift')}",
-        "models": [_model_provenance(r) | {"spec": _contract(s)} for r, s in zip(refs, specs, strict=True)],
+        "models": [model_provenance(r) | {"spec": contract(s)} for r, s in zip(refs, specs, strict=True)],
         "input": {"files": [Path(p).name for p in scene.source.paths], "sha256": input_digest(scene.source)},
         "bands": list(scene.source.bands) if scene.source.bands else None,
         "settings": {
@@ -178,7 +176,7 @@ def make_plan(
         job=job,
         settings=settings,
         cluster=cluster,
-        fingerprint=_fingerprint(scene, refs, output, settings, path),
+        fingerprint=fingerprint(scene, refs, output, settings.shards, path),
         command=_command(source, names, settings, cluster),
         blocks=TileGrid(scene.grid.shape, block),
         device=device,
@@ -236,77 +234,6 @@ def _resolve(
         verify(ref)
         resolved.append(ref)
     return tuple(resolved)
-
-
-def _model_provenance(model: ModelRef | Enhancer) -> dict[str, Any]:
-    if not isinstance(model, ModelRef):
-        return {"name": model.spec.name}
-    noise = [round(s, 9) for s in model.noise] if model.noise else None
-    device = model.device.partition(":")[0]
-    name = Path(model.name).name if model.name.endswith(".safetensors") else model.name
-    facts = {"name": name, "sha256": model.digest, "precision": model.precision, "device": device, "noise": noise}
-    extras = {
-        "classes": model.classes,
-        "tta": model.tta,
-        "uncertainty": model.uncertainty,
-        "consistency": model.consistency,
-    }
-    twin = {} if model.realism is None else {"realism": model.realism, "twin_sha256": model.twin}
-    return facts | {k: v for k, v in extras.items() if v} | twin
-
-
-def _contract(spec: Spec) -> dict[str, Any]:
-    """Return the part of a model's spec that decides what it makes of a scene."""
-    names = ("scale", "halo", "bands", "out_bands", "out_per_band", "multiple_of", "patch")
-    return {name: getattr(spec, name) for name in names}
-
-
-def _fingerprint(
-    scene: Scene, refs: tuple[ModelRef | Enhancer, ...], output: Output, settings: EnhanceSettings, path: Path
-) -> dict[str, Any]:
-    """Return everything that decides the bytes, as plain JSON values."""
-    reading = asdict(scene.source)
-    del reading["paths"], reading["limits"]
-    reading["bands"] = list(scene.source.bands) if scene.source.bands else None
-    return {
-        "software": {name: version(name) for name in ("scenelift", "torch")},
-        "input": output.provenance["input"],
-        "reading": reading,
-        "models": {str(number): _identity(ref) for number, ref in enumerate(refs, start=1)},
-        "output": {
-            "format": "zarr" if path.suffix.lower() == ".zarr" else "tif",
-            "shape": list(output.shape),
-            "dtype": output.dtype,
-            "nodata": None if output.nodata is None else repr(output.nodata),
-            "mask": output.mask,
-            "crs": output.grid.crs.to_wkt(),
-            "transform": [float(v) for v in tuple(output.grid.transform)[:6]],
-            "block": list(output.block),
-            "shards": settings.shards,
-        },
-    }
-
-
-def _identity(model: ModelRef | Enhancer) -> dict[str, Any]:
-    """Return what tells one model from another that could be mistaken for it."""
-    if isinstance(model, ModelRef):
-        return _model_provenance(model) | {"code": _code_digest(model.name)}
-    try:
-        content = pickle.dumps(model)
-    except (pickle.PicklingError, AttributeError, TypeError):
-        content = repr(model.spec).encode()
-    return {"name": model.spec.name, "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _code_digest(name: str) -> str | None:
-    """Return the SHA-256 of the module that holds a factory; None for other kinds of models."""
-    module = name.partition(":")[0]
-    if ":" not in name or name.endswith(".safetensors"):
-        return None
-    found = importlib.util.find_spec(module)
-    if found is None or found.origin is None or not Path(found.origin).is_file():
-        return None
-    return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
 
 
 def _command(

@@ -12,7 +12,7 @@ from typing import Any
 from scenelift.models.adversarial import Adversarial
 from scenelift.models.architectures import build
 from scenelift.models.errors import ModelError
-from scenelift.models.training import Phase, Plan
+from scenelift.models.schedule import Phase, Plan
 
 RECIPES = Path(__file__).parent / "recipes"
 

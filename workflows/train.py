@@ -21,10 +21,11 @@ from scenelift.models.checkpoint import save_checkpoint
 from scenelift.models.enhancer import pick_device
 from scenelift.models.errors import ModelError
 from scenelift.models.receptive import seam_error
+from scenelift.models.schedule import resolve
 from scenelift.models.spec import ModelSpec
 from scenelift.models.tasks import Denoising, SuperResolution, Task
 from scenelift.models.team import is_leader, join
-from scenelift.models.training import Trainer, resolve
+from scenelift.models.training import Trainer
 from scenelift.workflows.cards import draw_losses, write_card
 from scenelift.workflows.datasets import read_data
 from scenelift.workflows.patches import Mixture

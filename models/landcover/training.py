@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
+from scenelift.models.schedule import Phase, Plan
 from scenelift.models.tasks import SuperResolution
-from scenelift.models.training import Phase, Plan, Sampler, Trainer
+from scenelift.models.training import Sampler, Trainer
 
 IGNORED = -1
 """Label of pixels that nobody labelled; they count nowhere."""

@@ -10,8 +10,8 @@ from scenelift.models.features import trunk_available
 from scenelift.models.landcover.classifier import start_from_imagenet
 from scenelift.models.landcover.training import Augment, LabelledTrainer, blurred, jitter, turned, zoomed
 from scenelift.models.receptive import check_halo
+from scenelift.models.schedule import Phase, Plan
 from scenelift.models.spec import ModelSpec
-from scenelift.models.training import Phase, Plan
 
 torch.set_num_threads(1)
 

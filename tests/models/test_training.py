@@ -10,8 +10,9 @@ from scenelift.models.adversarial import Adversarial, AdversarialTrainer, load_t
 from scenelift.models.architectures import build
 from scenelift.models.errors import ModelError
 from scenelift.models.features import feature_distance, trunk_available
+from scenelift.models.schedule import Phase, Plan, rate_at, resolve
 from scenelift.models.tasks import Denoising, SuperResolution, apply_whole, mirror
-from scenelift.models.training import Phase, Plan, Trainer, rate_at, resolve
+from scenelift.models.training import Trainer
 
 torch.set_num_threads(1)  # threads cost more than they bring for networks this small
 

@@ -56,7 +56,7 @@ RECIPE = {
 
 @pytest.fixture(scope="module")
 def trained(ground, tmp_path_factory):
-    from scenelift.models.training import Phase, Plan
+    from scenelift.models.schedule import Phase, Plan
 
     scene, labels, _ = ground
     plan = Plan(
@@ -110,7 +110,7 @@ def test_imagenet_starts_an_encoder_of_any_number_of_bands():
 def test_the_experiment_compares_with_bicubic_over_blocks(trained, ground):
     weights, _ = trained
     scene, labels, _ = ground
-    from scenelift.models.training import Phase, Plan
+    from scenelift.models.schedule import Phase, Plan
 
     recipe = LandcoverRecipe(**RECIPE, plan=Plan((Phase(1),)), data=Labelled(str(scene), labels=str(labels), side=32))
     arms = run_segmentation(recipe, str(weights), ("sr-x2-fast",), 2)

@@ -9,7 +9,7 @@ from typing import Any
 from scenelift.models.architectures import build
 from scenelift.models.errors import ModelError
 from scenelift.models.landcover.training import Augment
-from scenelift.models.training import Phase, Plan
+from scenelift.models.schedule import Phase, Plan
 from scenelift.workflows.recipe import RECIPES, fill, read_recipe_file
 
 LANDCOVER_RECIPES = RECIPES / "landcover"

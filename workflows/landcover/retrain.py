@@ -15,7 +15,7 @@ from torch import Tensor
 from scenelift.models.errors import ModelError
 from scenelift.models.landcover.classifier import Classifier
 from scenelift.models.landcover.training import Augment, LabelledTrainer, turned
-from scenelift.models.training import Phase, Plan
+from scenelift.models.schedule import Phase, Plan
 from scenelift.workflows.answers import Images
 
 

@@ -20,9 +20,9 @@ from scenelift.models.errors import ModelError
 from scenelift.models.landcover.segmenter import STRIDE, start_segmenter_from_imagenet
 from scenelift.models.landcover.training import LabelledTrainer
 from scenelift.models.receptive import seam_error
+from scenelift.models.schedule import Phase, Plan
 from scenelift.models.spec import ModelSpec
 from scenelift.models.tasks import mirror
-from scenelift.models.training import Phase, Plan
 from scenelift.workflows.cards import draw_losses, save_card
 from scenelift.workflows.landcover.confusion import Confusion
 from scenelift.workflows.landcover.pixels import LabelledImage, PixelDraws, read_arrays, read_rasters

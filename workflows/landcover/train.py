@@ -18,8 +18,8 @@ from scenelift.models.enhancer import pick_device
 from scenelift.models.errors import ModelError
 from scenelift.models.landcover.classifier import Classifier, start_from_imagenet
 from scenelift.models.landcover.training import LabelledTrainer
+from scenelift.models.schedule import resolve
 from scenelift.models.spec import ModelSpec
-from scenelift.models.training import resolve
 from scenelift.workflows.cards import draw_losses, save_card
 from scenelift.workflows.landcover.confusion import Confusion
 from scenelift.workflows.landcover.images import BalancedDraws, LabelledImages, read_labelled
