@@ -102,6 +102,12 @@ def _uncertainty(band: Band, index: int) -> Band:
     return Band((band.description or f"band {index + 1}") + UNCERTAINTY, band.scale, 0.0, band.declared)
 
 
+def pictures(bands: Sequence[Band]) -> list[int]:
+    """Return the indices of the bands that do not tell the uncertainty of another; of all, if there are no others."""
+    plain = [index for index, band in enumerate(bands) if not (band.description or "").endswith(UNCERTAINTY)]
+    return plain or list(range(len(bands)))
+
+
 def output_of(
     scene: Scene,
     specs: Sequence[Spec],

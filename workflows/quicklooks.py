@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from scenelift.pipeline.outputs import UNCERTAINTY
+from scenelift.pipeline.outputs import pictures
 from scenelift.pipeline.scenes import Scene
 from scenelift.pipeline.tiles import Window
 
@@ -50,8 +50,8 @@ def channels(scene: Scene) -> list[int]:
     names = [band.description for band in scene.bands]
     if all(name in names for name in RGB):
         return [names.index(name) for name in RGB]
-    pictures = [i for i, name in enumerate(names) if not (name or "").endswith(UNCERTAINTY)]
-    return pictures[2::-1] if len(pictures) >= 3 else pictures[:1] * 3
+    shown = pictures(scene.bands)
+    return shown[2::-1] if len(shown) >= 3 else shown[:1] * 3
 
 
 def factor_for(scene: Scene, side: int) -> int:

@@ -19,6 +19,7 @@ from scenelift.pipeline.cluster import Cluster, ClusterSettings
 from scenelift.pipeline.errors import HeldError, SceneError
 from scenelift.pipeline.journal import differences, read_journal
 from scenelift.pipeline.locks import Lock
+from scenelift.pipeline.outputs import pictures
 from scenelift.pipeline.places import footprint_of
 from scenelift.pipeline.scenes import SceneSource, open_scene
 from scenelift.workflows.archive import record as records
@@ -175,9 +176,7 @@ class SceneJob:
     def _scores(self, source: SceneSource, plan: Plan) -> dict[str, Any]:
         if self.settings.scores == "none":
             return {}
-        # where each band is followed by its uncertainty, only the bands themselves are pictures to be judged
-        pictures = tuple(range(1, plan.job.output.shape[0] + 1, 2)) if self.settings.enhance.uncertainty else None
-        after = SceneSource((str(plan.path),), pictures)
+        after = SceneSource((str(plan.path),), tuple(i + 1 for i in pictures(plan.job.output.bands)))
         found = {k: plain(v) for k, v in score(after, place=self.place).values.items()}
         if self.settings.scores == "full":
             close = score(source, after, place=self.place).values
