@@ -125,10 +125,7 @@ def load(ref: ModelRef) -> Any:
         module, spec = _planned(path, ref.digest)
         if ref.realism is not None:
             module = blend(module, _planned(_descendant(ref.name), ref.twin)[0], ref.realism)
-        steps = ref.consistency if spec.scale > 1 else 0
-        module, spec = with_extras(module, spec, tta=ref.tta, uncertainty=ref.uncertainty, consistency=steps)
-        module, spec = with_labels(module, spec, named=ref.classes)
-        return TorchEnhancer(module, spec, ref.device, ref.precision, ref.threads, ref.noise)
+        return _running(ref, module, spec, ref.consistency if spec.scale > 1 else 0)
     if named := _classical(ref.name):
         method, scale = named
         return classical(method, scale, ref.noise)
@@ -140,6 +137,13 @@ def _planned(path: Path, digest: str | None) -> tuple[Any, ModelSpec]:
     if checkpoint_digest(path) != digest:
         raise ModelError(f"{path} has changed since this job was planned; start again with --overwrite")
     return load_checkpoint(path, valid=True)
+
+
+def _running(ref: ModelRef, module: Any, spec: ModelSpec, consistency: int = 0) -> TorchEnhancer:
+    """Put a network to work as the reference says."""
+    module, spec = with_extras(module, spec, tta=ref.tta, uncertainty=ref.uncertainty, consistency=consistency)
+    module, spec = with_labels(module, spec, named=ref.classes)
+    return TorchEnhancer(module, spec, ref.device, ref.precision, ref.threads, ref.noise)
 
 
 def _descendant(name: str) -> Path:
@@ -159,8 +163,7 @@ def _from_factory(ref: ModelRef) -> Any:
     except (ImportError, AttributeError) as error:
         raise ModelError(f"cannot load model {ref.name!r}: {error}") from None
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], ModelSpec):
-        module, spec = with_labels(*made, named=ref.classes)
-        return TorchEnhancer(module, spec, ref.device, ref.precision, ref.threads, ref.noise)
+        return _running(ref, *made)
     if callable(made) and isinstance(getattr(made, "spec", None), ModelSpec):
         return made
     raise ModelError(f"{ref.name} must return an enhancer or (torch module, ModelSpec), not {type(made).__name__}")

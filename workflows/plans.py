@@ -231,7 +231,9 @@ def _resolve(
             classes=settings.classes and last,
         )
         ref = with_realism(ref, settings.realism if last else None)
-        verify(ref)
+        spec = verify(ref)
+        if ref.uncertainty and spec.out_per_band == 1:
+            raise UsageError(f"--uncertainty needs a network as the last model: {name} has no spread to tell it by")
         resolved.append(ref)
     return tuple(resolved)
 

@@ -394,6 +394,17 @@ def test_realism_runs_from_a_network_to_its_twin(tmp_path: Path, model: str) -> 
     assert not np.array_equal(made["0"], made["1"])
 
 
+def test_uncertainty_is_told_of_any_network_and_refused_where_there_is_none(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "sure_models.py").write_text(FACTORY)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write_raster(tmp_path / "in.tif", noise_image(3, (1, 40, 40)))
+    run(path, tmp_path / "own.tif", "sure_models:good", uncertainty=True)
+    values = pixels(tmp_path / "own.tif")
+    assert values.shape == (2, 40, 40) and values[1].max() > 0, "the kernel is not symmetric: its eight answers differ"
+    with pytest.raises(UsageError, match=r"--uncertainty needs a network.*nearest-x2"):
+        run(path, tmp_path / "out.tif", "nearest-x2", uncertainty=True)
+
+
 def test_realism_needs_a_twin(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "in.tif", noise_image(3, (1, 40, 40)))
     with pytest.raises(ModelError, match="twin"):
