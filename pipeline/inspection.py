@@ -14,7 +14,8 @@ from rio_cogeo.cogeo import cog_validate
 from scenelift.pipeline.checksums import pixel_checksum
 from scenelift.pipeline.errors import SceneliftError
 from scenelift.pipeline.journal import Commit, History, differences
-from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
+from scenelift.pipeline.opening import open_scene
+from scenelift.pipeline.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import TileGrid, Window
 
 

@@ -13,7 +13,8 @@ from scenelift.pipeline.categories import MAX_CLASSES, MISSING, Category, catego
 from scenelift.pipeline.enhance import Spec
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.grids import GeoGrid
-from scenelift.pipeline.scenes import DTYPES, Band, Scene, beside
+from scenelift.pipeline.opening import DTYPES
+from scenelift.pipeline.scenes import Band, Scene, beside
 
 CHUNK = 512
 """Wanted side of an inner chunk, output pixels."""

@@ -14,7 +14,8 @@ from scenelift.models.catalog import ModelRef, find, verify, with_settings
 from scenelift.models.enhancer import pick_device
 from scenelift.models.precision import pick_precision
 from scenelift.pipeline.cluster import ClusterSettings
-from scenelift.pipeline.scenes import SceneSource, open_scene
+from scenelift.pipeline.opening import open_scene
+from scenelift.pipeline.scenes import SceneSource
 from scenelift.pipeline.tiles import TileGrid, Window, patch_shape
 from scenelift.workflows.console import table
 from scenelift.workflows.enhance import EnhanceSettings, enhance

@@ -20,8 +20,9 @@ from scenelift.pipeline.checksums import file_checksum, pixel_checksum
 from scenelift.pipeline.cluster import worker_index
 from scenelift.pipeline.enhance import Enhancer, Region, context, enhance_region
 from scenelift.pipeline.journal import Commit
+from scenelift.pipeline.opening import open_scene
 from scenelift.pipeline.outputs import Output
-from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
+from scenelift.pipeline.scenes import Scene, SceneSource
 from scenelift.pipeline.sinks import ZarrSink
 from scenelift.pipeline.tiles import TileGrid, Window, patch_shape
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from scenelift.models.catalog import card, find, load_spec, shipped
 from scenelift.models.classical import CLASSICAL
-from scenelift.pipeline.scenes import SceneSource, crs_name, open_scene
+from scenelift.pipeline.opening import open_scene
+from scenelift.pipeline.scenes import SceneSource, crs_name
 from scenelift.workflows.console import table
 
 

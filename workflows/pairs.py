@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from scenelift.pipeline.areas import Area
 from scenelift.pipeline.errors import UsageError
-from scenelift.pipeline.scenes import Scene, SceneSource, crs_name, open_scene
+from scenelift.pipeline.opening import open_scene
+from scenelift.pipeline.scenes import Scene, SceneSource, crs_name
 from scenelift.pipeline.tiles import Window
 
 MAX_FACTOR = 16

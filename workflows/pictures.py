@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
+from scenelift.pipeline.opening import open_scene
+from scenelift.pipeline.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import TileGrid, Window
 
 CROP = 96

@@ -19,9 +19,10 @@ from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.journal import read_fingerprint
 from scenelift.pipeline.limits import Limits, absolute
+from scenelift.pipeline.opening import open_scene
 from scenelift.pipeline.outputs import as_classes, as_shares, output_of
 from scenelift.pipeline.safe_manifest import check_manifest
-from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
+from scenelift.pipeline.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import TileGrid, patch_shape
 from scenelift.workflows.blocks import EnhanceJob
 from scenelift.workflows.fingerprints import contract, fingerprint, model_provenance

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.opening import open_scene
 from scenelift.pipeline.places import place_of
-from scenelift.pipeline.scenes import SceneSource, open_scene
+from scenelift.pipeline.scenes import SceneSource
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.charts import locator
 from scenelift.workflows.pairs import Pair

@@ -12,7 +12,8 @@ from scenelift.models.classical import classical
 from scenelift.pipeline.areas import Area
 from scenelift.pipeline.enhance import Enhancer, Region, context, enhance_region
 from scenelift.pipeline.errors import UsageError
-from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
+from scenelift.pipeline.opening import open_scene
+from scenelift.pipeline.scenes import Scene, SceneSource
 from scenelift.pipeline.scores import Convention, Statistics, block_statistics
 from scenelift.pipeline.texture import TextureSums, texture_sums
 from scenelift.pipeline.tiles import TileGrid, Window

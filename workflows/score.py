@@ -19,8 +19,9 @@ import psutil
 from scenelift.pipeline.cluster import Cluster, ClusterSettings, open_cluster
 from scenelift.pipeline.cogs import write_cog
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.opening import open_scene
 from scenelift.pipeline.outputs import Output
-from scenelift.pipeline.scenes import Band, Scene, SceneSource, open_scene
+from scenelift.pipeline.scenes import Band, Scene, SceneSource
 from scenelift.pipeline.scores import Convention, Scores, scores
 from scenelift.pipeline.sinks import ZarrSink
 from scenelift.pipeline.texture import TextureSums

@@ -9,8 +9,9 @@ import numpy as np
 import psutil
 
 from scenelift.pipeline.areas import HALO, Area
+from scenelift.pipeline.opening import open_scene
 from scenelift.pipeline.outputs import Output
-from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
+from scenelift.pipeline.scenes import Scene, SceneSource
 from scenelift.pipeline.scores import Convention, block_statistics
 from scenelift.pipeline.sinks import ZarrSink
 from scenelift.pipeline.sums import Sums

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from scenelift.models.errors import ModelError
 from scenelift.pipeline.errors import SceneliftError
-from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
+from scenelift.pipeline.opening import open_scene
+from scenelift.pipeline.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.patches import PatchSet, chosen_bands, drop_constant, read_zip
 from scenelift.workflows.recipe import Source

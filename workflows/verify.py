@@ -14,9 +14,10 @@ from scenelift.pipeline.errors import ResumableError, SceneliftError, SinkError,
 from scenelift.pipeline.inspection import problems, read_block, wrong_pixels
 from scenelift.pipeline.journal import Commit, History, Journal, differences, read_journal
 from scenelift.pipeline.locks import Lock
+from scenelift.pipeline.opening import open_scene
 from scenelift.pipeline.publishing import damage, publish, restore_replaced, sweep
 from scenelift.pipeline.salvage import carry_over, damaged_files
-from scenelift.pipeline.scenes import SceneSource, open_scene
+from scenelift.pipeline.scenes import SceneSource
 from scenelift.pipeline.sinks import ZarrSink
 from scenelift.workflows.blocks import process_block
 from scenelift.workflows.plans import Plan, plan_of, work_folder

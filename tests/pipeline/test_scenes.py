@@ -18,9 +18,10 @@ from rasterio.enums import ColorInterp
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import SceneError, UsageError
 from scenelift.pipeline.grids import GeoGrid
+from scenelift.pipeline.opening import open_scene
 from scenelift.pipeline.outputs import output_of
 from scenelift.pipeline.safe_manifest import KINDS, check_manifest
-from scenelift.pipeline.scenes import SceneSource, open_scene
+from scenelift.pipeline.scenes import SceneSource
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.plans import EnhanceSettings, make_plan
 

@@ -17,8 +17,9 @@ from rio_cogeo.cogeo import cog_validate
 from scenelift.pipeline.cogs import write_cog
 from scenelift.pipeline.errors import SceneError, SinkError, UsageError
 from scenelift.pipeline.grids import GeoGrid
+from scenelift.pipeline.opening import open_scene
 from scenelift.pipeline.outputs import Output
-from scenelift.pipeline.scenes import Band, SceneSource, open_scene
+from scenelift.pipeline.scenes import Band, SceneSource
 from scenelift.pipeline.sinks import Pyramid, ZarrSink, halve
 from scenelift.pipeline.tiles import TileGrid, Window
 

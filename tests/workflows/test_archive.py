@@ -20,8 +20,9 @@ from processes import call, start, wait_until
 
 from scenelift.pipeline.errors import HeldError, UsageError
 from scenelift.pipeline.locks import Lock
+from scenelift.pipeline.opening import open_scene
 from scenelift.pipeline.places import Place
-from scenelift.pipeline.scenes import SceneSource, open_scene
+from scenelift.pipeline.scenes import SceneSource
 from scenelift.workflows.archive.filters import Facts, Filters
 from scenelift.workflows.archive.sources import Access, find_scenes
 from scenelift.workflows.quicklooks import channels

@@ -18,8 +18,9 @@ from scipy import ndimage
 from scenelift.models.wald import coarsen
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.opening import open_scene
 from scenelift.pipeline.places import Place, place_of
-from scenelift.pipeline.scenes import SceneSource, open_scene
+from scenelift.pipeline.scenes import SceneSource
 from scenelift.pipeline.scores import Convention, block_statistics, scores
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.bootstrap import ratio_interval

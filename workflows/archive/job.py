@@ -19,9 +19,10 @@ from scenelift.pipeline.cluster import Cluster, ClusterSettings
 from scenelift.pipeline.errors import HeldError, SceneError
 from scenelift.pipeline.journal import differences, read_journal
 from scenelift.pipeline.locks import Lock
+from scenelift.pipeline.opening import open_scene
 from scenelift.pipeline.outputs import pictures
 from scenelift.pipeline.places import footprint_of
-from scenelift.pipeline.scenes import SceneSource, open_scene
+from scenelift.pipeline.scenes import SceneSource
 from scenelift.workflows.archive import record as records
 from scenelift.workflows.archive.entries import Entry
 from scenelift.workflows.archive.filters import choose_bands, facts_of

@@ -13,7 +13,8 @@ from torch import Tensor
 from scenelift.models.errors import ModelError
 from scenelift.models.landcover.training import IGNORED, turned
 from scenelift.pipeline.errors import SceneliftError
-from scenelift.pipeline.scenes import Scene, SceneSource, crs_name, open_scene
+from scenelift.pipeline.opening import open_scene
+from scenelift.pipeline.scenes import Scene, SceneSource, crs_name
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.patches import EIGHT_BIT_GAIN
 

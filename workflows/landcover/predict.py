@@ -16,8 +16,8 @@ from scenelift.models.checkpoint import write_atomically
 from scenelift.models.errors import ModelError
 from scenelift.models.landcover.loading import MODEL, load_classifier
 from scenelift.pipeline.errors import SceneliftError
+from scenelift.pipeline.opening import ASSUMED_SCALE
 from scenelift.pipeline.rasters import open_raster
-from scenelift.pipeline.scenes import ASSUMED_SCALE
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.landcover.images import decode, image_files
 from scenelift.workflows.landcover.train import BATCH, probabilities

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.footprints import Entry, write_index
-from scenelift.pipeline.scenes import Scene, SceneSource, open_scene
+from scenelift.pipeline.opening import open_scene
+from scenelift.pipeline.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
 from scenelift.pipeline.tilesets import tile_writer
 
