@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from scenelift.models.checkpoint import write_atomically
 from scenelift.models.errors import ModelError
 from scenelift.models.layers import crop
 from scenelift.models.losses import pixel_loss
 from scenelift.models.optimizers import make_optimizers
 from scenelift.models.precision import pick_precision
 from scenelift.models.schedule import Phase, Plan, rate_at
+from scenelift.models.states import read_state, write_state
 from scenelift.models.tasks import Inputs, Task, mirror
 from scenelift.models.team import Team
 
@@ -198,15 +195,7 @@ class Trainer:
         """Write everything a resumed run needs, in one atomic step."""
         if not self.team.leads:
             return
-        states = {name: module.state_dict() for name, module in self.modules.items()}
-        states |= {"average": self.average, "best": self.best}
-        tensors: dict[str, Tensor] = {}
-        for prefix, state in states.items():
-            tensors |= {f"{prefix}/{name}": value.cpu().contiguous() for name, value in state.items()}
-        for i, optimizer in enumerate(self.optimizers):
-            for key, slots in optimizer.state_dict()["state"].items():
-                for name, value in slots.items():
-                    tensors[f"optimizer/{i}/{key}/{name}"] = torch.as_tensor(value).cpu().contiguous()
+        parts = {name: module.state_dict() for name, module in self.modules.items()}
         facts = {
             "step": self.step,
             "best_score": self.best_score,
@@ -215,7 +204,8 @@ class Trainer:
             "bf16": self.bf16,
             "plan": asdict(self.plan),
         }
-        write_atomically(self.folder / "state.safetensors", save(tensors, {"facts": json.dumps(facts)}))
+        averages = {"average": self.average, "best": self.best}
+        write_state(self.folder / "state.safetensors", parts | averages, self.optimizers, facts)
 
     def resume(self) -> bool:
         """Take up the state on disk; return whether there was one.
@@ -228,35 +218,18 @@ class Trainer:
         path = self.folder / "state.safetensors"
         if not path.exists():
             return False
-        try:
-            with safe_open(path, framework="pt") as file:
-                facts = json.loads(file.metadata()["facts"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise ModelError(f"{path} cannot be resumed: {error}") from None
-        if facts["identity"] != self.identity:
-            raise ModelError(f"{path} belongs to another recipe or other data; use another --run folder")
-        self._restore(facts, tensors)
-        return True
-
-    def _restore(self, facts: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
+        state = read_state(path, self.identity)
         for name, module in self.modules.items():
-            module.load_state_dict(part(f"{name}/"))
+            module.load_state_dict(state.part(name))
         self.average, self.best = (
-            {name: value.to(self.device) for name, value in part(prefix).items()} for prefix in ("average/", "best/")
+            {name: value.to(self.device) for name, value in state.part(prefix).items()}
+            for prefix in ("average", "best")
         )
-        for i, optimizer in enumerate(self.optimizers):
-            state: dict[int, dict[str, Tensor]] = {}
-            for name, value in part(f"optimizer/{i}/").items():
-                key, slot = name.split("/", 1)
-                state.setdefault(int(key), {})[slot] = value
-            optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-        self.step, self.best_score, self.stale = facts["step"], facts["best_score"], facts["stale"]
-        self.bf16 = facts.get("bf16", self.bf16)  # a run that goes on elsewhere stays what it was
+        state.restore(self.optimizers)
+        self.step, self.best_score, self.stale = (state.facts[name] for name in ("step", "best_score", "stale"))
+        self.bf16 = state.facts.get("bf16", self.bf16)  # a run that goes on elsewhere stays what it was
         self._trim_log()
+        return True
 
     def _trim_log(self) -> None:
         """Drop log lines of steps that were taken after the saved state and will be taken again."""
