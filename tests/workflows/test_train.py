@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from builders import write_raster
+from safetensors.torch import load_file
 from trainings import images, settings, textured
 
 from scenelift.models.architectures import build
@@ -132,17 +133,6 @@ def test_samples_are_repeatable_turned_and_scaled():
         Mixture([(patches, 1.0)], 1, 9)
 
 
-def test_places_kept_aside_are_never_trained_on(tmp_path, scene):
-    second = write_raster(tmp_path / "second.tif", textured(2, 256, seed=5))
-    recipe = settings(scene, data={"side": 32, "train": [{"path": str(scene)}, {"path": str(second)}]})
-    kept, aside = read_data(recipe, None)
-    assert [len(p.values) for p, _ in kept] == [256] and [len(p.values) for p in aside] == [64]
-    kept, aside = read_data(settings(scene), None)
-    assert len(kept[0][0].values) + len(aside[0].values) == 256 and len(aside[0].values) == 25
-    known = {p.tobytes() for p in kept[0][0].values}
-    assert not known & {p.tobytes() for p in aside[0].values}
-
-
 def test_too_little_data_is_one_line(tmp_path):
     path = write_raster(tmp_path / "small.tif", textured(1, 64))
     with pytest.raises(ModelError, match=r"usable patches of 32 pixels .* needs at least 64"):
@@ -161,6 +151,7 @@ def test_a_run_leaves_weights_card_log_and_figure(tmp_path, scene):
     weights = train(settings(scene), run, progress=lambda *facts: seen.append(facts))
     module, spec = load_checkpoint(weights)
     assert (spec.name, spec.scale, spec.halo, spec.bands) == ("tiny", 2, module.halo, None)
+    assert {value.dtype for value in load_file(weights).values()} == {torch.float16}, "half the bytes"
     card = json.loads(weights.with_suffix(".json").read_text())
     assert card["steps"] == 6 and set(card["validation"]) == {"psnr_db", "bicubic_db", "lanczos_db", "ibp_db"}
     assert card["validation"]["psnr_db"] > card["validation"]["bicubic_db"], "the fitted linear path alone does that"
@@ -201,7 +192,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path, scene):
     assert done.stdout.count("validation PSNR") == 1, "only the first process speaks"
     weights = [load_checkpoint(path)[0].state_dict() for path in (alone, tmp_path / "both" / "tiny.safetensors")]
     for name, value in weights[0].items():
-        torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(value, weights[1][name], rtol=2e-3, atol=1e-5)  # stored in half precision
     recipe.write_text(recipe.read_text().replace("batch = 4", "batch = 3"))
     odd = subprocess.run([*scenelift, str(recipe)], capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert odd.returncode != 0 and "a batch of 3 cannot be shared by 2 processes" in odd.stderr
@@ -223,8 +214,10 @@ def test_a_training_killed_by_the_system_ends_with_the_same_weights(tmp_path, sc
     assert not (tmp_path / "cut" / "tiny.safetensors").exists()
     again = subprocess.run([*command, "--run", str(tmp_path / "cut")], capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
-    first, second = (load_checkpoint(tmp_path / n / "tiny.safetensors")[0].state_dict() for n in ("whole", "cut"))
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    for name in ("tiny.safetensors", "state.safetensors"):  # the state in float32, with the optimiser's
+        first, second = (load_file(tmp_path / run / name) for run in ("whole", "cut"))
+        assert first.keys() == second.keys()
+        assert all(torch.equal(value, second[key]) for key, value in first.items())
 
 
 def test_zarr_scenes_are_read_like_tiffs(tmp_path, scene):
