@@ -2,64 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from scenelift.models.errors import ModelError
+from scenelift.workflows.patch_file import on_disk
 from scenelift.workflows.patches import PatchSet
-from scenelift.workflows.recipe import Recipe
-from scenelift.workflows.sources import find_sources, read_source
+from scenelift.workflows.recipe import Recipe, Source
+from scenelift.workflows.sources import MAX_PATCHES, find_sources, read_source
+from scenelift.workflows.splitting import Mask, apart, select, split
 
 MIN_PATCHES = 64
+TOTAL_PATCHES = 131_072
+"""Patches kept of all scenes together (4 GB of 64 x 64 pixels in 4 bands): of an archive, fewer of each scene."""
+LEAST_OF_A_SCENE = 16
 
 
-def read_data(recipe: Recipe, folder: Path | None) -> tuple[list[tuple[PatchSet, float]], list[PatchSet]]:
+def read_data(
+    recipe: Recipe, folder: Path | None, run: Path | None = None
+) -> tuple[list[tuple[PatchSet, float]], list[PatchSet]]:
     """Read training and validation patches; without validation places, a tenth of the training ones is kept.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    folder : path, optional
+        Folder that the recipe's paths are relative to.
+    run : path, optional
+        Folder with room for the patches, which are kept in nameless files; default: that of temporary files.
 
     Raises
     ------
     ModelError
         If fewer than ``MIN_PATCHES`` usable training patches are found.
     """
-    loaded = []
-    for place, (path, source) in enumerate(find_sources(recipe.data.train, folder)):
-        patches = read_source(path, recipe.data.side, source.bands, place)
-        if len(patches.values):
-            loaded.append((patches, source.weight))
-    held_out = [
-        read_source(path, recipe.data.side, source.bands)
-        for path, source in find_sources(recipe.data.validation, folder)
-    ]
-    if not held_out:
-        loaded, held_out = _hold_out(loaded)
-    count = sum(len(patches.values) for patches, _ in loaded)
+    found = find_sources(recipe.data.train, folder)
+    sets = on_disk(_read(found, recipe.data.side), run)
+    if recipe.data.validation:
+        held_out = on_disk(_read(find_sources(recipe.data.validation, folder), recipe.data.side), run)
+        learned = apart(sets, held_out)
+    else:
+        learned, validated = split(sets)
+        held_out = [patches for patches in _chosen(sets, validated, run) if len(patches.values)]
+    usable = sum(len(patches.values) for patches in sets)
+    weights = [source.weight for _, source in found]
+    training = [pair for pair in zip(_chosen(sets, learned, run), weights, strict=True) if len(pair[0].values)]
+    count = sum(len(patches.values) for patches, _ in training)
     if count < MIN_PATCHES:
+        aside = f", {usable - count} of {usable} lie where it validates" if count < usable else ""
         raise ModelError(
-            f"only {count} usable patches of {recipe.data.side} pixels (masked and constant ones are left out); "
+            f"only {count} usable patches of {recipe.data.side} pixels (masked and constant ones are left out{aside}); "
             f"training needs at least {MIN_PATCHES}: add scenes or lower data.side"
         )
-    return loaded, held_out
+    return training, held_out
 
 
-def _hold_out(
-    loaded: list[tuple[PatchSet, float]],
-) -> tuple[list[tuple[PatchSet, float]], list[PatchSet]]:
-    """Split by place: whole scenes where there are several, else the last tenth of one scene's rows."""
-    if len(loaded) > 1:
-        smallest = min(range(len(loaded)), key=lambda i: len(loaded[i][0].values))
-        return [pair for i, pair in enumerate(loaded) if i != smallest], [loaded[smallest][0]]
-    if not loaded:
-        return [], []
-    patches, weight = loaded[0]
-    places = np.unique(patches.places)
-    if len(places) > 1:
-        aside = np.isin(patches.places, places[-max(1, len(places) // 10) :])
-    else:  # patches of a scene are in row order: the last tenth is a strip of its own
-        aside = np.arange(len(patches.values)) >= len(patches.values) - max(1, len(patches.values) // 10)
-    return [(_select(patches, ~aside), weight)], [_select(patches, aside)]
+def _read(found: list[tuple[Path, Source]], side: int) -> Iterator[PatchSet]:
+    most = max(LEAST_OF_A_SCENE, min(MAX_PATCHES, TOTAL_PATCHES // len(found)))
+    for place, (path, source) in enumerate(found):
+        yield read_source(path, side, source.bands, place, most)
 
 
-def _select(patches: PatchSet, kept: np.ndarray) -> PatchSet:
-    labels = tuple(np.array(patches.labels)[kept]) if patches.labels else ()
-    return PatchSet(patches.values[kept], patches.gain, patches.places[kept], labels)
+def _chosen(sets: list[PatchSet], masks: list[Mask], run: Path | None) -> list[PatchSet]:
+    """Return the patches chosen of every set; sets chosen whole stay in the file they are in."""
+    if all(mask.all() for mask in masks):
+        return sets
+    return on_disk((select(patches, mask) for patches, mask in zip(sets, masks, strict=True)), run)

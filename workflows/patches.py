@@ -36,9 +36,11 @@ class PatchSet:
     """Name of each patch's class or scene."""
     bands: tuple[str, ...] = ()
     """Name of each band, where the source says."""
+    boxes: NDArray[np.float64] | None = None
+    """(n, 4) west, south, east, north of each patch, degrees (WGS 84); None: nobody knows where they lie."""
 
     def __post_init__(self) -> None:
-        order = np.argsort([_rank(int(p)) for p in np.unique(self.places)])
+        order = np.argsort([rank(int(p)) for p in np.unique(self.places)])
         object.__setattr__(self, "_order", np.unique(self.places)[order])
 
     def indices(self, subset: float) -> NDArray[np.int64]:
@@ -53,7 +55,8 @@ class PatchSet:
         return torch.from_numpy(self.values[at].astype(np.float32) * np.float32(self.gain))
 
 
-def _rank(place: int) -> str:
+def rank(place: int) -> str:
+    """Return what puts places into an order that is random and always the same."""
     return hashlib.sha256(str(place).encode()).hexdigest()
 
 
@@ -137,7 +140,7 @@ def read_zip(path: Path, bands: tuple[int, ...] | None = None) -> PatchSet:
     if not images:
         raise ModelError(f"{path} holds no images")
     shape = images[0].shape
-    keep = [i for i, image in enumerate(images) if image.shape == shape and not _constant(image)]
+    keep = [i for i, image in enumerate(images) if image.shape == shape and not is_constant(image)]
     values = np.stack([images[i] for i in keep])
     band_names = RGB if values.shape[1] == 3 else ("",) * values.shape[1]
     if bands is not None:
@@ -168,7 +171,7 @@ def _decode(content: bytes, name: str) -> NDArray[np.uint8]:
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
-def _constant(image: NDArray[np.generic]) -> bool:
+def is_constant(image: NDArray[np.generic]) -> bool:
     """Whether a band is constant or more than a tenth of it zero: nodata, not ground."""
     flat = image.reshape(len(image), -1)
     return bool((flat.min(1) == flat.max(1)).any() or ((flat == 0).all(0).mean() > 0.1))
@@ -176,7 +179,7 @@ def _constant(image: NDArray[np.generic]) -> bool:
 
 def drop_constant(values: NDArray[np.generic]) -> NDArray[np.generic]:
     """Leave out patches (n, C, S, S) with a constant band or with nodata's zeros."""
-    return values[[i for i, patch in enumerate(values) if not _constant(patch)]]
+    return values[[i for i, patch in enumerate(values) if not is_constant(patch)]]
 
 
 def balanced(labels: tuple[str, ...], each: int, seed: int = 0) -> NDArray[np.int64]:

@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 from scenelift.models.errors import ModelError
 from scenelift.pipeline.errors import SceneliftError
 from scenelift.pipeline.opening import open_scene
+from scenelift.pipeline.places import boxes_of
 from scenelift.pipeline.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
-from scenelift.workflows.patches import PatchSet, chosen_bands, drop_constant, read_zip
+from scenelift.workflows.patches import PatchSet, chosen_bands, drop_constant, is_constant, read_zip
 from scenelift.workflows.recipe import Source
 
 RASTERS = (".tif", ".tiff", ".jp2", ".nc", ".zarr", ".vrt")
 DATA_VARIABLE = "SCENELIFT_DATA"
 MAX_PATCHES = 4096
-"""Patches kept of one scene, spread over it evenly: memory is bounded whatever the scene's size."""
+"""Patches kept of one scene, spread over it evenly, whatever its size."""
 STORED_GAIN = 1e-4
 
 
@@ -51,8 +52,10 @@ def find_sources(sources: tuple[Source, ...], folder: Path | None = None) -> lis
     return found
 
 
-def read_source(path: Path, side: int, bands: tuple[int, ...] | None = None, place: int = 0) -> PatchSet:
-    """Read one source into patches of ``side`` pixels; invalid and constant ones are left out.
+def read_source(
+    path: Path, side: int, bands: tuple[int, ...] | None = None, place: int = 0, most: int = MAX_PATCHES
+) -> PatchSet:
+    """Read one source into patches of ``side`` pixels, of a scene about ``most``; no invalid or constant ones.
 
     Raises
     ------
@@ -65,25 +68,30 @@ def read_source(path: Path, side: int, bands: tuple[int, ...] | None = None, pla
         return read_npz(path, side, bands, place)
     try:
         scene = open_scene(SceneSource((str(path),), bands))
-        return read_scene(scene, side, place)
+        return read_scene(scene, side, place, most)
     except SceneliftError as error:
         raise ModelError(f"cannot train on {path}: {error}") from None
 
 
-def read_scene(scene: Scene, side: int, place: int = 0) -> PatchSet:
-    """Cut a scene into patches on a grid, windowed; a scene with more than enough gives evenly spread ones."""
+def read_scene(scene: Scene, side: int, place: int = 0, most: int = MAX_PATCHES) -> PatchSet:
+    """Cut a scene into patches on a grid, windowed; a scene with more than ``most`` gives evenly spread ones."""
     height, width = scene.grid.shape
     corners = [(r, c) for r in range(0, height - side + 1, side) for c in range(0, width - side + 1, side)]
-    corners = corners[:: max(1, -(-len(corners) // MAX_PATCHES))]
-    kept = []
-    for row, col in corners:
-        region = scene.read(Window(row, col, side, side))
-        if region.valid.all():
-            kept.append(np.rint(region.values / STORED_GAIN).clip(-32768, 32767).astype(np.int16))
-    shape = (0, len(scene.bands), side, side)
-    values = drop_constant(np.stack(kept) if kept else np.zeros(shape, np.int16))
+    kept, windows = [], []
+    for row, col in corners[:: max(1, -(-len(corners) // most))]:
+        window = Window(row, col, side, side)
+        region = scene.read(window)
+        values = np.rint(region.values / STORED_GAIN).clip(-32768, 32767).astype(np.int16)
+        if region.valid.all() and not is_constant(values):
+            kept.append(values)
+            windows.append(window)
+    stack = np.stack(kept) if kept else np.zeros((0, len(scene.bands), side, side), np.int16)
     names = tuple(band.description or "" for band in scene.bands)
-    return PatchSet(values, STORED_GAIN, np.full(len(values), place), (scene.name,) * len(values), names)
+    try:
+        boxes = boxes_of(scene.grid, windows)
+    except SceneliftError:  # coordinates of no place on Earth: such a scene is a place of its own
+        boxes = None
+    return PatchSet(stack, STORED_GAIN, np.full(len(stack), place), (scene.name,) * len(stack), names, boxes)
 
 
 def read_npz(path: Path, side: int, bands: tuple[int, ...] | None = None, place: int = 0) -> PatchSet:

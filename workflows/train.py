@@ -75,7 +75,7 @@ def train(
         If there is too little data, the loss is not finite, or nothing can be written.
     """
     started = open_run(run, threads)
-    train_set, held_out = read_data(recipe, data)
+    train_set, held_out = read_data(recipe, data, run)
     bands = int(recipe.arch.get("bands", 1))
     mixture = Mixture(train_set, bands, recipe.data.side, recipe.data.gains)
     task = make_task(recipe)

@@ -1,0 +1,110 @@
+"""Which patches are validated on: those of other places than the ones that are learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scenelift.workflows.patches import PatchSet, rank
+
+Mask = NDArray[np.bool_]
+SHARE = 10
+"""One place in so many is kept aside."""
+LEAST_LEFT = 0.25
+"""Share of the patches that must remain to learn from, or a strip is kept aside instead of whole scenes."""
+TOUCH = 1e-7
+"""Degrees (a centimetre) by which neighbours may seem to overlap."""
+
+
+def apart(sets: Sequence[PatchSet], held_out: Sequence[PatchSet]) -> list[Mask]:
+    """Return for every set which patches (n,) lie outside the places held out; all do where positions are unknown."""
+    regions = _hulls(held_out)
+    return [~_touching(patches, regions) for patches in sets]
+
+
+def split(sets: Sequence[PatchSet]) -> tuple[list[Mask], list[Mask]]:
+    """Return which patches of every set to learn from and which to validate on; no place is in both.
+
+    Of several scenes a tenth are kept aside (of less than twenty, the one with the fewest patches), and with them all
+    patches of other scenes on the same ground: other dates, overlapping neighbours. Where that would leave too little
+    to learn from, as with one scene or a time series of one place, the southernmost tenth of the ground is kept
+    aside. What lies across an edge is left out.
+
+    Parameters
+    ----------
+    sets : sequence of PatchSet
+
+    Returns
+    -------
+    learned, validated : list of ndarray of bool, shape (n,) each
+    """
+    filled = [i for i, patches in enumerate(sets) if len(patches.values)]
+    if len(filled) > 1:
+        count = len(filled) // SHARE
+        ranked = sorted(filled, key=rank) if count > 1 else sorted(filled, key=lambda i: len(sets[i].values))
+        aside = ranked[: max(1, count)]
+        kept_aside = [sets[i] for i in aside]
+        learned = [mask & (i not in aside) for i, mask in enumerate(apart(sets, kept_aside))]
+        if sum(m.sum() for m in learned) >= LEAST_LEFT * sum(len(m) for m in learned):
+            regions = _hulls(kept_aside)
+            return learned, [_inside(patches, regions) | (i in aside) for i, patches in enumerate(sets)]
+    return _strips(sets)
+
+
+def select(patches: PatchSet, kept: Mask) -> PatchSet:
+    """Return some patches of a set."""
+    labels = tuple(np.array(patches.labels)[kept]) if patches.labels else ()
+    boxes = None if patches.boxes is None else patches.boxes[kept]
+    return PatchSet(patches.values[kept], patches.gain, patches.places[kept], labels, patches.bands, boxes)
+
+
+def _strips(sets: Sequence[PatchSet]) -> tuple[list[Mask], list[Mask]]:
+    norths = [patches.boxes[:, 3] for patches in sets if patches.boxes is not None]
+    edge = float(np.quantile(np.concatenate(norths), 1 / SHARE)) if norths and sum(map(len, norths)) else 0.0
+    learned, validated = [], []
+    for patches in sets:
+        if patches.boxes is not None:
+            validated.append(patches.boxes[:, 3] <= edge + TOUCH)
+            learned.append(patches.boxes[:, 1] >= edge - TOUCH)
+        else:
+            validated.append(_last_tenth(patches))
+            learned.append(~validated[-1])
+    return learned, validated
+
+
+def _last_tenth(patches: PatchSet) -> Mask:
+    places = np.unique(patches.places)
+    if len(places) > 1:
+        return np.isin(patches.places, places[-max(1, len(places) // SHARE) :])
+    count = len(patches.values)  # of one image: they are in row order, the last are a strip of their own
+    return np.arange(count) >= count - max(1, count // SHARE)
+
+
+def _hulls(sets: Sequence[PatchSet]) -> list[NDArray[np.float64]]:
+    """Return the box around each set whose positions are known."""
+    known = [patches.boxes for patches in sets if patches.boxes is not None and len(patches.boxes)]
+    return [np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)]) for boxes in known]
+
+
+def _touching(patches: PatchSet, regions: Sequence[NDArray[np.float64]]) -> Mask:
+    """Return which patches have ground in common with a region."""
+    found = np.zeros(len(patches.values), bool)
+    if patches.boxes is not None:
+        west, south, east, north = patches.boxes.T
+        for left, bottom, right, top in regions:
+            across = (west < right - TOUCH) & (east > left + TOUCH)
+            found |= across & (south < top - TOUCH) & (north > bottom + TOUCH)
+    return found
+
+
+def _inside(patches: PatchSet, regions: Sequence[NDArray[np.float64]]) -> Mask:
+    """Return which patches lie wholly in a region."""
+    found = np.zeros(len(patches.values), bool)
+    if patches.boxes is not None:
+        west, south, east, north = patches.boxes.T
+        for left, bottom, right, top in regions:
+            across = (west >= left - TOUCH) & (east <= right + TOUCH)
+            found |= across & (south >= bottom - TOUCH) & (north <= top + TOUCH)
+    return found
