@@ -42,7 +42,7 @@ def place_of(grid: GeoGrid) -> Place:
     SceneError
         If its coordinates cannot be turned into longitudes and latitudes.
     """
-    with _told():
+    with _told(grid):
         return Place(*transform_bounds(grid.crs, "EPSG:4326", *grid.bounds))
 
 
@@ -55,7 +55,7 @@ def footprint_of(grid: GeoGrid) -> list[tuple[float, float]]:
         If its coordinates cannot be turned into longitudes and latitudes.
     """
     corners = [grid.corners[name] for name in ("upper left", "lower left", "lower right", "upper right")]
-    with _told():
+    with _told(grid):
         east, north = transform(grid.crs, "EPSG:4326", *zip(*corners, strict=True))
     ring = [(round(float(x), 7), round(float(y), 7)) for x, y in zip(east, north, strict=True)]
     area = sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(ring, [*ring[1:], ring[0]], strict=True))
@@ -76,16 +76,19 @@ def boxes_of(grid: GeoGrid, windows: Sequence[Window]) -> NDArray[np.float64]:
     rows = np.array([(w.row, w.row, w.stop_row, w.stop_row) for w in windows], float)
     t = grid.transform
     xs, ys = t.a * cols + t.b * rows + t.c, t.d * cols + t.e * rows + t.f
-    with _told():
+    with _told(grid):
         east, north = transform(grid.crs, "EPSG:4326", xs.ravel(), ys.ravel())
     lon, lat = np.reshape(east, xs.shape), np.reshape(north, xs.shape)
     return np.stack([lon.min(1), lat.min(1), lon.max(1), lat.max(1)], axis=1)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(grid: GeoGrid) -> Iterator[None]:
     try:
         yield
-    except (RasterioError, CRSError, CPLE_BaseError) as error:
-        said = " ".join(str(error).split())
-        raise SceneError(f"cannot tell where the scene lies: {said[:120]}") from None
+    except (RasterioError, CRSError, CPLE_BaseError):
+        name = grid.crs.to_wkt().split('"')[1]
+        raise SceneError(
+            f"longitudes and latitudes cannot be told from the coordinate reference system {name!r}; "
+            "give the scene the one it was made in"
+        ) from None
