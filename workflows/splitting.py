@@ -21,7 +21,7 @@ TOUCH = 1e-7
 def apart(sets: Sequence[PatchSet], held_out: Sequence[PatchSet]) -> list[Mask]:
     """Return for every set which patches (n,) lie outside the places held out; all do where positions are unknown."""
     regions = _hulls(held_out)
-    return [~_touching(patches, regions) for patches in sets]
+    return [~_lying(patches, regions, wholly=False) for patches in sets]
 
 
 def split(sets: Sequence[PatchSet]) -> tuple[list[Mask], list[Mask]]:
@@ -49,7 +49,7 @@ def split(sets: Sequence[PatchSet]) -> tuple[list[Mask], list[Mask]]:
         learned = [mask & (i not in aside) for i, mask in enumerate(apart(sets, kept_aside))]
         if sum(m.sum() for m in learned) >= LEAST_LEFT * sum(len(m) for m in learned):
             regions = _hulls(kept_aside)
-            return learned, [_inside(patches, regions) | (i in aside) for i, patches in enumerate(sets)]
+            return learned, [_lying(patches, regions, wholly=True) | (i in aside) for i, patches in enumerate(sets)]
     return _strips(sets)
 
 
@@ -88,23 +88,17 @@ def _hulls(sets: Sequence[PatchSet]) -> list[NDArray[np.float64]]:
     return [np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)]) for boxes in known]
 
 
-def _touching(patches: PatchSet, regions: Sequence[NDArray[np.float64]]) -> Mask:
-    """Return which patches have ground in common with a region."""
+def _lying(patches: PatchSet, regions: Sequence[NDArray[np.float64]], *, wholly: bool) -> Mask:
+    """Return which patches lie wholly in one of the regions, or have any ground in common with one."""
     found = np.zeros(len(patches.values), bool)
-    if patches.boxes is not None:
-        west, south, east, north = patches.boxes.T
-        for left, bottom, right, top in regions:
-            across = (west < right - TOUCH) & (east > left + TOUCH)
-            found |= across & (south < top - TOUCH) & (north > bottom + TOUCH)
-    return found
-
-
-def _inside(patches: PatchSet, regions: Sequence[NDArray[np.float64]]) -> Mask:
-    """Return which patches lie wholly in a region."""
-    found = np.zeros(len(patches.values), bool)
-    if patches.boxes is not None:
-        west, south, east, north = patches.boxes.T
-        for left, bottom, right, top in regions:
-            across = (west >= left - TOUCH) & (east <= right + TOUCH)
-            found |= across & (south >= bottom - TOUCH) & (north <= top + TOUCH)
+    if patches.boxes is None:
+        return found
+    low, high = patches.boxes[:, :2], patches.boxes[:, 2:]
+    for region in regions:
+        near, far = region[:2], region[2:]
+        if wholly:
+            within = (low >= near - TOUCH) & (high <= far + TOUCH)
+        else:
+            within = (low < far - TOUCH) & (high > near + TOUCH)
+        found |= within.all(1)
     return found
