@@ -29,8 +29,8 @@ def split(sets: Sequence[PatchSet]) -> tuple[list[Mask], list[Mask]]:
 
     Of several scenes a tenth are kept aside (of less than twenty, the one with the fewest patches), and with them all
     patches of other scenes on the same ground: other dates, overlapping neighbours. Where that would leave too little
-    to learn from, as with one scene or a time series of one place, the southernmost tenth of the ground is kept
-    aside. What lies across an edge is left out.
+    to learn from, as with a time series of one place, the southernmost tenth of the ground is kept aside. What lies
+    across an edge is left out. Of a single scene the last tenth of the rows is kept aside.
 
     Parameters
     ----------
@@ -50,7 +50,9 @@ def split(sets: Sequence[PatchSet]) -> tuple[list[Mask], list[Mask]]:
         if sum(m.sum() for m in learned) >= LEAST_LEFT * sum(len(m) for m in learned):
             regions = _hulls(kept_aside)
             return learned, [_lying(patches, regions, wholly=True) | (i in aside) for i, patches in enumerate(sets)]
-    return _strips(sets)
+        return _strips(sets)
+    validated = [_last_tenth(patches) for patches in sets]  # patches of one scene do not overlap
+    return [~mask for mask in validated], validated
 
 
 def select(patches: PatchSet, kept: Mask) -> PatchSet:

@@ -97,7 +97,7 @@ def test_a_scene_of_no_place_on_earth_can_be_trained_on(tmp_path):
     assert len(training[0][0].values) + len(held_out[0].values) == 256
 
 
-@given(st.lists(st.tuples(st.integers(1, 40), st.floats(-9, 9), st.floats(-9, 9)), min_size=1, max_size=25), st.data())
+@given(st.lists(st.tuples(st.integers(1, 40), st.floats(-9, 9), st.floats(-9, 9)), min_size=2, max_size=25), st.data())
 def test_no_ground_is_on_both_sides(scenes, data):
     sets = []
     for place, (count, west, south) in enumerate(scenes):
