@@ -175,7 +175,7 @@ def _rescue(trainer: Trainer, recipe: Recipe, run: Path) -> str:
     path = run / f"{recipe.name}-so-far.safetensors"
     facts = {"steps": trainer.step, "validation": {"psnr_db": round(trainer.best_score, 3)}}
     try:
-        _store(path, recipe, trainer.module, _as_stored(trainer.best), facts)
+        _store(path, recipe, trainer.module, trainer.best, facts)
     except ModelError:
         return ""
     return f"; the best weights so far are in {path}"
