@@ -18,8 +18,9 @@ from scenelift.pipeline.journal import Commit, Journal
 from scenelift.pipeline.locks import NAME as LOCK
 from scenelift.pipeline.locks import Lock
 from scenelift.pipeline.outputs import Output
+from scenelift.pipeline.pyramids import Pyramid
 from scenelift.pipeline.salvage import damaged_files
-from scenelift.pipeline.sinks import Pyramid, ZarrSink
+from scenelift.pipeline.sinks import ZarrSink
 
 REPLACED = "replaced"
 """Where an output that is being replaced lies until the new one bears its name, on systems that cannot swap."""

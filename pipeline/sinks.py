@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,9 @@ from zarr.codecs import BytesCodec, ZstdCodec
 from scenelift.pipeline.checksums import sync
 from scenelift.pipeline.errors import SinkError, UsageError
 from scenelift.pipeline.faults import commit_point
-from scenelift.pipeline.geozarr import array_attributes, group_attributes, level_attributes, write_coordinates
+from scenelift.pipeline.geozarr import array_attributes, group_attributes, write_coordinates
 from scenelift.pipeline.outputs import Output
-from scenelift.pipeline.scenes import beside
-from scenelift.pipeline.tiles import TileGrid, Window
+from scenelift.pipeline.tiles import Window
 from scenelift.pipeline.zarrs import MASK
 
 DATA = "data"
@@ -33,10 +31,10 @@ class ZarrSink:
 
     def __init__(self, path: Path, group: zarr.Group, block: tuple[int, int]) -> None:
         self.path = path
-        self._group = group
+        self.group = group
         self.block = block
-        self.data: zarr.Array[Any] = _array(group, DATA)
-        self.mask: zarr.Array[Any] | None = _array(group, MASK) if MASK in group else None
+        self.data: zarr.Array[Any] = array_of(group, DATA)
+        self.mask: zarr.Array[Any] | None = array_of(group, MASK) if MASK in group else None
 
     @classmethod
     def create(cls, path: Path, output: Output, *, shards: bool = True) -> ZarrSink:
@@ -49,7 +47,7 @@ class ZarrSink:
         """
         try:
             group = zarr.open_group(str(path), mode="w-", zarr_format=3, attributes=group_attributes(output))
-            _make_level(group, output.shape, output.chunk, output.block if shards else None, output)
+            make_level(group, output.shape, output.chunk, output.block if shards else None, output)
             group[DATA].attrs.update(array_attributes(output))
             write_coordinates(group, output.grid)
         except OSError as error:
@@ -131,20 +129,28 @@ def _touched(start: int, stop: int, side: int) -> range:
     return range(start // side, -(-stop // side))
 
 
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Return an array of a group by name.
+
+    Raises
+    ------
+    SinkError
+        If there is none.
+    """
     array = group[name]
     if not isinstance(array, zarr.Array):
         raise SinkError(f"{group.store_path} holds no array named {name}")
     return array
 
 
-def _make_level(
+def make_level(
     group: zarr.Group,
     shape: tuple[int, int, int],
     chunk: tuple[int, int],
     block: tuple[int, int] | None,
     output: Output,
 ) -> None:
+    """Make the empty arrays of one level of the pyramid; ``block`` is the size of its shards, None for none."""
     codec = ZstdCodec(level=1, checksum=True)
     serializer = BytesCodec(endian="little" if np.dtype(output.dtype).itemsize > 1 else None)
     group.create_array(
@@ -169,89 +175,6 @@ def _make_level(
             compressors=[codec],
             dimension_names=("y", "x"),
         )
-
-
-class Pyramid:
-    """The coarser levels of a store, each half the size of the one before, in groups named by their factor."""
-
-    SMALLEST = 512
-
-    def __init__(self, sink: ZarrSink, output: Output, *, shards: bool) -> None:
-        self._sink = sink
-        self._output = output
-        self._shards = shards
-
-    @property
-    def factors(self) -> list[int]:
-        """Reduction factors of the levels: 2, 4, … until the larger side is at most 512 pixels."""
-        factors: list[int] = []
-        side = max(self._output.grid.shape)
-        while side > self.SMALLEST:
-            side = -(-side // 2)
-            factors.append(2 ** (len(factors) + 1))
-        return factors
-
-    def build(self) -> Iterator[int]:
-        """Write the levels one after the other, yielding each factor; memory holds one block at a time."""
-        finer: Any = self._sink.data
-        for factor in self.factors:
-            grid = self._output.grid.coarsened(factor)
-            shape = len(self._output.bands), *grid.shape
-            group = self._sink._group.create_group(str(factor), attributes=level_attributes(grid))
-            block = min(2048, -(-grid.height // 512) * 512), min(2048, -(-grid.width // 512) * 512)
-            _make_level(group, shape, (512, 512), block if self._shards else None, self._output)
-            group[DATA].attrs.update(array_attributes(self._output))
-            write_coordinates(group, grid)
-            coarse = _array(group, DATA)
-            missing = np.asarray(self._output.missing).astype(self._output.dtype)
-            has_missing = self._output.nodata is not None or self._output.dtype == "float32" or self._output.mask
-            for window in TileGrid(grid.shape, block):
-                rows, cols = window.scaled(2).clip(finer.shape[1:]).slices()
-                values = np.asarray(finer[:, rows, cols])
-                coarse[(slice(None), *window.slices())] = (
-                    values[:, ::2, ::2] if self._output.categories else halve(values, missing if has_missing else None)
-                )
-            finer = coarse
-            yield factor
-        self._sink._group.attrs.update(group_attributes(self._output, self.factors))
-
-
-def halve(values: NDArray[np.generic], missing: NDArray[np.generic] | None) -> NDArray[np.generic]:
-    """Average 2 x 2 pixels, leaving missing ones out; where all four are missing the result is missing.
-
-    Parameters
-    ----------
-    values : ndarray, shape (C, H, W)
-    missing : 0-d array or None
-        The value that marks missing pixels (NaN too).
-
-    Returns
-    -------
-    ndarray, shape (C, ceil(H / 2), ceil(W / 2)), same dtype; integers rounded to nearest
-    """
-    return np.stack([_halve_band(band, missing) for band in values])  # one band at a time keeps float64 copies small
-
-
-def _halve_band(band: NDArray[np.generic], missing: NDArray[np.generic] | None) -> NDArray[np.generic]:
-    padded = np.pad(band, [(0, side % 2) for side in band.shape], mode="edge")
-    total = np.zeros([side // 2 for side in padded.shape], np.float64)
-    count = np.zeros(total.shape, np.uint8)
-    for row in (0, 1):
-        for col in (0, 1):
-            part = padded[row::2, col::2]
-            known = np.ones(part.shape, bool)
-            if missing is not None:
-                known = ~np.isnan(part) if np.isnan(missing) else part != missing
-            total += np.where(known, part, 0)
-            count += known
-    mean = total / np.maximum(count, 1)
-    if np.issubdtype(band.dtype, np.integer):
-        mean = np.rint(mean)
-    out = mean.astype(band.dtype)
-    if missing is not None:
-        out[(count > 0) & (out == missing)] = beside(missing)
-        out[count == 0] = missing
-    return out
 
 
 def provenance_text(output: Output) -> str:

@@ -167,7 +167,7 @@ def classify(
     from scenelift.pipeline.errors import UsageError
     from scenelift.pipeline.scenes import SceneSource
     from scenelift.workflows.landcover.classify import classify as run
-    from scenelift.workflows.plans import EnhanceSettings
+    from scenelift.workflows.settings import EnhanceSettings
 
     try:
         chosen = tuple(int(part) for part in bands.split(",")) if bands is not None else None

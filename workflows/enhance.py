@@ -24,8 +24,9 @@ from scenelift.pipeline.scenes import SceneSource
 from scenelift.pipeline.sinks import ZarrSink
 from scenelift.workflows.blocks import BlockRecord, open_job, process_block
 from scenelift.workflows.inputs import input_digest, input_stamps
-from scenelift.workflows.plans import BLOCK, EnhanceSettings, Plan, check_output, make_plan, work_folder
+from scenelift.workflows.plans import Plan, check_output, make_plan, work_folder
 from scenelift.workflows.resuming import check_fingerprint, open_work, to_resume
+from scenelift.workflows.settings import BLOCK, EnhanceSettings
 from scenelift.workflows.summary import EnhanceSummary, Run, summarize
 
 Progress = Callable[[int, BlockRecord | None], None]

@@ -23,7 +23,8 @@ from scenelift.pipeline.outputs import output_of
 from scenelift.pipeline.safe_manifest import KINDS, check_manifest
 from scenelift.pipeline.scenes import SceneSource
 from scenelift.pipeline.tiles import Window
-from scenelift.workflows.plans import EnhanceSettings, make_plan
+from scenelift.workflows.plans import make_plan
+from scenelift.workflows.settings import EnhanceSettings
 
 
 def scene_of(*paths: Path, **options):  # type: ignore[no-untyped-def]

@@ -19,8 +19,9 @@ from scenelift.pipeline.errors import SceneError, SinkError, UsageError
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.opening import open_scene
 from scenelift.pipeline.outputs import Output
+from scenelift.pipeline.pyramids import Pyramid, halve
 from scenelift.pipeline.scenes import Band, SceneSource
-from scenelift.pipeline.sinks import Pyramid, ZarrSink, halve
+from scenelift.pipeline.sinks import ZarrSink
 from scenelift.pipeline.tiles import TileGrid, Window
 
 BANDS = tuple(Band(name, 1e-4, -0.1, True, color, {"wl": name}) for name, color in (("B4", "red"), ("B8", "undefined")))

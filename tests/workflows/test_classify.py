@@ -15,7 +15,7 @@ from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes import SceneSource
 from scenelift.workflows.enhance import carry_out
 from scenelift.workflows.landcover.classify import classify
-from scenelift.workflows.plans import EnhanceSettings
+from scenelift.workflows.settings import EnhanceSettings
 from scenelift.workflows.verify import resume_plan
 
 NAMES = ("Forest", "River & lake", "Rock")

@@ -22,7 +22,7 @@ from scenelift.workflows.landcover.pixels import PixelDraws, encode, read_arrays
 from scenelift.workflows.landcover.recipe import Labelled, LandcoverRecipe, load_landcover_recipe
 from scenelift.workflows.landcover.segment import train_segmenter
 from scenelift.workflows.landcover.segment_experiment import block_counts, miou_difference, run_segmentation
-from scenelift.workflows.plans import EnhanceSettings
+from scenelift.workflows.settings import EnhanceSettings
 
 torch.set_num_threads(1)
 

@@ -15,7 +15,7 @@ from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.archive.filters import Filters
 from scenelift.workflows.archive.sources import Access
 from scenelift.workflows.archive.upload import check_target
-from scenelift.workflows.plans import EnhanceSettings
+from scenelift.workflows.settings import EnhanceSettings
 
 FORMATS = ("tif", "zarr")
 SCORES = ("none", "quality", "full")

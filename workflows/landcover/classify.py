@@ -10,7 +10,7 @@ from scenelift.models.errors import ModelError
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.scenes import SceneSource
 from scenelift.workflows.enhance import Announce, EnhanceSummary, Progress, enhance
-from scenelift.workflows.plans import EnhanceSettings
+from scenelift.workflows.settings import EnhanceSettings
 
 
 def classify(
