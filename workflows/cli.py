@@ -10,11 +10,39 @@ from typing import Annotated, Any
 import typer
 
 from scenelift.workflows import cli_archive, cli_evidence, cli_landcover, cli_reliability, cli_training
-from scenelift.workflows.cli_evidence import Bands, band_numbers
-from scenelift.workflows.cli_reliability import Json, Stall, Walltime, run_stoppably
-from scenelift.workflows.cli_training import Device
+from scenelift.workflows.cli_reliability import Stall, Walltime, run_stoppably
 from scenelift.workflows.clusters import commands as cluster_commands
 from scenelift.workflows.clusters.options import ClusterKeys, ClusterOption, cluster_settings
+from scenelift.workflows.options import (
+    AllowHoles,
+    Bands,
+    Batch,
+    Block,
+    Consistency,
+    Crs,
+    Device,
+    Dtype,
+    Inputs,
+    Json,
+    Limit,
+    Models,
+    Nodata,
+    Noise,
+    Offset,
+    Precision,
+    Realism,
+    Remote,
+    Scale,
+    Scheduler,
+    Shards,
+    Tile,
+    Tta,
+    Uncertainty,
+    Workers,
+    gpus_for,
+    parse_noise,
+    scene_source,
+)
 
 app = typer.Typer(
     name="scenelift",
@@ -24,49 +52,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Inputs = Annotated[
-    list[str],
-    typer.Argument(help="A raster, several single-band rasters of one grid, a .SAFE folder or a Zarr store."),
-]
-Scale = Annotated[float | None, typer.Option(help="Reflectance per DN, if the file does not say (or is wrong).")]
-Offset = Annotated[float | None, typer.Option(help="Added to the DN before scaling; -1000 for recent Sentinel-2 L2A.")]
-Nodata = Annotated[float | None, typer.Option(help="Value of missing pixels, if the file does not say.")]
-Crs = Annotated[str | None, typer.Option(help="Coordinate reference system for a raster without one.")]
-Remote = Annotated[bool, typer.Option("--allow-remote", help="Read http(s)://, s3:// and gs:// inputs.")]
-Limit = Annotated[
-    list[str] | None, typer.Option(help="Raise what an input may declare: pixels=N, bands=N or chunk-mb=N.")
-]
-Models = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="A name, a checkpoint or module.path:factory; several, with commas, run one after the other.",
-    ),
-]
-Workers = Annotated[int | None, typer.Option(help="Worker processes; 0: none. Default: one a core, or one a GPU.")]
-Scheduler = Annotated[str | None, typer.Option(help="Address of a running Dask scheduler, e.g. tcp://host:8786.")]
-Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
-Tile = Annotated[int | None, typer.Option(help="Pixels a side given to the model at once (memory, never bytes).")]
-Block = Annotated[int, typer.Option(help="Pixels a side of a task.")]
-Batch = Annotated[int | None, typer.Option(help="Tiles given to the model at once.")]
-
-
-def _source(
-    inputs: list[str],
-    bands: str | None,
-    scale: Any,
-    offset: Any,
-    nodata: Any,
-    crs: str | None,
-    remote: bool = False,
-    limit: list[str] | None = None,
-) -> Any:
-    from scenelift.pipeline.limits import Limits
-    from scenelift.pipeline.scenes import SceneSource
-
-    return SceneSource(tuple(inputs), band_numbers(bands), scale, offset, nodata, crs, Limits.of(limit or [], remote))
 
 
 @app.command()
@@ -84,23 +69,21 @@ def enhance(
     cluster_option: ClusterKeys = None,
     device: Device = "auto",
     precision: Precision = "auto",
-    dtype: Annotated[str | None, typer.Option(help="Data type of the output; default: as the input.")] = None,
-    noise: Annotated[str, typer.Option(help="Noise level for denoisers, in DN, or auto.")] = "auto",
-    tta: Annotated[bool, typer.Option("--tta", help="Average over eight turned and mirrored passes.")] = False,
-    uncertainty: Annotated[
-        bool, typer.Option("--uncertainty", help="Follow each band by the spread over eight passes.")
-    ] = False,
-    consistency: Annotated[int, typer.Option(help="Back-projection steps after super-resolution.")] = 0,
-    realism: Annotated[float | None, typer.Option(help="0 to 1: from the exact network to its realistic twin.")] = None,
+    dtype: Dtype = None,
+    noise: Noise = "auto",
+    tta: Tta = False,
+    uncertainty: Uncertainty = False,
+    consistency: Consistency = 0,
+    realism: Realism = None,
     scale: Scale = None,
     offset: Offset = None,
     nodata: Nodata = None,
     crs: Crs = None,
     allow_remote: Remote = False,
     limit: Limit = None,
-    shards: Annotated[bool, typer.Option(help="Zarr: one file a block. GDAL before 3.13 needs --no-shards.")] = True,
+    shards: Shards = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
-    allow_holes: Annotated[bool, typer.Option("--allow-holes", help="Publish although blocks failed.")] = (False),
+    allow_holes: AllowHoles = False,
     walltime: Walltime = None,
     stall: Stall = 1800,
     as_json: Json = False,
@@ -126,27 +109,10 @@ def enhance(
         allow_holes=allow_holes,
     )
     where = cluster_settings(cluster, cluster_option, workers, scheduler, gpus_for(device))
-    source = _source(inputs, bands, scale, offset, nodata, crs, allow_remote, limit)
+    source = scene_source(inputs, bands, scale, offset, nodata, crs, allow_remote, limit)
     run_stoppably(
         lambda progress, say: run(source, output, model, settings, where, progress, say), walltime, stall, as_json
     )
-
-
-def parse_noise(text: str) -> float | None:
-    from scenelift.pipeline.errors import UsageError
-
-    if text == "auto":
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"--noise takes auto or a number in DN, got {text!r}") from None
-
-
-def gpus_for(device: str) -> int:
-    from scenelift.models.enhancer import gpu_count
-
-    return gpu_count() if device != "cpu" else 0
 
 
 @app.command()
@@ -164,7 +130,7 @@ def info(
     """Show what a scene is and how its numbers will be read."""
     from scenelift.workflows.inform import describe_scene, print_scene
 
-    facts = describe_scene(_source(inputs, bands, scale, offset, nodata, crs, allow_remote, limit))
+    facts = describe_scene(scene_source(inputs, bands, scale, offset, nodata, crs, allow_remote, limit))
     if as_json:
         print(json.dumps(facts))
     else:
@@ -222,7 +188,7 @@ def bench(
     from scenelift.workflows.bench import print_bench, run_bench
     from scenelift.workflows.demo import packaged_scene
 
-    source = _source(inputs or packaged_scene(), bands, None, None, None, None)
+    source = scene_source(inputs or packaged_scene(), bands)
     if journal:
         from scenelift.workflows.bench_journal import print_journal_bench, run_journal_bench
 

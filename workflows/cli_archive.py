@@ -13,6 +13,31 @@ import typer
 
 from scenelift.workflows.cli_reliability import Stall, Walltime, stoppably
 from scenelift.workflows.clusters.options import ClusterKeys, ClusterOption, cluster_settings
+from scenelift.workflows.options import (
+    AllowHoles,
+    Batch,
+    Block,
+    Consistency,
+    Crs,
+    Device,
+    Dtype,
+    Json,
+    Models,
+    Nodata,
+    Noise,
+    Offset,
+    Precision,
+    Realism,
+    Scale,
+    Scheduler,
+    Shards,
+    Tile,
+    Tta,
+    Uncertainty,
+    Workers,
+    gpus_for,
+    parse_noise,
+)
 
 Sources = Annotated[
     list[str],
@@ -31,7 +56,7 @@ def archive(
     ctx: typer.Context,
     sources: Sources,
     output: Output = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="As for enhance.")] = "sr-x2",
+    model: Models = "sr-x2",
     format: Annotated[str, typer.Option(help="tif or zarr.")] = "tif",
     bands: Annotated[str | None, typer.Option(help="Numbers or names, e.g. 4,3,2 or B04,B03,B02.")] = None,
     bbox: Annotated[str | None, typer.Option(help="Only scenes that touch west,south,east,north (degrees).")] = None,
@@ -47,35 +72,31 @@ def archive(
     allow_outside: Annotated[
         bool, typer.Option("--allow-outside", help="Let lists name files outside their own folder.")
     ] = False,
-    block: Annotated[int, typer.Option(help="Pixels a side of a task.")] = 1024,
-    tile: Annotated[int | None, typer.Option(help="As for enhance.")] = None,
-    batch: Annotated[int | None, typer.Option(help="As for enhance.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; 0: none. Default: one a core or GPU.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
+    block: Block = 1024,
+    tile: Tile = None,
+    batch: Batch = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     cluster: ClusterOption = None,
     cluster_option: ClusterKeys = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
-    dtype: Annotated[str | None, typer.Option(help="Data type of the outputs; default: as the input.")] = None,
-    noise: Annotated[str, typer.Option(help="Noise level for denoisers, in DN, or auto.")] = "auto",
-    tta: Annotated[bool, typer.Option("--tta", help="Average over eight turned and mirrored passes.")] = False,
-    uncertainty: Annotated[
-        bool, typer.Option("--uncertainty", help="Follow each band by the spread over eight passes.")
-    ] = False,
-    consistency: Annotated[int, typer.Option(help="Back-projection steps after super-resolution.")] = 0,
-    realism: Annotated[float | None, typer.Option(help="0 to 1: from the exact network to its realistic twin.")] = None,
-    scale: Annotated[float | None, typer.Option(help="Reflectance per DN, if the files do not say.")] = None,
-    offset: Annotated[float | None, typer.Option(help="Added to the DN before scaling.")] = None,
-    nodata: Annotated[float | None, typer.Option(help="Value of missing pixels, if the files do not say.")] = None,
-    crs: Annotated[str | None, typer.Option(help="Coordinate reference system for rasters without one.")] = None,
-    shards: Annotated[bool, typer.Option(help="Zarr: one file a block.")] = True,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    dtype: Dtype = None,
+    noise: Noise = "auto",
+    tta: Tta = False,
+    uncertainty: Uncertainty = False,
+    consistency: Consistency = 0,
+    realism: Realism = None,
+    scale: Scale = None,
+    offset: Offset = None,
+    nodata: Nodata = None,
+    crs: Crs = None,
+    shards: Shards = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs made with other settings.")] = False,
-    allow_holes: Annotated[bool, typer.Option("--allow-holes", help="Publish although blocks failed.")] = False,
+    allow_holes: AllowHoles = False,
     walltime: Walltime = None,
     stall: Stall = 1800,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")] = (
-        False
-    ),
+    as_json: Json = False,
 ) -> None:
     """Enhance every scene of an archive; what is wrong with one costs that one, a rerun does what is missing."""
     from scenelift.workflows.archive.run import Told
@@ -191,7 +212,6 @@ def request_of(values: dict[str, Any]) -> tuple[list[Any], Path, Any, Any]:
     from scenelift.workflows.archive.filters import Filters
     from scenelift.workflows.archive.settings import ArchiveSettings, Reading
     from scenelift.workflows.archive.sources import Access, find_scenes
-    from scenelift.workflows.cli import gpus_for, parse_noise
     from scenelift.workflows.enhance import EnhanceSettings
 
     if values["output"] is None:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from scenelift.workflows.cli_reliability import Json
-
-Bands = Annotated[str | None, typer.Option(help="1-based bands in the order wanted, e.g. 4,3,2.")]
+from scenelift.workflows.options import (
+    Bands,
+    Block,
+    Crs,
+    Json,
+    Nodata,
+    Scale,
+    Scheduler,
+    Workers,
+    scene_source,
+    split_names,
+    whole_numbers,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -35,12 +45,12 @@ def score(
     pixels_only: Annotated[bool, typer.Option("--pixels-only", help="No SSIM, VIF or sharpness: faster.")] = False,
     error_map: Annotated[Path | None, typer.Option("--map", help="Write the absolute error as a GeoTIFF.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="Write the scores as a Parquet table too.")] = None,
-    block: Annotated[int, typer.Option(help="Pixels a side of a task; never changes a score.")] = 1024,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; 0: none. Default: one a core.")] = 0,
-    scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
-    scale: Annotated[float | None, typer.Option(help="Reflectance per DN, if the files do not say.")] = None,
-    nodata: Annotated[float | None, typer.Option(help="Value of missing pixels, if the files do not say.")] = None,
-    crs: Annotated[str | None, typer.Option(help="Coordinate reference system for rasters without one.")] = None,
+    block: Block = 1024,
+    workers: Workers = 0,
+    scheduler: Scheduler = None,
+    scale: Scale = None,
+    nodata: Nodata = None,
+    crs: Crs = None,
     as_json: Json = False,
 ) -> None:
     """Score a scene against a reference: PSNR, SSIM, VIF, spectral angle, sharpness and more."""
@@ -50,8 +60,8 @@ def score(
     from scenelift.workflows.score_tables import print_scores, write_parquet
 
     settings = ScoreSettings(data_range, ratio, border, not pixels_only, block)
-    truth = _source(reference, bands, scale, nodata, crs)
-    other = _source(test, bands, scale, nodata, crs) if test is not None else None
+    truth = scene_source(reference, bands, scale, nodata=nodata, crs=crs)
+    other = scene_source(test, bands, scale, nodata=nodata, crs=crs) if test is not None else None
     report = run(truth, other, settings, ClusterSettings(workers, scheduler), error_map)
     if parquet is not None:
         write_parquet(report.rows(), parquet)
@@ -76,7 +86,7 @@ def compare(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Networks to try, with commas; default: all that ship.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; 0: none. Default: one a core.")] = None,
+    workers: Workers = None,
     as_json: Json = False,
 ) -> None:
     """Compare every method on the same images: the paper's table and figure, with intervals."""
@@ -86,10 +96,10 @@ def compare(
     from scenelift.workflows.trials import DENOISE, SHARPEN, Case
 
     usual = QUICK if quick else CASES
-    chosen = tuple(Case(DENOISE, n) for n in _numbers("--levels", levels)) if levels is not None else usual[:-2]
-    chosen += tuple(Case(SHARPEN, n) for n in _numbers("--scales", scales)) if scales is not None else usual[-2:]
+    chosen = tuple(Case(DENOISE, n) for n in whole_numbers("--levels", levels)) if levels is not None else usual[:-2]
+    chosen += tuple(Case(SHARPEN, n) for n in whole_numbers("--scales", scales)) if scales is not None else usual[-2:]
     count = each if each is not None else QUICK_EACH if quick else CompareSettings.each
-    networks = tuple(filter(None, model.split(","))) if model is not None else None
+    networks = split_names(model) if model is not None else None
     settings = CompareSettings(data, count, seed, chosen, networks)
     print(run_compare(settings, ClusterSettings(workers), output, as_json=as_json))
 
@@ -127,43 +137,9 @@ def report(
     """Write one page that shows a run: pictures to swipe, maps, scores, spectra, place and making."""
     import dataclasses
 
-    from scenelift.pipeline.scenes import SceneSource
     from scenelift.workflows.report import sources_of, write_report
 
     sources = sources_of(run, before, truth)
-    sure = SceneSource((str(uncertainty),)) if uncertainty else None
+    sure = scene_source(str(uncertainty)) if uncertainty else None
     sources = dataclasses.replace(sources, uncertainty=sure, summary=summary)
     print(write_report(sources, output, export))
-
-
-def _numbers(option: str, text: str) -> list[int]:
-    from scenelift.pipeline.errors import UsageError
-
-    try:
-        return [int(part) for part in text.split(",") if part]
-    except ValueError:
-        raise UsageError(f"{option} takes whole numbers such as 2,4, got {text!r}") from None
-
-
-def _source(name: str, bands: str | None, scale: float | None, nodata: float | None, crs: str | None) -> Any:
-    from scenelift.pipeline.scenes import SceneSource
-
-    return SceneSource((name,), band_numbers(bands), scale=scale, nodata=nodata, crs=crs)
-
-
-def band_numbers(text: str | None) -> tuple[int, ...] | None:
-    """Return the 1-based bands that --bands names, in its order; None for all.
-
-    Raises
-    ------
-    UsageError
-        If a part is no number from 1 on.
-    """
-    from scenelift.pipeline.errors import UsageError
-
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"--bands takes numbers such as 4,3,2, got {text!r}")
-    return tuple(int(part) for part in parts)

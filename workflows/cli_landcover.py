@@ -8,6 +8,29 @@ from typing import Annotated
 import typer
 
 from scenelift.workflows.cli_reliability import Stall, Walltime, run_stoppably
+from scenelift.workflows.clusters.options import ClusterKeys, ClusterOption, cluster_settings
+from scenelift.workflows.options import (
+    AllowHoles,
+    Bands,
+    Block,
+    Crs,
+    Device,
+    Inputs,
+    Json,
+    Nodata,
+    Noise,
+    Offset,
+    Precision,
+    Scale,
+    Scheduler,
+    Tile,
+    Tta,
+    Workers,
+    gpus_for,
+    parse_noise,
+    scene_source,
+    split_names,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Train land-cover networks and classify images.")
 
@@ -36,13 +59,13 @@ def train(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Checkpoint to write.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the state in the run's folder.")] = True,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's; its run is NAME-seedN.")] = None,
 ) -> None:
     """Train a land-cover network, from a recipe or on a labelled scene; a killed run goes on where it was."""
     from scenelift.workflows.landcover.command import OwnScene, run_training
 
-    own = OwnScene(task, scene, labels, _split(classes), steps) if (task or scene or labels) else None
+    own = OwnScene(task, scene, labels, split_names(classes), steps) if (task or scene or labels) else None
     print(run_training(recipe, run, data, output, threads, resume, device, own, seed))
 
 
@@ -86,9 +109,7 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for confusion matrices, per-class scores, JSON.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Does enhancement help a land-cover classifier? Spoil images, mend them by every method, classify them."""
     import sys
@@ -101,9 +122,9 @@ def evaluate(
         data=data,
         each=each,
         seed=seed,
-        cases=_split(cases),
-        networks=None if model is None else _split(model),
-        classifiers=shipped_classifiers() if classifier is None else _split(classifier),
+        cases=split_names(cases),
+        networks=None if model is None else split_names(model),
+        classifiers=shipped_classifiers() if classifier is None else split_names(classifier),
         retrain=training if retrain else None,
         budget=Budget(steps=steps),
     )
@@ -124,15 +145,12 @@ def evaluate_segmentation(
     from scenelift.workflows.landcover.recipe import load_landcover_recipe
     from scenelift.workflows.landcover.segment_experiment import run_segmentation, to_markdown
 
-    arms = run_segmentation(load_landcover_recipe(recipe), weights, _split(model), scale, data)
+    arms = run_segmentation(load_landcover_recipe(recipe), weights, split_names(model), scale, data)
     print(to_markdown(arms, f"{recipe}, validation strips, ×{scale}; intervals over blocks of 32 x 32 pixels."))
 
 
 def classify(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(help="A raster, several single-band rasters of one grid, a .SAFE folder or a Zarr store."),
-    ],
+    inputs: Inputs,
     output: Annotated[Path, typer.Option("--output", "-o", help="What to write: *.tif (COG) or *.zarr.")],
     model: Annotated[
         str,
@@ -143,50 +161,45 @@ def classify(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Store the probability of every class, not the class.")
     ] = False,
-    bands: Annotated[str | None, typer.Option(help="1-based bands in the order the model wants, e.g. 3,2,1.")] = None,
-    tile: Annotated[int | None, typer.Option(help="Pixels a side given to the model at once (never bytes).")] = None,
-    block: Annotated[int, typer.Option(help="Pixels a side of a task.")] = 1024,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; 0: none. Default: one a core.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "fp32",
-    noise: Annotated[float | None, typer.Option(help="Noise level for denoisers, in DN; default: estimated.")] = None,
-    tta: Annotated[bool, typer.Option("--tta", help="Average over eight turned and mirrored passes.")] = False,
-    scale: Annotated[float | None, typer.Option(help="Reflectance per DN, if the file does not say.")] = None,
-    offset: Annotated[float | None, typer.Option(help="Added to the DN before scaling.")] = None,
-    nodata: Annotated[float | None, typer.Option(help="Value of missing pixels, if the file does not say.")] = None,
-    crs: Annotated[str | None, typer.Option(help="Coordinate reference system for a raster without one.")] = None,
+    bands: Bands = None,
+    tile: Tile = None,
+    block: Block = 1024,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    cluster: ClusterOption = None,
+    cluster_option: ClusterKeys = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    noise: Noise = "auto",
+    tta: Tta = False,
+    scale: Scale = None,
+    offset: Offset = None,
+    nodata: Nodata = None,
+    crs: Crs = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
-    allow_holes: Annotated[bool, typer.Option("--allow-holes", help="Publish although blocks failed.")] = False,
+    allow_holes: AllowHoles = False,
     walltime: Walltime = None,
     stall: Stall = 1800,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Turn a scene, as it is or enhanced on the way, into a map of land cover with class names and a palette."""
-    from scenelift.pipeline.cluster import ClusterSettings
-    from scenelift.pipeline.errors import UsageError
-    from scenelift.pipeline.scenes import SceneSource
     from scenelift.workflows.landcover.classify import classify as run
     from scenelift.workflows.settings import EnhanceSettings
 
-    try:
-        chosen = tuple(int(part) for part in bands.split(",")) if bands is not None else None
-    except ValueError:
-        raise UsageError(f"--bands takes numbers such as 3,2,1, got {bands!r}") from None
-    source = SceneSource(tuple(inputs), chosen, scale, offset, nodata, crs)
+    source = scene_source(inputs, bands, scale, offset, nodata, crs)
     settings = EnhanceSettings(
         tile=tile,
         block=block,
         device=device,
         precision=precision,
-        noise=noise,
+        noise=parse_noise(noise),
         tta=tta,
         overwrite=overwrite,
         allow_holes=allow_holes,
     )
-    cluster = ClusterSettings(workers, scheduler)
+    where = cluster_settings(cluster, cluster_option, workers, scheduler, gpus_for(device))
     run_stoppably(
-        lambda progress, say: run(source, output, model, settings, cluster, progress, say, probabilities=probabilities),
+        lambda progress, say: run(source, output, model, settings, where, progress, say, probabilities=probabilities),
         walltime,
         stall,
         as_json,
@@ -202,26 +215,14 @@ def tiles(
     labels: Annotated[str | None, typer.Option(help="A raster of class numbers on the same grid.")] = None,
     valid: Annotated[float, typer.Option(help="Least share of pixels with data, 0 to 1.")] = 1.0,
     reflectance: Annotated[bool, typer.Option("--reflectance", help="Store float32 reflectance.")] = False,
-    bands: Annotated[str | None, typer.Option(help="1-based bands in the order wanted, e.g. 4,3,2.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")] = False,
+    bands: Bands = None,
+    as_json: Json = False,
 ) -> None:
     """Cut a scene into tiles for a classifier, with an index of their footprints (GeoParquet and CSV)."""
     import json
 
-    from scenelift.pipeline.errors import UsageError
-    from scenelift.pipeline.scenes import SceneSource
     from scenelift.workflows.landcover.tiles import TileSettings, cut_tiles
 
-    try:
-        chosen = tuple(int(part) for part in bands.split(",")) if bands is not None else None
-    except ValueError:
-        raise UsageError(f"--bands takes numbers such as 3,2,1, got {bands!r}") from None
-    truth = None if labels is None else SceneSource((labels,))
-    facts = cut_tiles(
-        SceneSource((scene,), chosen), output, TileSettings(size, stride, kind, valid, reflectance), truth
-    )
+    truth = None if labels is None else scene_source(labels)
+    facts = cut_tiles(scene_source(scene, bands), output, TileSettings(size, stride, kind, valid, reflectance), truth)
     print(json.dumps(facts) if as_json else f"{output}: {facts['tiles']} tiles of {size} x {size} px ({kind})")
-
-
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())

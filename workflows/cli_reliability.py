@@ -10,13 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
+from scenelift.workflows.options import Json
+
 Walltime = Annotated[
     str | None,
     typer.Option(help="Stop in time to go on later (exit 75): seconds, 90m, 2h, HH:MM:SS. Default: ask Slurm."),
 ]
 Stall = Annotated[float, typer.Option(help="Stop (exit 75) if no block is finished for so many seconds; 0: never.")]
 Output = Annotated[Path, typer.Argument(help="The output of an enhancement.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -8,14 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from scenelift.workflows.cli_evidence import Bands, band_numbers
-from scenelift.workflows.cli_reliability import Json
+from scenelift.workflows.options import Bands, Device, Json, Tta, band_numbers
 
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Each = Annotated[int, typer.Option(help="Images of every class (zip), or a tenth of the patches (raster).")]
 Seed = Annotated[int, typer.Option(help="Seed of the draw of images and of the noise.")]
 Data = Annotated[Path | None, typer.Option(help="A zip of images or a raster; default: EuroSAT in SCENELIFT_DATA.")]
-Tta = Annotated[bool, typer.Option("--tta", help="Average over the eight turned and mirrored images.")]
 
 
 def register(app: typer.Typer) -> typer.Typer:
@@ -44,7 +41,7 @@ def train(
 ) -> None:
     """Train a model from a recipe, or adapt a shipped one to your own scenes; a killed run goes on where it was."""
     from scenelift.models.team import in_team, launch
-    from scenelift.workflows.train import run_training
+    from scenelift.workflows.train_command import run_training
 
     if processes > 1 and not in_team():
         raise typer.Exit(launch([sys.executable, "-m", "scenelift.workflows.cli", *sys.argv[1:]], processes))

@@ -70,7 +70,7 @@ def read_source(
         scene = open_scene(SceneSource((str(path),), bands))
         return read_scene(scene, side, place, most)
     except SceneliftError as error:
-        raise ModelError(f"cannot train on {path}: {error}") from None
+        raise ModelError(f"cannot read {path} as images: {error}") from None
 
 
 def read_scene(scene: Scene, side: int, place: int = 0, most: int = MAX_PATCHES) -> PatchSet:
@@ -102,7 +102,7 @@ def read_npz(path: Path, side: int, bands: tuple[int, ...] | None = None, place:
         with np.load(path, allow_pickle=False) as arrays:
             images = [np.atleast_3d(arrays[name]) if arrays[name].ndim < 3 else arrays[name] for name in arrays]
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot train on {path}: {error}") from None
+        raise ModelError(f"cannot read {path} as images: {error}") from None
     usable = [image for image in images if image.ndim == 3 and min(image.shape[1:]) >= side]
     if not usable:
         raise ModelError(f"{path} holds no array (bands, rows, columns) of at least {side} x {side} pixels")

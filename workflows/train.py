@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from scenelift.models.adversarial import AdversarialTrainer
@@ -25,17 +23,16 @@ from scenelift.models.receptive import seam_error
 from scenelift.models.schedule import resolve
 from scenelift.models.spec import ModelSpec
 from scenelift.models.tasks import Denoising, SuperResolution, Task
-from scenelift.models.team import is_leader, join
+from scenelift.models.team import join
 from scenelift.models.training import Trainer
 from scenelift.workflows.cards import draw_losses, write_card
 from scenelift.workflows.datasets import read_data
 from scenelift.workflows.patches import Mixture
-from scenelift.workflows.recipe import Recipe, adaptation, load_recipe
-from scenelift.workflows.starting import begin, open_run, reseeded, run_folder
+from scenelift.workflows.recipe import Recipe
+from scenelift.workflows.starting import begin, open_run
 from scenelift.workflows.validation import baselines, make_validator, validation_pairs
 
 Report = Callable[[int, int, float], None]
-ERRORS = Console(stderr=True)
 
 
 def train(
@@ -116,56 +113,6 @@ def train(
     write_card(target, recipe, facts)
     draw_losses(run)
     return target
-
-
-def run_training(
-    recipe: str | None,
-    task: str | None,
-    scenes: list[str],
-    run: Path | None,
-    data: Path | None,
-    weights: Path | None,
-    steps: int,
-    threads: int | None,
-    resume: bool,
-    device: str = "auto",
-    seed: int | None = None,
-) -> str:
-    """Train with a progress bar, from a recipe's name or by adaptation; return what the command line says last.
-
-    A ``seed`` other than the recipe's own has a run folder of its own, so that several stand side by side.
-
-    Raises
-    ------
-    ModelError
-        If neither or both of ``recipe`` and ``task`` are given, or as `train`.
-    """
-    if (recipe is None) == (task is None):
-        raise ModelError("give either a recipe, or --task with --scenes")
-    chosen = load_recipe(recipe) if recipe is not None else adaptation(str(task), scenes, steps)
-    folder = run or run_folder(chosen.name, seed)
-    chosen = reseeded(chosen, seed)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=ERRORS,
-        disable=not is_leader(),
-    ) as bar:
-        line = bar.add_task(chosen.name, total=None)
-
-        def advance(step: int, total: int, loss: float) -> None:
-            bar.update(line, completed=step, total=total, description=f"{chosen.name} loss {loss:.4f}")
-
-        target = train(
-            chosen, folder, data=data, weights=weights, resume=resume, threads=threads, device=device, progress=advance
-        )
-    if not is_leader():
-        return ""
-    facts = json.loads(target.with_suffix(".json").read_text())
-    scores = ", ".join(f"{name.removesuffix('_db')} {value:.2f}" for name, value in facts["validation"].items())
-    return f"{target}: validation PSNR in dB: {scores.replace('psnr', 'network')}\nlog and figure in {folder}"
 
 
 def _rescue(trainer: Trainer, recipe: Recipe, run: Path) -> str:

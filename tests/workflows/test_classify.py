@@ -5,6 +5,7 @@ import pytest
 import rasterio
 import torch
 from builders import UTM, noise_image
+from processes import call
 
 from scenelift.models.architectures import build
 from scenelift.models.checkpoint import save_checkpoint
@@ -127,8 +128,14 @@ def test_zarr_maps_name_their_values_and_keep_classes_in_the_pyramid(scene, tmp_
 def test_a_map_on_dask_workers_is_the_same(scene, tmp_path):
     run(scene, tmp_path / "here.tif")
     run(scene, tmp_path / "there.tif", cluster=ClusterSettings(2), block=32)
-    with rasterio.open(tmp_path / "here.tif") as one, rasterio.open(tmp_path / "there.tif") as other:
-        assert np.array_equal(one.read(1), other.read(1))
+    (tmp_path / "site.toml").write_text('[cluster]\nkind = "local"\nworkers = 2\n')
+    options = ("--cluster", "site.toml", "--precision", "fp32", "--block", 32)
+    call(tmp_path, "classify", scene, "-o", "cluster.tif", "-m", MODEL, *options)
+    maps = []
+    for name in ("here", "there", "cluster"):
+        with rasterio.open(tmp_path / f"{name}.tif") as made:
+            maps.append(made.read(1))
+    assert np.array_equal(maps[0], maps[1]) and np.array_equal(maps[0], maps[2])
 
 
 def test_a_classifier_of_images_makes_the_same_map_for_every_cut(scene, tmp_path):

@@ -20,7 +20,8 @@ from scenelift.workflows.patches import EIGHT_BIT_GAIN, Mixture, PatchSet, balan
 from scenelift.workflows.recipe import RECIPES, adaptation, load_recipe
 from scenelift.workflows.sources import read_source
 from scenelift.workflows.starting import take_over
-from scenelift.workflows.train import identity, make_task, read_data, run_training, train
+from scenelift.workflows.train import identity, make_task, read_data, train
+from scenelift.workflows.train_command import run_training
 
 torch.set_num_threads(1)
 
@@ -322,6 +323,10 @@ def test_command_line_adapts_and_explains(tmp_path, scene):
 
     bad = scenelift("train", "--task", "sr-x2")
     assert bad.returncode == 2 and len(bad.stderr.strip().splitlines()) == 1
+    (tmp_path / "junk.tif").write_bytes(b"no raster")
+    bad = scenelift("train", "--task", "sr-x2-fast", "--scenes", "junk.tif")
+    assert bad.returncode == 2 and "junk.tif as images" in bad.stderr and bad.stderr.count("\n") == 1
+    assert not list((tmp_path / "runs").iterdir())  # a run that never began leaves no folder
     big = write_raster(tmp_path / "big.tif", textured(1, 576))
     done = scenelift(
         "train", "--task", "sr-x2-fast", "--scenes", big, "--steps", 2, "--threads", 1, "-o", "mine.safetensors"

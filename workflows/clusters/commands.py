@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scenelift.workflows.cli_reliability import Json
+from scenelift.workflows.options import Json, whole_numbers
 
 
 def register(app: typer.Typer) -> None:
@@ -81,7 +81,7 @@ def stress(
     from scenelift.pipeline.cluster import ClusterSettings
     from scenelift.workflows.clusters.stress import Stress, print_stress, run_stress
 
-    cases = [Stress(count, seconds, per_task) for count in _counts("--blocks", blocks)]
+    cases = [Stress(count, seconds, per_task) for count in whole_numbers("--blocks", blocks)]
     results = list(run_stress(cases, ClusterSettings(workers)))
     if as_json:
         print(json.dumps([asdict(result) for result in results]))
@@ -111,19 +111,10 @@ def simulate(
     machine = Machine(
         compute, read, write, worker_bandwidth, read_bandwidth, write_bandwidth, scheduler / 1000, start, slots
     )
-    outcomes = sweep(machine, blocks, _counts("--workers", workers))
+    outcomes = sweep(machine, blocks, whole_numbers("--workers", workers))
     if as_json:
         print(
             json.dumps({"outcomes": [asdict(o) for o in outcomes], "limits": machine.limits(), "knee": knee(outcomes)})
         )
     else:
         print_sweep(machine, outcomes)
-
-
-def _counts(option: str, text: str) -> list[int]:
-    from scenelift.pipeline.errors import UsageError
-
-    try:
-        return [int(float(part)) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"{option} takes whole numbers such as 10,100, got {text!r}") from None
