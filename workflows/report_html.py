@@ -15,7 +15,8 @@ from scenelift.pipeline.scenes import Scene, crs_name
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.charts import line_chart
 from scenelift.workflows.quicklooks import Stretch, crop_of, data_uri, heat, png
-from scenelift.workflows.report_evidence import Score, Triple, histograms, spectra
+from scenelift.workflows.report_curves import histograms, spectra
+from scenelift.workflows.report_evidence import Score, Triple
 
 
 def provenance_of(scene: Scene) -> dict[str, Any]:

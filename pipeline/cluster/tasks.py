@@ -5,42 +5,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from scenelift.pipeline.cluster.workers import Identity, identity, mismatch, origin, refusal
+from scenelift.pipeline.cluster.attempts import RETRIES, Call, Failed, attempt_here, one_line
+from scenelift.pipeline.cluster.workers import Identity, identity, mismatch, origin
 from scenelift.pipeline.errors import ResumableError, SceneliftError, UsageError
 
 Record = TypeVar("Record")
 
-PAUSES = (0.2, 1.0)
-"""Seconds to wait before a failed task is tried again where it is."""
-RETRIES = len(PAUSES) + 1
 IN_FLIGHT = 5_000
 """Tasks known to the scheduler at once; it keeps a few kilobytes for each."""
 REFILL = 1_000
 """New tasks are handed in so many at a time: a hand-in costs the scheduler milliseconds, whatever is in it."""
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A task that was given up."""
-
-    item: int
-    message: str
-    kind: type[Exception] | None
-    """Class of an error that trying again cannot mend, made to be shown to people; None: anything else."""
-    lethal: bool = False
-    """Whether its workers died under it."""
-
-    def error(self) -> Exception:
-        """Return the error to raise where one failed task fails the job."""
-        if self.kind is not None:
-            return self.kind(self.message)
-        return SceneliftError(f"task {self.item} failed {RETRIES} times: {self.message}")
 
 
 class Cluster:
@@ -92,7 +70,7 @@ class Cluster:
             if isinstance(found, OSError):  # it died just now; the one that takes its place is compared later
                 continue
             if isinstance(found, BaseException):
-                raise UsageError(f"worker {address} cannot run this scenelift: {_one_line(found)}")
+                raise UsageError(f"worker {address} cannot run this scenelift: {one_line(found)}")
             if reason := mismatch(identity(), found[0], address, found[1]):
                 raise UsageError(reason)
 
@@ -124,10 +102,10 @@ class Cluster:
             If the scheduler is lost.
         """
         if self._client is None:
-            boxed = _Call(task)
-            yield from (_attempt(item, boxed) for item in items)
+            boxed = Call(task)
+            yield from (attempt_here(item, boxed) for item in items)
             return
-        boxed = _Call(task, tuple(identity().items()), self._environment)
+        boxed = Call(task, tuple(identity().items()), self._environment)
         yield from _run_on(self._client, boxed, items, {"resources": self._resources or None, "priority": priority})
 
 
@@ -135,14 +113,14 @@ def _describe() -> tuple[Identity, str]:
     return identity(), origin()
 
 
-def _run_on(client: Any, boxed: _Call, items: Sequence[int], how: dict[str, Any]) -> Iterator[Any]:
+def _run_on(client: Any, boxed: Call, items: Sequence[int], how: dict[str, Any]) -> Iterator[Any]:
     from dask.distributed import as_completed
     from distributed.client import FutureCancelledError
 
     # The task (job description and all) is sent to the workers once, not once a block. As a task of its own, not as
     # scattered data: the scheduler can make it again when the last worker that held it has died.
     name, priority = f"job-{uuid.uuid4().hex}", how["priority"]
-    shared = client.submit(_Call.again, boxed, pure=False, key=name, priority=priority)
+    shared = client.submit(Call.again, boxed, pure=False, key=name, priority=priority)
     waiting = iter(items)
     numbers: dict[Any, int] = {}
 
@@ -150,7 +128,7 @@ def _run_on(client: Any, boxed: _Call, items: Sequence[int], how: dict[str, Any]
         batch = [item for item, _ in zip(waiting, range(count), strict=False)]
         if not batch:
             return []
-        futures = client.map(_attempt, batch, task=shared, retries=RETRIES, pure=False, key="block", **how)
+        futures = client.map(attempt_here, batch, task=shared, retries=RETRIES, pure=False, key="block", **how)
         numbers.update(zip((f.key for f in futures), batch, strict=True))
         return futures
 
@@ -197,7 +175,7 @@ def _outcome(future: Any, item: int) -> Any:
         hint = "workers died again and again: too little memory? Try --block or --workers smaller"
         return Failed(item, hint, None, lethal=True)
     kind = UsageError if isinstance(error, ImportError) and "scenelift" in str(error) else None
-    return Failed(item, _one_line(error), kind)
+    return Failed(item, one_line(error), kind)
 
 
 def _gathered(client: Any, batch: Sequence[Any]) -> dict[Any, Any]:
@@ -214,51 +192,3 @@ def _quietly(action: Callable[[], object], environment: Mapping[str, str]) -> No
     os.environ.update(environment)
     with contextlib.suppress(SceneliftError):
         action()
-
-
-@dataclass(frozen=True)
-class _Call:
-    """A task in a box, with what its worker must be like: Dask would call a bare function among the arguments."""
-
-    task: Callable[[int], Any]
-    expected: tuple[tuple[str, str], ...] = ()
-    """Identity of the process that gives the work."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-    def again(self) -> _Call:
-        """Return itself: the task that any worker can do to have the box."""
-        return self
-
-
-def _attempt(item: int, task: _Call) -> Any:
-    """Run one task where it is, up to RETRIES times."""
-    if task.expected and (reason := refusal(task.expected)) is not None:
-        return Failed(item, reason, UsageError)
-    os.environ.update(task.environment)
-    pauses = list(PAUSES)
-    while True:
-        try:
-            return task.task(item)
-        except Exception as error:  # noqa: BLE001 - whatever a model raises must not stop the other blocks
-            if isinstance(getattr(error, "exit_code", None), int):
-                return Failed(item, str(error), type(error))
-            if "CUDA error" in str(error):
-                _replace_worker(error)
-            if not pauses:
-                return Failed(item, _one_line(error), None)
-            time.sleep(pauses.pop(0))
-
-
-def _replace_worker(error: Exception) -> None:
-    """End this worker process, whose CUDA context is lost; its nanny starts another, the scheduler moves its tasks."""
-    from distributed.worker import get_worker
-
-    try:
-        get_worker()
-    except ValueError:
-        raise ResumableError(f"the GPU failed: {_one_line(error)}; give the same command again") from error
-    os._exit(1)
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]

@@ -5,7 +5,8 @@ from builders import integer_net, noise_image, whole_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scenelift.pipeline.enhance import Region, context, enhance_region, fill_nodata
+from scenelift.pipeline.enhance import Region, context, enhance_region
+from scenelift.pipeline.nodata import fill_nodata
 from scenelift.pipeline.tiles import TileGrid, Window
 
 

@@ -28,7 +28,8 @@ from scenelift.workflows.charts import Line, line_chart
 from scenelift.workflows.enhance import EnhanceSettings, enhance
 from scenelift.workflows.quicklooks import stretch_of, view_of
 from scenelift.workflows.report import ReportSources, sources_of, write_report
-from scenelift.workflows.report_evidence import busiest, open_triple, spectra
+from scenelift.workflows.report_curves import spectra
+from scenelift.workflows.report_evidence import busiest, open_triple
 from scenelift.workflows.report_html import provenance_of
 
 NAMES = ["B02", "B03", "B04"]
