@@ -10,9 +10,12 @@ import typer
 
 from scenelift.workflows.options import Bands, Device, Json, Tta, band_numbers
 
-Each = Annotated[int, typer.Option(help="Images of every class (zip), or a tenth of the patches (raster).")]
+Each = Annotated[int, typer.Option(help="Images of every class, or a tenth of the patches of scenes.")]
 Seed = Annotated[int, typer.Option(help="Seed of the draw of images and of the noise.")]
-Data = Annotated[Path | None, typer.Option(help="A zip of images or a raster; default: EuroSAT in SCENELIFT_DATA.")]
+Data = Annotated[
+    list[Path] | None,
+    typer.Option(help="A zip or folder of images, or scenes; repeatable. Default: EuroSAT in SCENELIFT_DATA."),
+]
 
 
 def register(app: typer.Typer) -> typer.Typer:
@@ -64,8 +67,8 @@ def evaluate_sr(
 ) -> None:
     """Degrade images, super-resolve them, score them against themselves (Wald's protocol)."""
     from scenelift.workflows.evaluate import evaluate_sr as run
-    from scenelift.workflows.evaluate import read_sample
     from scenelift.workflows.figures import print_rows
+    from scenelift.workflows.samples import read_sample
 
     sample = read_sample(data, each, seed, band_numbers(bands))
     rows = run(sample, model, scale, degradation=degradation, precision=precision, tta=tta, consistency=consistency)
@@ -88,8 +91,8 @@ def evaluate_denoise(
 ) -> None:
     """Add noise to images, denoise them, score them against the clean ones."""
     from scenelift.workflows.evaluate import evaluate_denoise as run
-    from scenelift.workflows.evaluate import read_sample
     from scenelift.workflows.figures import print_rows
+    from scenelift.workflows.samples import read_sample
 
     sample = read_sample(data, each, seed, band_numbers(bands))
     settings: dict[str, Any] = {"precision": precision, "tta": tta, "seed": seed, "baselines": baselines}

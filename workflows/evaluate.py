@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,56 +19,13 @@ from scenelift.models.degradations import (
 from scenelift.models.errors import ModelError
 from scenelift.models.extras import back_project
 from scenelift.models.noise import estimate_noise
-from scenelift.workflows.answers import Answer, Images, answer_of, run_classical
-from scenelift.workflows.evaluation_images import data_folder
+from scenelift.workflows.answers import Answer, answer_of, run_classical
 from scenelift.workflows.figures import Row, make_rows
-from scenelift.workflows.patches import EIGHT_BIT_GAIN, RGB, balanced
-from scenelift.workflows.sources import read_source
+from scenelift.workflows.patches import EIGHT_BIT_GAIN, RGB
+from scenelift.workflows.samples import Sample
 
-SCENE_SIDE = 64
 SR_BASELINES = ("nearest", "bicubic", "lanczos", "ibp")
 DENOISE_BASELINES = ("bilateral", "wavelet", "nlm", "tv")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The images a table is about."""
-
-    images: Images
-    bands: tuple[str, ...]
-    """Name of each band; decides the MTF and the noise model."""
-    peak: float
-    """Reflectance that PSNR takes as full scale."""
-    title: str
-
-
-def read_sample(
-    data: Path | None = None, each: int = 60, seed: int = 0, bands: tuple[int, ...] | None = None
-) -> Sample:
-    """Return the images to evaluate on.
-
-    Parameters
-    ----------
-    data : path, optional
-        A zip of images in class folders (``each`` of every class are drawn), or a raster, cut into patches; looked
-        for below SCENELIFT_DATA if there is none at the path. Default: EuroSAT's validation split there.
-    each, seed : int
-        Images a class, and the seed of the draw; for a raster 10 x ``each`` patches at most are used.
-    bands : tuple of int, optional
-        1-based bands to keep, in this order; default: all.
-    """
-    path = data if data is not None and data.exists() else data_folder() / (data or "eurosat_rgb_val.zip")
-    if not path.exists():
-        raise ModelError(f"no images at {path}")
-    patches = read_source(path, SCENE_SIDE, bands)
-    if not len(patches.values):
-        raise ModelError(f"{path} has no patch of {SCENE_SIDE} valid pixels to evaluate on")
-    names = patches.bands or ("",) * patches.values.shape[1]
-    if path.suffix.lower() == ".zip":
-        images = patches.reflectance(balanced(patches.labels, each, seed)).numpy()
-        return Sample(images, names, 255 * EIGHT_BIT_GAIN, f"{path.name}, {len(images)} images, seed {seed}")
-    images = patches.reflectance(slice(0, 10 * each)).numpy()
-    return Sample(images, names, 255 * EIGHT_BIT_GAIN, f"{path.name}, {len(images)} patches")
 
 
 def evaluate_sr(
@@ -129,7 +84,7 @@ def evaluate_sr(
         name: float((degrade(torch.from_numpy(a.images)) - torch.from_numpy(low)).abs().mean())
         for name, (a, _) in answers.items()
     }
-    return make_rows(answers, truth.numpy(), sample.peak, scale, "ibp", residual, features=sample.bands == RGB)
+    return make_rows(answers, truth.numpy(), sample.peak, scale, "ibp", residual, sample.places, sample.bands == RGB)
 
 
 def evaluate_denoise(
@@ -185,4 +140,4 @@ def evaluate_denoise(
         else:
             answer = answer_of(name, noisy, told, precision, tta=tta)
         answers[name] = answer, time.perf_counter() - started
-    return make_rows(answers, sample.images, sample.peak, 2, "noisy", {})
+    return make_rows(answers, sample.images, sample.peak, 2, "noisy", {}, sample.places)

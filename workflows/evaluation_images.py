@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scenelift.models.wald import coarsen
 from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.errors import UsageError
-from scenelift.workflows.patches import balanced, read_zip
+from scenelift.workflows.patches import balanced, read_images
 
 Image = NDArray[np.float32]
 """Float32 reflectance, shape (C, H, W)."""
@@ -51,7 +51,7 @@ def validation_images(each: int, seed: int = 0, archive: Path | None = None) -> 
         Reflectance, shape (C, H, W).
     list of str
     """
-    patches = read_zip(archive or data_folder() / "eurosat_rgb_val.zip")
+    patches = read_images(archive or data_folder() / "eurosat_rgb_val.zip")
     chosen = balanced(patches.labels, each, seed)
     images = list(patches.reflectance(chosen).numpy())
     return images, [patches.labels[i] for i in chosen]

@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 from scenelift.models.losses import ssim_loss
 from scenelift.models.perception import FEATURES, LPIPS, Distance, distances, frechet_distance
 from scenelift.workflows.answers import Answer, Images
+from scenelift.workflows.bootstrap import interval
 
 SSIM_RANGE = 0.3
 """Reflectance that SSIM takes as full scale; 1.0 would flatter every method."""
@@ -52,6 +53,7 @@ def make_rows(
     border: int,
     reference: str,
     residual: dict[str, float],
+    places: NDArray[np.int64] | None = None,
     features: bool = False,
 ) -> list[Row]:
     """Score answers against the truth.
@@ -70,6 +72,8 @@ def make_rows(
         Method that the others are compared with, image by image.
     residual : dict
         Method to low-resolution consistency.
+    places : ndarray of int, shape (N,), optional
+        Which images are drawn together where intervals are made (of one scene); default: each by itself.
     features : bool
         Measure the feature distances and LPIPS where their weights are installed.
     """
@@ -88,7 +92,7 @@ def make_rows(
                 psnr=float(psnr.mean()),
                 pooled=float(decibel(error.mean(), peak)),
                 ssim=1 - float(ssim_loss(image, target, SSIM_RANGE)),
-                against=None if name in (reference, "truth") else paired(psnr - base),
+                against=None if name in (reference, "truth") else paired(psnr - base, places),
                 consistency=residual.get(name),
                 seconds=seconds,
                 features=_mean_distance(seen.get(FEATURES), image, target),
@@ -129,13 +133,10 @@ def decibel(error: Any, peak: float) -> Any:
         return 10 * np.log10(peak**2 / np.asarray(error))
 
 
-def paired(differences: NDArray[np.float64], draws: int = 10_000, seed: int = 0) -> tuple[float, float, float]:
-    """Return the mean of paired differences and its 95 % interval, by bootstrap over images."""
-    rng = np.random.default_rng(seed)
-    n = len(differences)
-    means = np.array([differences[rng.integers(0, n, n)].mean() for _ in range(draws)])
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(differences.mean()), float(low), float(high)
+def paired(differences: NDArray[np.float64], places: NDArray[np.int64] | None = None) -> tuple[float, float, float]:
+    """Return the mean of paired differences and its 95 % interval, by bootstrap over images, or over places."""
+    found = interval(differences, places)
+    return found.mean, found.low, found.high
 
 
 def to_markdown(rows: Sequence[Row], reference: str) -> str:

@@ -21,6 +21,8 @@ EIGHT_BIT_GAIN = 2750 / 255 / 10000
 """Reflectance per level of an 8-bit image whose 0..255 span reflectances 0..0.275 (EuroSAT's stretch)."""
 RGB = ("B04", "B03", "B02")
 """Bands of a colour image, by Sentinel-2's names."""
+IMAGES = (".jpg", ".jpeg", ".png", ".tif")
+"""Endings of images in zips and folders."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,8 @@ class Mixture:
         return torch.from_numpy(part.astype(np.float32) * factor)
 
 
-def read_zip(path: Path, bands: tuple[int, ...] | None = None) -> PatchSet:
-    """Read a zip of equally large 8-bit images; every image is a place, its folder its label.
+def read_images(path: Path, bands: tuple[int, ...] | None = None) -> PatchSet:
+    """Read a zip or a folder of equally large 8-bit images; every image is a place, its folder its label.
 
     Parameters
     ----------
@@ -129,16 +131,15 @@ def read_zip(path: Path, bands: tuple[int, ...] | None = None) -> PatchSet:
     Raises
     ------
     ModelError
-        If it is no zip, holds no 8-bit images, or they lack a band.
+        If it is neither, holds no 8-bit images, or they lack a band.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = sorted(n for n in archive.namelist() if n.lower().endswith((".jpg", ".jpeg", ".png", ".tif")))
-            images = [_decode(archive.read(name), name) for name in names]
+        read = [(name, _decode(content, f"{path}/{name}")) for name, content in _contents(path)]
     except (OSError, zipfile.BadZipFile) as error:
         raise ModelError(f"cannot read images from {path}: {error}") from None
-    if not images:
+    if not read:
         raise ModelError(f"{path} holds no images")
+    names, images = zip(*read, strict=True)
     shape = images[0].shape
     keep = [i for i, image in enumerate(images) if image.shape == shape and not is_constant(image)]
     values = np.stack([images[i] for i in keep])
@@ -148,6 +149,16 @@ def read_zip(path: Path, bands: tuple[int, ...] | None = None) -> PatchSet:
         values, band_names = values[:, at], tuple(band_names[i] for i in at)
     labels = tuple(Path(names[i]).parent.name for i in keep)
     return PatchSet(values, EIGHT_BIT_GAIN, np.array(keep, dtype=np.int64), labels, band_names)
+
+
+def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the images of a zip or a folder by name, in the order of their names: the same for both."""
+    if path.is_dir():
+        files = {file.relative_to(path).as_posix(): file for file in path.rglob("*")}
+        yield from ((name, files[name].read_bytes()) for name in sorted(files) if name.lower().endswith(IMAGES))
+        return
+    with zipfile.ZipFile(path) as archive:
+        yield from ((name, archive.read(name)) for name in sorted(archive.namelist()) if name.lower().endswith(IMAGES))
 
 
 def chosen_bands(bands: tuple[int, ...], count: int, path: Path) -> list[int]:
@@ -164,8 +175,11 @@ def chosen_bands(bands: tuple[int, ...], count: int, path: Path) -> list[int]:
 
 
 def _decode(content: bytes, name: str) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(content)) as image:
-        array = np.asarray(image)
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            array = np.asarray(image)
+    except OSError:
+        raise ModelError(f"cannot decode the image {name}; rasters for scenes are given by themselves") from None
     if array.dtype != np.uint8:
         raise ModelError(f"image {name} is {array.dtype}, not 8-bit")
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))

@@ -14,13 +14,13 @@ from scenelift.pipeline.opening import open_scene
 from scenelift.pipeline.places import boxes_of
 from scenelift.pipeline.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
-from scenelift.workflows.patches import PatchSet, chosen_bands, drop_constant, is_constant, read_zip
+from scenelift.workflows.patches import IMAGES, PatchSet, chosen_bands, drop_constant, is_constant, read_images
 from scenelift.workflows.recipe import Source
 
 RASTERS = (".tif", ".tiff", ".jp2", ".nc", ".zarr", ".vrt")
 DATA_VARIABLE = "SCENELIFT_DATA"
 MAX_PATCHES = 4096
-"""Patches kept of one scene, spread over it evenly, whatever its size."""
+"""Patches kept of one scene, drawn from all over it, whatever its size."""
 STORED_GAIN = 1e-4
 
 
@@ -39,12 +39,8 @@ def find_sources(sources: tuple[Source, ...], folder: Path | None = None) -> lis
     found = []
     for source in sources:
         path = base / source.path
-        if any(sign in source.path for sign in "*?["):
-            paths = sorted(base.glob(source.path))
-        elif path.is_dir() and path.suffix not in (".zarr", ".SAFE"):
-            paths = sorted(p for p in path.iterdir() if p.suffix.lower() in (*RASTERS, ".zip", ".npz"))
-        else:
-            paths = [path] if path.exists() else []
+        pattern = any(sign in source.path for sign in "*?[")
+        paths = sorted(base.glob(source.path)) if pattern else files_of(path)
         if not paths:
             hint = "" if folder or DATA_VARIABLE in os.environ else f" (set {DATA_VARIABLE} to the data folder)"
             raise ModelError(f"no training data at {path}{hint}")
@@ -52,40 +48,72 @@ def find_sources(sources: tuple[Source, ...], folder: Path | None = None) -> lis
     return found
 
 
+def files_of(path: Path) -> list[Path]:
+    """Return what a path stands for: itself, or the scenes, zips and arrays of a folder; nothing if it is not there.
+
+    A folder with none of them, but with images in it or in folders below (named by class), stands for itself.
+    """
+    if not is_folder(path):
+        return [path] if path.exists() else []
+    found = sorted(p for p in path.iterdir() if p.suffix == ".SAFE" or p.suffix.lower() in (*RASTERS, ".zip", ".npz"))
+    if not found and any(p.suffix.lower() in IMAGES for p in path.rglob("*")):
+        return [path]
+    return found
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder that is no scene by itself."""
+    return path.is_dir() and path.suffix not in (".zarr", ".SAFE")
+
+
+def holds_images(path: Path) -> bool:
+    """Whether a path is a zip or a folder of images, not a scene."""
+    return path.suffix.lower() == ".zip" or is_folder(path)
+
+
 def read_source(
-    path: Path, side: int, bands: tuple[int, ...] | None = None, place: int = 0, most: int = MAX_PATCHES
+    path: Path,
+    side: int,
+    bands: tuple[int, ...] | None = None,
+    place: int = 0,
+    most: int = MAX_PATCHES,
+    seed: int = 0,
 ) -> PatchSet:
-    """Read one source into patches of ``side`` pixels, of a scene about ``most``; no invalid or constant ones.
+    """Read one source into patches of ``side`` pixels, of a scene ``most`` at most; no invalid or constant ones.
 
     Raises
     ------
     ModelError
         If it cannot be read.
     """
-    if path.suffix.lower() == ".zip":
-        return read_zip(path, bands)
+    if holds_images(path):
+        return read_images(path, bands)
     if path.suffix.lower() == ".npz":
         return read_npz(path, side, bands, place)
     try:
         scene = open_scene(SceneSource((str(path),), bands))
-        return read_scene(scene, side, place, most)
+        return read_scene(scene, side, place, most, seed)
     except SceneliftError as error:
         raise ModelError(f"cannot read {path} as images: {error}") from None
 
 
-def read_scene(scene: Scene, side: int, place: int = 0, most: int = MAX_PATCHES) -> PatchSet:
-    """Cut a scene into patches on a grid, windowed; a scene with more than ``most`` gives evenly spread ones."""
+def read_scene(scene: Scene, side: int, place: int = 0, most: int = MAX_PATCHES, seed: int = 0) -> PatchSet:
+    """Cut a scene into patches on a grid, windowed; of more than ``most`` usable ones so many are drawn."""
     height, width = scene.grid.shape
     corners = [(r, c) for r in range(0, height - side + 1, side) for c in range(0, width - side + 1, side)]
-    kept, windows = [], []
-    for row, col in corners[:: max(1, -(-len(corners) // most))]:
-        window = Window(row, col, side, side)
-        region = scene.read(window)
-        values = np.rint(region.values / STORED_GAIN).clip(-32768, 32767).astype(np.int16)
-        if region.valid.all() and not is_constant(values):
-            kept.append(values)
-            windows.append(window)
-    stack = np.stack(kept) if kept else np.zeros((0, len(scene.bands), side, side), np.int16)
+    waiting = np.random.default_rng(seed).permutation(len(corners))
+    kept: dict[Window, NDArray[np.int16]] = {}
+    while len(waiting) and len(kept) < most:
+        missing = most - len(kept)
+        drawn, waiting = np.sort(waiting[:missing]), waiting[missing:]  # sorted: read in the order files are stored in
+        for row, col in (corners[i] for i in drawn):
+            window = Window(row, col, side, side)
+            region = scene.read(window)
+            values = np.rint(region.values / STORED_GAIN).clip(-32768, 32767).astype(np.int16)
+            if region.valid.all() and not is_constant(values):
+                kept[window] = values
+    windows = sorted(kept)
+    stack = np.stack([kept[w] for w in windows]) if kept else np.zeros((0, len(scene.bands), side, side), np.int16)
     names = tuple(band.description or "" for band in scene.bands)
     try:
         boxes = boxes_of(scene.grid, windows)

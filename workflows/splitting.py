@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 
 from scenelift.workflows.patches import PatchSet, rank
 
@@ -55,7 +56,14 @@ def split(sets: Sequence[PatchSet]) -> tuple[list[Mask], list[Mask]]:
     return [~mask for mask in validated], validated
 
 
-def select(patches: PatchSet, kept: Mask) -> PatchSet:
+def places_of(sets: Sequence[PatchSet]) -> NDArray[np.int64]:
+    """Number the places (n,) of sets: those with ground in common, directly or by way of others, are one place."""
+    common = [[a is b or bool(_lying(a, _hulls([b]), wholly=False).any()) for b in sets] for a in sets]
+    numbers: NDArray[np.int64] = connected_components(np.array(common))[1].astype(np.int64)
+    return numbers
+
+
+def select(patches: PatchSet, kept: Mask | NDArray[np.int64]) -> PatchSet:
     """Return some patches of a set."""
     labels = tuple(np.array(patches.labels)[kept]) if patches.labels else ()
     boxes = None if patches.boxes is None else patches.boxes[kept]

@@ -18,8 +18,8 @@ from scenelift.models.degradations import SENTINEL2_MTF, mtf_decimate
 from scenelift.models.perception import distances
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scores import Convention, block_statistics, scores
-from scenelift.workflows.evaluate import Sample, read_sample
 from scenelift.workflows.evaluation_images import LEVEL, Image, enhance_image, with_noise
+from scenelift.workflows.samples import Sample, read_sample
 
 DENOISE, SHARPEN = "denoise", "super-resolution"
 INPUT, TRUTH = "noisy input", "the truth itself"

@@ -9,8 +9,9 @@ from trainings import images, settings, textured
 from scenelift.models.catalog import checkpoint_path
 from scenelift.models.errors import ModelError
 from scenelift.models.tasks import SuperResolution
-from scenelift.workflows.evaluate import evaluate_denoise, evaluate_sr, read_sample
+from scenelift.workflows.evaluate import evaluate_denoise, evaluate_sr
 from scenelift.workflows.figures import decibel, paired, squared_error, to_markdown
+from scenelift.workflows.samples import read_sample
 from scenelift.workflows.tables import refresh
 from scenelift.workflows.train import train
 

@@ -16,7 +16,7 @@ from trainings import images, settings, textured
 from scenelift.models.architectures import build
 from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.errors import ModelError
-from scenelift.workflows.patches import EIGHT_BIT_GAIN, Mixture, PatchSet, balanced, read_zip
+from scenelift.workflows.patches import EIGHT_BIT_GAIN, Mixture, PatchSet, balanced, read_images
 from scenelift.workflows.recipe import RECIPES, adaptation, load_recipe
 from scenelift.workflows.sources import read_source
 from scenelift.workflows.starting import take_over
@@ -88,14 +88,14 @@ def test_scale_and_offset_of_a_scene_reach_the_patches(tmp_path):
 
 
 def test_zips_give_reflectance_classes_and_places(tmp_path):
-    patches = read_zip(images(tmp_path / "images.zip"))
+    patches = read_images(images(tmp_path / "images.zip"))
     assert patches.values.shape == (16, 3, 32, 32)
     assert set(patches.labels) == {"Forest", "River"}
     assert float(patches.reflectance(slice(None)).max()) <= 255 * EIGHT_BIT_GAIN
     chosen = balanced(patches.labels, 3, seed=1)
     assert [patches.labels[i] for i in chosen] == ["Forest"] * 3 + ["River"] * 3
     assert np.array_equal(chosen, balanced(patches.labels, 3, seed=1))
-    assert read_zip(tmp_path / "images.zip", (2,)).values.shape[1] == 1
+    assert read_images(tmp_path / "images.zip", (2,)).values.shape[1] == 1
 
 
 def test_arrays_are_read(tmp_path):
