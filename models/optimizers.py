@@ -81,9 +81,12 @@ def make_optimizers(name: str, module: nn.Module) -> list[torch.optim.Optimizer]
         wide = [p for p in module.parameters() if p.ndim == 4 and min(p.shape[:2]) >= 16]
         known = {id(p) for p in wide}
         rest = [p for p in module.parameters() if id(p) not in known]
-        muon, adam = Muon(wide), torch.optim.Adam(rest, lr=1e-3, betas=(0.9, 0.99))
-        _relate(muon, MUON_RATE)
+        adam = torch.optim.Adam(rest, lr=1e-3, betas=(0.9, 0.99))
         _relate(adam, 1.0)
+        if not wide:  # a network too narrow for it
+            return [adam]
+        muon = Muon(wide)
+        _relate(muon, MUON_RATE)
         return [muon, adam]
     raise ModelError(f"optimizer must be 'adam', 'adamw' or 'muon', not {name!r}")
 

@@ -85,5 +85,7 @@ def read_state(path: Path, identity: str) -> State:
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise ModelError(f"{path} cannot be resumed: {error}") from None
     if facts["identity"] != identity:
-        raise ModelError(f"{path} belongs to another recipe or other data; use another --run folder")
+        raise ModelError(
+            f"{path} belongs to another recipe or other data; use another --run folder, or --no-resume to begin anew"
+        )
     return State(facts, tensors)

@@ -15,6 +15,7 @@ from scenelift.models.degradations import (
     mtf_decimate,
     white_noise,
 )
+from scenelift.models.errors import ModelError
 
 Inputs = tuple[Tensor, ...]
 
@@ -50,6 +51,10 @@ class SuperResolution:
     """Share of batches degraded by antialiased bicubic interpolation instead."""
     noise: float = 0.0
     """Largest standard deviation of white noise on the low-resolution image, reflectance."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.mtf, tuple) or not self.mtf or not all(0 < transfer < 1 for transfer in self.mtf):
+            raise ModelError(f"degradation: mtf must be a list of transfers between 0 and 1, got {self.mtf!r}")
 
     def degrade(self, clean: Tensor, generator: torch.Generator) -> Inputs:
         """Return ((N, C, H / scale, W / scale),)."""

@@ -69,12 +69,15 @@ class PhaseUpsampler(nn.Module):
         """
         t, r = self.taps, self.taps // 2
         mean = low.mean()  # the filters must keep a constant a constant: solve around the mean, then set the sum
-        columns = F.unfold((low - mean).double(), t).transpose(1, 2).reshape(-1, t * t)
-        target = crop(F.pixel_unshuffle((high - mean).double(), self.scale), r)
-        target = target.permute(0, 2, 3, 1).reshape(-1, self.scale**2)
         start = self.weight.double().reshape(-1, t * t).T
-        gram = columns.T @ columns
+        gram, pull = torch.zeros(t * t, t * t, dtype=torch.float64), torch.zeros_like(start)
+        for x, y in zip(low.split(1), high.split(1), strict=True):  # sums over images: memory is that of one
+            columns = F.unfold((x - mean).double(), t).transpose(1, 2).reshape(-1, t * t)
+            target = crop(F.pixel_unshuffle((y - mean).double(), self.scale), r)
+            target = target.permute(0, 2, 3, 1).reshape(-1, self.scale**2)
+            gram += columns.T @ columns
+            pull += columns.T @ (target - columns @ start)
         gram += torch.eye(t * t, dtype=gram.dtype) * (ridge * gram.diagonal().mean())
-        solved = start + torch.linalg.solve(gram, columns.T @ (target - columns @ start))
+        solved = start + torch.linalg.solve(gram, pull)
         solved += (1 - solved.sum(0)) / (t * t)
         self.weight.copy_(solved.T.reshape_as(self.weight))

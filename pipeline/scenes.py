@@ -131,6 +131,11 @@ class Scene:
         scale, offset = self._radiometry
         return Region(window, values.astype(np.float32) * scale + offset, valid)
 
+    @property
+    def is_byte(self) -> bool:
+        """Whether 0 to 255 are read as 0 to 1: of an 8-bit image where neither file nor user says otherwise."""
+        return self.dtype == "uint8" and not self.bands[0].declared
+
     def describe(self) -> str:
         """Return one line for people: size, bands, data type, ground sample distance, CRS."""
         height, width = self.grid.shape

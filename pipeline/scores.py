@@ -152,7 +152,7 @@ class Scores:
     visible_contrast: float | None = None
     """Ratio test / reference of the contrast weighted by the eye's sensitivity."""
     noise: float | None = None
-    """Estimated noise of the test image, relative to full scale."""
+    """Estimated noise of the test image, reflectance."""
     bands: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, object]:
@@ -181,7 +181,7 @@ def scores(statistics: Statistics, convention: Convention | None = None) -> Scor
         "rmse": np.sqrt(ratio(sums.squared, sums.pixels)),
         "bias": ratio(sums.error, sums.pixels),
         "coarse_rmse": np.sqrt(ratio(sums.coarse, sums.coarse_cells)),
-    } | _window_scores(statistics)
+    } | _window_scores(statistics, ranges)
     total = sums.pixels.sum()
     windows = {name: _mean(bands[name]) for name in bands if name not in _PIXEL_SCORES}
     return Scores(
@@ -208,7 +208,7 @@ def decibels(relative: np.ndarray) -> np.ndarray:
         return -10 * np.log10(relative)
 
 
-def _window_scores(statistics: Statistics) -> dict[str, np.ndarray]:
+def _window_scores(statistics: Statistics, ranges: np.ndarray) -> dict[str, np.ndarray]:
     similarity, information = statistics.similarity, statistics.information
     mine, theirs = statistics.test_texture, statistics.reference_texture
     if similarity is None or information is None or mine is None or theirs is None:
@@ -219,7 +219,7 @@ def _window_scores(statistics: Statistics) -> dict[str, np.ndarray]:
         "ms_ssim": similarity.ms_ssim,
         "vif": information.vif,
         **{name: ratio(getattr(mine, name), getattr(theirs, name)) for name in ratios},
-        "noise": mine.noise,
+        "noise": mine.noise * ranges,
     }
 
 

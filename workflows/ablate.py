@@ -26,9 +26,9 @@ from scenelift.workflows.answers import run_network
 from scenelift.workflows.bootstrap import Interval, interval
 from scenelift.workflows.evaluation_images import LEVEL, with_noise
 from scenelift.workflows.patches import Mixture
-from scenelift.workflows.recipe import Recipe, recipe_from
+from scenelift.workflows.recipe import Recipe, make_spec, recipe_from
 from scenelift.workflows.starting import begin
-from scenelift.workflows.train import identity, make_spec, read_data
+from scenelift.workflows.train import identity, read_data
 from scenelift.workflows.trials import DENOISE, Case, measure, sample_of
 
 CASE = Case(DENOISE, 25)

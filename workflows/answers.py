@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from scenelift.models.catalog import checkpoint_path
 from scenelift.models.checkpoint import load_checkpoint
+from scenelift.models.classical import CLASSICAL
 from scenelift.models.errors import ModelError
 from scenelift.models.extras import blend, self_ensemble
 from scenelift.models.precision import to_precision
@@ -58,6 +59,22 @@ def load_network(name: str) -> tuple[nn.Module, ModelSpec]:
         raise ModelError(f"a blend is written FIRST~SECOND@SHARE, got {name!r}") from None
     (one, spec), (other, _) = _load(first), _load(second)
     return blend(one, other, part), spec
+
+
+def check_network(name: str, scale: int) -> None:
+    """Refuse what does not turn images into images ``scale`` times as large.
+
+    Raises
+    ------
+    ModelError
+    """
+    if name in CLASSICAL:
+        return
+    spec = load_network(name)[1]
+    if spec.task == "landcover" or spec.out_bands is not None:
+        raise ModelError(f"{name} makes no images: give a network that enhances")
+    if spec.scale != scale:
+        raise ModelError(f"{name} does not enlarge by {scale}" if scale > 1 else f"{name} is no denoiser")
 
 
 def _load(name: str) -> tuple[nn.Module, ModelSpec]:

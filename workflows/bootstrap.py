@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 DRAWS = 10_000
+CHUNK = 500
+"""Draws in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,21 @@ class Interval:
 
 
 @functools.lru_cache(maxsize=2)
-def draws(count: int, seed: int) -> NDArray[np.float64]:
-    """Return how often each of ``count`` clusters is in each draw, shape (DRAWS, count)."""
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=DRAWS)
-    return drawn.astype(np.float64)
+def draws(count: int, seed: int) -> NDArray[np.uint8]:
+    """Return how often each of ``count`` clusters is in each draw, shape (DRAWS, count); 255 stands for more."""
+    rng, shares = np.random.default_rng(seed), np.full(count, 1 / count)
+    drawn = np.empty((DRAWS, count), np.uint8)
+    for start in range(0, DRAWS, CHUNK):
+        drawn[start : start + CHUNK] = rng.multinomial(count, shares, size=CHUNK).clip(max=255)
+    return drawn
+
+
+def sums(count: int, seed: int, *columns: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Return, for each of some (count,) or (count, bands) columns, its sum over the clusters of each draw."""
+    drawn = draws(count, seed)
+    chunks = (drawn[start : start + CHUNK].astype(np.float64) for start in range(0, DRAWS, CHUNK))
+    parts = [[chunk @ column for column in columns] for chunk in chunks]
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 def interval(values: NDArray[np.float64], clusters: NDArray[np.int64] | None = None, seed: int = 0) -> Interval:
@@ -55,10 +68,10 @@ def interval(values: NDArray[np.float64], clusters: NDArray[np.int64] | None = N
         return Interval(mean, mean, mean)
     groups = np.arange(len(values)) if clusters is None else np.unique(clusters[known], return_inverse=True)[1]
     count = int(groups.max()) + 1
-    totals = np.bincount(groups, weights=values, minlength=count)
+    totals = np.bincount(groups, weights=values, minlength=count).astype(np.float64)
     sizes = np.bincount(groups, minlength=count).astype(np.float64)
-    drawn = draws(count, seed)
-    low, high = np.percentile((drawn @ totals) / (drawn @ sizes), [2.5, 97.5])
+    tops, bottoms = sums(count, seed, totals, sizes)
+    low, high = np.percentile(tops / bottoms, [2.5, 97.5])
     return Interval(float(values.mean()), float(low), float(high))
 
 
@@ -76,9 +89,9 @@ def ratio_interval(tops: NDArray[np.float64], bottoms: NDArray[np.float64], seed
     if not tops.size:
         return Interval(float("nan"), float("nan"), float("nan"))
     count = len(tops)
-    drawn = draws(count, seed)
+    upper, lower = sums(count, seed, tops, bottoms)
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratios = (drawn @ tops) / (drawn @ bottoms)
+        ratios = upper / lower
         known = ~np.isnan(ratios)  # a draw may hold no block with a denominator
         means = np.where(known, ratios, 0).sum(axis=1) / known.sum(axis=1)
     low, high = np.nanpercentile(means, [2.5, 97.5])

@@ -9,7 +9,7 @@ from typing import Any
 
 from scenelift.models.architectures import build
 from scenelift.models.checkpoint import checkpoint_digest, read_metadata, write_atomically
-from scenelift.workflows.recipe import Recipe
+from scenelift.workflows.recipe import RECIPES, Recipe, load_recipe
 
 LICENCE = "Apache-2.0 (weights and code); training data: EuroSAT (MIT), Copernicus Sentinel data (free and open)"
 LIMITS = (
@@ -20,7 +20,8 @@ LIMITS = (
 
 def write_card(weights: Path, recipe: Recipe, facts: dict[str, Any]) -> Path:
     """Write NAME.json beside a checkpoint of a recipe; see `save_card`."""
-    licence = LICENCE if recipe.data.train and recipe.data.validation else "that of your data"
+    shipped = (RECIPES / f"{recipe.name}.toml").is_file() and load_recipe(recipe.name).data == recipe.data
+    licence = LICENCE if shipped else "that of your data"
     return save_card(weights, recipe.note, LIMITS, licence, facts)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.options import Bands, Device, Json, Tta, band_numbers
 
 Each = Annotated[int, typer.Option(help="Images of every class, or a tenth of the patches of scenes.")]
@@ -29,9 +30,13 @@ def register(app: typer.Typer) -> typer.Typer:
 
 
 def train(
-    recipe: Annotated[str | None, typer.Argument(help="A recipe: a TOML file, or the name of one that ships.")] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Argument(help="A recipe: a TOML file, or the name of one that ships. With --task: more scenes."),
+    ] = None,
     task: Annotated[str | None, typer.Option(help="Adapt this shipped model to your own --scenes.")] = None,
-    scenes: Annotated[list[str] | None, typer.Option(help="Rasters, folders or zips to adapt to.")] = None,
+    scenes: Annotated[list[str] | None, typer.Option(help="Rasters, folders or zips to adapt to; repeatable.")] = None,
+    bands: Bands = None,
     run: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/NAME.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder the recipe's paths start from.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Checkpoint to write.")] = None,
@@ -48,7 +53,13 @@ def train(
 
     if processes > 1 and not in_team():
         raise typer.Exit(launch([sys.executable, "-m", "scenelift.workflows.cli", *sys.argv[1:]], processes))
-    if said := run_training(recipe, task, scenes or [], run, data, output, steps, threads, resume, device, seed):
+    named, chosen = list(recipe or []), list(scenes or [])
+    if task is not None:  # --scenes a.tif b.tif: the shell's words after the first are arguments
+        named, chosen = [], chosen + named
+    if len(named) > 1:
+        raise UsageError(f"one recipe at a time, got {', '.join(named)}; several scenes go with --task")
+    common = (run, data, output, steps, threads, resume, device, seed, band_numbers(bands))
+    if said := run_training(named[0] if named else None, task, chosen, *common):
         print(said)
 
 

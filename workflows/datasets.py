@@ -40,6 +40,7 @@ def read_data(
     sets = on_disk(_read(found, recipe.data.side), run)
     if recipe.data.validation:
         held_out = on_disk(_read(find_sources(recipe.data.validation, folder), recipe.data.side), run)
+        held_out = [patches for patches in held_out if len(patches.values)]
         learned = apart(sets, held_out)
     else:
         learned, validated = split(sets)
@@ -54,6 +55,8 @@ def read_data(
             f"only {count} usable patches of {recipe.data.side} pixels (masked and constant ones are left out{aside}); "
             f"training needs at least {MIN_PATCHES}: add scenes or lower data.side"
         )
+    if not held_out:
+        raise ModelError(f"no usable patch of {recipe.data.side} pixels to validate on")
     return training, held_out
 
 

@@ -19,9 +19,9 @@ from scenelift.models.degradations import (
 from scenelift.models.errors import ModelError
 from scenelift.models.extras import back_project
 from scenelift.models.noise import estimate_noise
-from scenelift.workflows.answers import Answer, answer_of, run_classical
+from scenelift.workflows.answers import Answer, answer_of, check_network, run_classical
 from scenelift.workflows.figures import Row, make_rows
-from scenelift.workflows.patches import EIGHT_BIT_GAIN, RGB
+from scenelift.workflows.patches import RGB
 from scenelift.workflows.samples import Sample
 
 SR_BASELINES = ("nearest", "bicubic", "lanczos", "ibp")
@@ -55,6 +55,10 @@ def evaluate_sr(
     consistency : int
         Back-projection steps after the network.
     """
+    if not 2 <= scale <= 8:
+        raise ModelError(f"--scale must be from 2 to 8, got {scale}")
+    for name in models:
+        check_network(name, scale)
     height, width = (n - n % scale for n in sample.images.shape[2:])
     truth = torch.from_numpy(sample.images[..., :height, :width])
     mtf = [SENTINEL2_MTF.get(band, 0.26) for band in sample.bands]
@@ -72,8 +76,6 @@ def evaluate_sr(
             answer = Answer(run_classical(classical(name, scale), low))
         else:
             answer = answer_of(name, low, None, precision, tta=tta)
-            if answer.images.shape != tuple(truth.shape):
-                raise ModelError(f"{name} does not enlarge by {scale}")
             if consistency:
                 image = torch.from_numpy(answer.images)
                 image = back_project(image, torch.from_numpy(low), scale, mtf, consistency)
@@ -107,8 +109,8 @@ def evaluate_denoise(
     models : sequence of str
         Shipped names or checkpoints.
     level : float, optional
-        White noise in levels of the 8-bit stretch (reflectance 0.00108 each). None: Sentinel-2A's
-        signal-dependent noise, ``times`` as strong.
+        White noise in levels of 255 (reflectance 0.00108 each; of an 8-bit scene read as 0 to 1, 1 / 255). None:
+        Sentinel-2A's signal-dependent noise, ``times`` as strong.
     times : float
         Factor on the sensor's noise.
     auto : bool
@@ -120,9 +122,11 @@ def evaluate_denoise(
     baselines : bool
         Whether the classical filters, slower than the networks, are in the table.
     """
+    for name in models:
+        check_network(name, 1)
     clean = torch.from_numpy(sample.images)
     if level is not None:
-        sigma_map = torch.full_like(clean, level * EIGHT_BIT_GAIN)
+        sigma_map = torch.full_like(clean, level * sample.level)
     else:
         bands = [band if band in SENTINEL2_NOISE else "B03" for band in sample.bands]
         sigma_map = times * sentinel2_sigma(clean, bands)

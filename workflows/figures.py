@@ -16,6 +16,7 @@ from scenelift.models.losses import ssim_loss
 from scenelift.models.perception import FEATURES, LPIPS, Distance, distances, frechet_distance
 from scenelift.workflows.answers import Answer, Images
 from scenelift.workflows.bootstrap import interval
+from scenelift.workflows.score import plain
 
 SSIM_RANGE = 0.3
 """Reflectance that SSIM takes as full scale; 1.0 would flatter every method."""
@@ -91,24 +92,27 @@ def make_rows(
                 name,
                 psnr=float(psnr.mean()),
                 pooled=float(decibel(error.mean(), peak)),
-                ssim=1 - float(ssim_loss(image, target, SSIM_RANGE)),
+                ssim=_mean(_ssim, image, target),
                 against=None if name in (reference, "truth") else paired(psnr - base, places),
                 consistency=residual.get(name),
                 seconds=seconds,
-                features=_mean_distance(seen.get(FEATURES), image, target),
+                features=_mean(seen[FEATURES], image, target) if FEATURES in seen else None,
                 frechet=frechet_distance(image, target) if features else None,
-                lpips=_mean_distance(seen.get(LPIPS), image, target),
+                lpips=_mean(seen[LPIPS], image, target) if LPIPS in seen else None,
                 spearman=_spearman(answer, truth, inner),
             )
         )
     return rows
 
 
-def _mean_distance(distance: Distance | None, image: torch.Tensor, target: torch.Tensor) -> float | None:
-    if distance is None:
-        return None
-    parts = [distance(image[i : i + 50], target[i : i + 50]) for i in range(0, len(image), 50)]
+def _mean(measure: Distance, image: torch.Tensor, target: torch.Tensor, batch: int = 50) -> float:
+    """Return the mean over images of a measure that takes batches, so that memory does not grow with the images."""
+    parts = [measure(image[i : i + batch], target[i : i + batch]) for i in range(0, len(image), batch)]
     return float(torch.cat(parts).mean())
+
+
+def _ssim(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return 1 - ssim_loss(image, target, SSIM_RANGE).expand(len(image))
 
 
 def _spearman(answer: Answer, truth: Images, inner: Any) -> float | None:
@@ -170,6 +174,7 @@ def _gap(row: Row) -> str:
 def print_rows(rows: Sequence[Row], title: str, peak: float, reference: str, as_json: bool) -> None:
     """Print a table for people, or one JSON object."""
     if as_json:
-        print(json.dumps({"sample": title, "peak": peak, "rows": [asdict(row) for row in rows]}))
+        facts = [{name: plain(value) for name, value in asdict(row).items()} for row in rows]
+        print(json.dumps({"sample": title, "peak": peak, "rows": facts}))
     else:
         print(f"{title}; full scale {peak:.4g} reflectance\n\n{to_markdown(rows, reference)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ class PatchSet:
     """Name of each patch's class or scene."""
     bands: tuple[str, ...] = ()
     """Name of each band, where the source says."""
+    level: float = EIGHT_BIT_GAIN
+    """Reflectance of one level where noise or a full scale is told in levels of 255."""
     boxes: NDArray[np.float64] | None = None
     """(n, 4) west, south, east, north of each patch, degrees (WGS 84); None: nobody knows where they lie."""
 
@@ -87,10 +90,9 @@ class Mixture:
         if not sets or sum(len(s.values) for s, _ in sets) == 0:
             raise ModelError("there is no patch to train on")
         for patches, _ in sets:
-            if patches.values.shape[2] < side:
-                raise ModelError(f"patches of {patches.values.shape[2]} pixels are smaller than {side}")
-            if bands > patches.values.shape[1]:
-                raise ModelError(f"patches have {patches.values.shape[1]} bands, the network wants {bands}")
+            if min(patches.values.shape[2:]) < side:
+                raise ModelError(f"patches of {min(patches.values.shape[2:])} pixels are smaller than {side}")
+            check_bands(patches, bands)
         self.sets = [s for s, _ in sets]
         self.weights = torch.tensor([w for _, w in sets], dtype=torch.float64)
         self.bands, self.side, self.gains = bands, side, gains
@@ -109,7 +111,7 @@ class Mixture:
         patches, known = self.sets[which], indices[which]
         values = patches.values[known[int(draw[0] * len(known))]]
         band = int(draw[1] * values.shape[0]) if self.bands == 1 else 0
-        top, left = (int(d * (values.shape[1] - self.side + 1)) for d in draw[2:4])
+        top, left = (int(d * (n - self.side + 1)) for d, n in zip(draw[2:4], values.shape[1:], strict=True))
         part = values[band : band + self.bands, top : top + self.side, left : left + self.side]
         turn = int(draw[4] * 8)
         part = np.rot90(part, turn % 4, axes=(1, 2))
@@ -117,6 +119,18 @@ class Mixture:
         low, high = self.gains
         factor = np.float32(patches.gain * low * (high / low) ** draw[5])
         return torch.from_numpy(part.astype(np.float32) * factor)
+
+
+def check_bands(patches: PatchSet, bands: int) -> None:
+    """Refuse patches that a network of ``bands`` bands (1: any, one at a time) would see wrongly.
+
+    Raises
+    ------
+    ModelError
+    """
+    have = patches.values.shape[1]
+    if bands > 1 and have != bands:
+        raise ModelError(f"patches have {have} bands, the network wants {bands} together: choose them by --bands")
 
 
 def read_images(path: Path, bands: tuple[int, ...] | None = None) -> PatchSet:
@@ -140,13 +154,18 @@ def read_images(path: Path, bands: tuple[int, ...] | None = None) -> PatchSet:
     if not read:
         raise ModelError(f"{path} holds no images")
     names, images = zip(*read, strict=True)
-    shape = images[0].shape
-    keep = [i for i, image in enumerate(images) if image.shape == shape and not is_constant(image)]
-    values = np.stack([images[i] for i in keep])
-    band_names = RGB if values.shape[1] == 3 else ("",) * values.shape[1]
-    if bands is not None:
-        at = chosen_bands(bands, values.shape[1], path)
-        values, band_names = values[:, at], tuple(band_names[i] for i in at)
+    (shape, alike), *others = Counter(image.shape for image in images).most_common()
+    if others:
+        raise ModelError(
+            f"{path} holds images of several sizes, {alike} of {_sides(shape)} and others, e.g. {_sides(others[0][0])}"
+        )
+    band_names = RGB if shape[0] == 3 else ("",) * shape[0]
+    at = list(range(shape[0])) if bands is None else chosen_bands(bands, shape[0], path)
+    band_names = tuple(band_names[i] for i in at)
+    keep = [i for i, image in enumerate(images) if not is_constant(image[at])]
+    if not keep:
+        raise ModelError(f"{path}: in every image a band is constant or empty; choose others by --bands")
+    values = np.stack([images[i][at] for i in keep])
     labels = tuple(Path(names[i]).parent.name for i in keep)
     return PatchSet(values, EIGHT_BIT_GAIN, np.array(keep, dtype=np.int64), labels, band_names)
 
@@ -177,7 +196,7 @@ def chosen_bands(bands: tuple[int, ...], count: int, path: Path) -> list[int]:
 def _decode(content: bytes, name: str) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(content)) as image:
-            array = np.asarray(image)
+            array = np.asarray(image.convert("RGB") if image.mode == "P" else image)  # of a palette, its colours
     except OSError:
         raise ModelError(f"cannot decode the image {name}; rasters for scenes are given by themselves") from None
     if array.dtype != np.uint8:
@@ -185,9 +204,15 @@ def _decode(content: bytes, name: str) -> NDArray[np.uint8]:
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
+def _sides(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]} bands, {shape[1]} x {shape[2]} pixels"
+
+
 def is_constant(image: NDArray[np.generic]) -> bool:
-    """Whether a band is constant or more than a tenth of it zero: nodata, not ground."""
+    """Whether a band is constant, has values that are none, or is zero in more than a tenth: nodata, not ground."""
     flat = image.reshape(len(image), -1)
+    if flat.dtype.kind == "f" and not np.isfinite(flat).all():
+        return True
     return bool((flat.min(1) == flat.max(1)).any() or ((flat == 0).all(0).mean() > 0.1))
 
 

@@ -9,10 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch.nn import Module
+
 from scenelift.models.adversarial import Adversarial
 from scenelift.models.architectures import build
 from scenelift.models.errors import ModelError
 from scenelift.models.schedule import Phase, Plan
+from scenelift.models.spec import ModelSpec
+from scenelift.models.tasks import Denoising, SuperResolution, Task
+from scenelift.workflows.filling import Nested, fill
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -42,6 +47,16 @@ class Data:
     """Range of the random factor on reflectance."""
     validation_count: int = 100
 
+    def __post_init__(self) -> None:
+        if not 8 <= self.side <= 4096:
+            raise ModelError(f"data.side must be from 8 to 4096 pixels, got {self.side}")
+        if len(self.gains) != 2 or not 0 < self.gains[0] <= self.gains[1]:
+            raise ModelError(f"data.gains must be two positive factors, the smaller first, got {list(self.gains)}")
+        if self.validation_count < 1:
+            raise ModelError(f"data.validation_count must be at least 1, got {self.validation_count}")
+        if not all(source.weight > 0 for source in self.train):
+            raise ModelError("the weight of a source must be above 0")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -66,7 +81,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.task not in ("super-resolution", "denoise"):
             raise ModelError(f"recipe {self.name!r}: task must be super-resolution or denoise, not {self.task!r}")
-        build(self.arch)  # a wrong architecture is an error before any data is read
+        # what cannot be trained, or cannot be stored at the end, is an error before any data is read
+        make_spec(self, build(self.arch), {})
+        make_task(self)
 
 
 def load_recipe(name: str | Path) -> Recipe:
@@ -110,11 +127,11 @@ def read_recipe_file(name: str | Path, shipped: Path, kind: str) -> tuple[dict[s
 
 def recipe_from(values: dict[str, Any], where: str) -> Recipe:
     """Build a recipe from nested dictionaries, checking every key."""
-    recipe: Recipe = fill(Recipe, values, where)
+    recipe: Recipe = fill(Recipe, values, where, _NESTED)
     return recipe
 
 
-def adaptation(task: str, scenes: Sequence[str], steps: int = 600) -> Recipe:
+def adaptation(task: str, scenes: Sequence[str], steps: int = 600, bands: tuple[int, ...] | None = None) -> Recipe:
     """Return a recipe that goes on training a shipped model on the user's own scenes, by Wald's protocol.
 
     No labels and no other data are needed: the scenes are degraded, and the network learns to undo it.
@@ -127,6 +144,8 @@ def adaptation(task: str, scenes: Sequence[str], steps: int = 600) -> Recipe:
         Rasters, folders of rasters, or zips.
     steps : int
         Training steps.
+    bands : tuple of int, optional
+        1-based bands to use, in this order; default: all.
 
     Raises
     ------
@@ -136,7 +155,7 @@ def adaptation(task: str, scenes: Sequence[str], steps: int = 600) -> Recipe:
     base = load_recipe(task)
     if not scenes:
         raise ModelError("--task needs --scenes: the rasters to adapt to")
-    sources = tuple(Source(str(Path(scene).absolute())) for scene in scenes)
+    sources = tuple(Source(str(Path(scene).absolute()), bands=bands) for scene in scenes)
     phase = Phase(steps, rate=base.plan.phases[-1].rate / 3, loss=base.plan.phases[-1].loss)
     plan = dataclasses.replace(base.plan, phases=(phase,), validate_every=max(1, min(100, steps // 4)), patience=4)
     return dataclasses.replace(
@@ -150,7 +169,38 @@ def adaptation(task: str, scenes: Sequence[str], steps: int = 600) -> Recipe:
     )
 
 
-_NESTED: dict[tuple[type, str], type] = {
+def make_task(recipe: Recipe) -> Task:
+    """Return what the network is to undo."""
+    kind: Any = SuperResolution if recipe.task == "super-resolution" else Denoising
+    known = {f.name for f in dataclasses.fields(kind)}
+    if unknown := sorted(set(recipe.degradation) - known):
+        raise ModelError(f"recipe {recipe.name!r}: degradation does not know {unknown[0]!r}")
+    try:
+        task: Task = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in recipe.degradation.items()})
+    except TypeError as error:
+        raise ModelError(f"recipe {recipe.name!r}, degradation: {error}") from None
+    if task.scale != recipe.arch.get("scale", 1):
+        raise ModelError(f"recipe {recipe.name!r}: degradation and architecture differ in scale")
+    return task
+
+
+def make_spec(recipe: Recipe, module: Module, record: dict[str, Any]) -> ModelSpec:
+    """Return the contract of the trained network with the engine."""
+    bands = int(recipe.arch.get("bands", 1))
+    return ModelSpec(
+        name=recipe.name,
+        task="super-resolution" if recipe.task == "super-resolution" else "denoise",
+        scale=int(recipe.arch.get("scale", 1)),
+        halo=int(module.halo),  # type: ignore[arg-type]
+        bands=None if bands == 1 else bands,
+        multiple_of=int(getattr(module, "factor", 1)),
+        patch=recipe.patch,
+        needs_noise=recipe.task == "denoise",
+        record=record,
+    )
+
+
+_NESTED: Nested = {
     (Recipe, "data"): Data,
     (Recipe, "plan"): Plan,
     (Recipe, "adversarial"): Adversarial,
@@ -158,53 +208,3 @@ _NESTED: dict[tuple[type, str], type] = {
     (Data, "validation"): Source,
     (Plan, "phases"): Phase,
 }
-
-
-def fill(kind: type, values: Any, where: str, nested: dict[tuple[type, str], type] | None = None) -> Any:
-    """Build a frozen dataclass from a table, checking every key and simple type.
-
-    Parameters
-    ----------
-    kind : type
-    values : dict
-        As read from TOML.
-    where : str
-        Named in errors.
-    nested : dict, optional
-        (dataclass, field) to the dataclass of that field; default: those of `Recipe`.
-
-    Raises
-    ------
-    ModelError
-        If a key is unknown or missing, or a value is of the wrong type or out of range.
-    """
-    known = _NESTED if nested is None else nested
-    if not isinstance(values, dict):
-        raise ModelError(f"{where}: expected a table, got {values!r}")
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    if unknown := sorted(set(values) - set(fields)):
-        raise ModelError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(fields)}")
-    filled = {}
-    for name, value in values.items():
-        inner = known.get((kind, name))
-        if inner is not None and isinstance(value, list):
-            value = tuple(fill(inner, v, f"{where}, {name}[{i}]", nested) for i, v in enumerate(value))
-        elif inner is not None and value is not None:
-            value = fill(inner, value, f"{where}, {name}", nested)
-        elif isinstance(value, list):
-            value = tuple(value)
-        _check_type(fields[name], value, where)
-        filled[name] = value
-    try:
-        return kind(**filled)
-    except TypeError as error:
-        raise ModelError(f"{where}: {str(error).removeprefix(f'{kind.__name__}.__init__() ')}") from None
-
-
-_SIMPLE: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "dict[str, Any]": (dict,)}
-
-
-def _check_type(wanted: dataclasses.Field[Any], value: Any, where: str) -> None:
-    kinds = _SIMPLE.get(str(wanted.type))
-    if kinds is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
-        raise ModelError(f"{where}: {wanted.name} must be {wanted.type}, got {value!r}")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scenelift.models.errors import ModelError
 from scenelift.workflows.answers import Images
 from scenelift.workflows.evaluation_images import data_folder
-from scenelift.workflows.patches import EIGHT_BIT_GAIN, PatchSet, balanced
+from scenelift.workflows.patches import PatchSet, balanced
 from scenelift.workflows.sources import files_of, holds_images, read_source
 from scenelift.workflows.splitting import places_of, select
 
@@ -30,10 +30,15 @@ class Sample:
     bands: tuple[str, ...]
     """Name of each band; decides the MTF and the noise model."""
     peak: float
-    """Reflectance that PSNR takes as full scale."""
+    """Reflectance that PSNR takes as full scale: 255 levels."""
     title: str
     places: NDArray[np.int64] | None = None
     """(N,) which images are of one place, if there are scenes of several: intervals are then over places."""
+
+    @property
+    def level(self) -> float:
+        """Reflectance of one level of 255."""
+        return self.peak / 255
 
 
 def read_sample(
@@ -71,7 +76,7 @@ def read_sample(
     names = _common_bands(kept)
     images = np.concatenate([part.reflectance(slice(None)).numpy() for _, part in kept])
     places = _places(kept)
-    return Sample(images, names, 255 * EIGHT_BIT_GAIN, _title(kept, places, len(images), seed), places)
+    return Sample(images, names, 255 * kept[0][1].level, _title(kept, places, len(images), seed), places)
 
 
 def _found(path: Path) -> list[Path]:
@@ -103,6 +108,8 @@ def _common_bands(kept: list[tuple[Path, PatchSet]]) -> tuple[str, ...]:
             raise ModelError(
                 f"{first} gives images of {_size(one)}, {file} of {_size(other)}: evaluate them apart or choose --bands"
             )
+        if other.level != one.level:
+            raise ModelError(f"one of {first} and {file} is an 8-bit scene read as 0 to 1: evaluate them apart")
         named = zip(names, other.bands or ("",) * len(names), strict=True)
         if any(mine and theirs and mine != theirs for mine, theirs in named):
             theirs = ", ".join(other.bands)

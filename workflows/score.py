@@ -133,7 +133,7 @@ def score(
     settings, started = settings or ScoreSettings(), time.perf_counter()
     pair = open_pair(reference, test) if test else None
     scene = pair.reference if pair else open_scene(reference)
-    full_scale = settings.data_range or (BYTE_RANGE if _is_byte(scene) else REFLECTANCE_RANGE)
+    full_scale = settings.data_range or (BYTE_RANGE if scene.is_byte else REFLECTANCE_RANGE)
     convention = Convention(full_scale, settings.ratio, settings.windows)
     if error_map:
         _check_map(error_map, pair)
@@ -167,10 +167,6 @@ def score(
         by_band=by_band,
         map=str(error_map) if error_map else None,
     )
-
-
-def _is_byte(scene: Scene) -> bool:
-    return scene.dtype == "uint8" and not scene.bands[0].declared
 
 
 def _names(scene: Scene) -> tuple[str, ...]:

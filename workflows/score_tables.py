@@ -25,7 +25,7 @@ LABELS = {
     "high_frequency": "high-frequency energy",
     "rms_contrast": "RMS contrast",
     "visible_contrast": "visible contrast",
-    "noise": "noise estimate",
+    "noise": "noise estimate, reflectance",
     "mean": "mean, reflectance",
     "snr": "signal to noise",
     "enl": "equivalent looks",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,15 @@ from scenelift.pipeline.opening import open_scene
 from scenelift.pipeline.places import boxes_of
 from scenelift.pipeline.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
-from scenelift.workflows.patches import IMAGES, PatchSet, chosen_bands, drop_constant, is_constant, read_images
+from scenelift.workflows.patches import (
+    EIGHT_BIT_GAIN,
+    IMAGES,
+    PatchSet,
+    chosen_bands,
+    drop_constant,
+    is_constant,
+    read_images,
+)
 from scenelift.workflows.recipe import Source
 
 RASTERS = (".tif", ".tiff", ".jp2", ".nc", ".zarr", ".vrt")
@@ -39,13 +48,17 @@ def find_sources(sources: tuple[Source, ...], folder: Path | None = None) -> lis
     found = []
     for source in sources:
         path = base / source.path
-        pattern = any(sign in source.path for sign in "*?[")
-        paths = sorted(base.glob(source.path)) if pattern else files_of(path)
+        paths = files_of(path) if path.exists() else _matching(path.absolute())
         if not paths:
             hint = "" if folder or DATA_VARIABLE in os.environ else f" (set {DATA_VARIABLE} to the data folder)"
             raise ModelError(f"no training data at {path}{hint}")
         found += [(p, source) for p in paths]
     return found
+
+
+def _matching(pattern: Path) -> list[Path]:
+    root = Path(pattern.anchor)
+    return sorted(root.glob(str(pattern.relative_to(root))))
 
 
 def files_of(path: Path) -> list[Path]:
@@ -119,27 +132,28 @@ def read_scene(scene: Scene, side: int, place: int = 0, most: int = MAX_PATCHES,
         boxes = boxes_of(scene.grid, windows)
     except SceneliftError:  # coordinates of no place on Earth: such a scene is a place of its own
         boxes = None
-    return PatchSet(stack, STORED_GAIN, np.full(len(stack), place), (scene.name,) * len(stack), names, boxes)
+    level = 1 / 255 if scene.is_byte else EIGHT_BIT_GAIN
+    labels = (scene.name,) * len(stack)
+    return PatchSet(stack, STORED_GAIN, np.full(len(stack), place), labels, names, level, boxes)
 
 
 def read_npz(path: Path, side: int, bands: tuple[int, ...] | None = None, place: int = 0) -> PatchSet:
     """Cut the arrays (C, H, W) or (H, W) of an npz file into patches; 8-bit arrays use EuroSAT's stretch."""
-    from scenelift.workflows.patches import EIGHT_BIT_GAIN
-
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            images = [np.atleast_3d(arrays[name]) if arrays[name].ndim < 3 else arrays[name] for name in arrays]
-    except (OSError, ValueError) as error:
+            images = [array[None] if array.ndim == 2 else array for array in (arrays[name] for name in arrays)]
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ModelError(f"cannot read {path} as images: {error}") from None
     usable = [image for image in images if image.ndim == 3 and min(image.shape[1:]) >= side]
     if not usable:
         raise ModelError(f"{path} holds no array (bands, rows, columns) of at least {side} x {side} pixels")
     first = usable[0]
     same = [image for image in usable if image.shape[0] == first.shape[0] and image.dtype == first.dtype]
-    gain = {"uint8": EIGHT_BIT_GAIN, "float32": 1.0, "float64": 1.0}.get(str(first.dtype), STORED_GAIN)
-    values = drop_constant(np.concatenate([_cut(image, side) for image in same]))
+    gain = 1.0 if first.dtype.kind == "f" else EIGHT_BIT_GAIN if first.dtype == np.uint8 else STORED_GAIN
+    values = np.concatenate([_cut(image, side) for image in same])
     if bands is not None:
         values = values[:, chosen_bands(bands, values.shape[1], path)]
+    values = drop_constant(values)
     return PatchSet(values, gain, np.full(len(values), place), (path.name,) * len(values))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,8 @@ def select(patches: PatchSet, kept: Mask | NDArray[np.int64]) -> PatchSet:
     """Return some patches of a set."""
     labels = tuple(np.array(patches.labels)[kept]) if patches.labels else ()
     boxes = None if patches.boxes is None else patches.boxes[kept]
-    return PatchSet(patches.values[kept], patches.gain, patches.places[kept], labels, patches.bands, boxes)
+    values, places = patches.values[kept], patches.places[kept]
+    return replace(patches, values=values, places=places, labels=labels, boxes=boxes)
 
 
 def _strips(sets: Sequence[PatchSet]) -> tuple[list[Mask], list[Mask]]:
@@ -85,9 +87,9 @@ def _strips(sets: Sequence[PatchSet]) -> tuple[list[Mask], list[Mask]]:
 
 
 def _last_tenth(patches: PatchSet) -> Mask:
-    places = np.unique(patches.places)
+    places = sorted(np.unique(patches.places), key=lambda place: rank(int(place)))  # by name they come class by class
     if len(places) > 1:
-        return np.isin(patches.places, places[-max(1, len(places) // SHARE) :])
+        return np.isin(patches.places, places[: max(1, len(places) // SHARE)])
     count = len(patches.values)  # of one image: they are in row order, the last are a strip of their own
     return np.arange(count) >= count - max(1, count // SHARE)
 

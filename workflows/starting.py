@@ -30,6 +30,8 @@ def open_run(run: Path, threads: int | None) -> float:
         If the folder cannot be made.
     """
     if threads is not None:
+        if threads < 1:
+            raise ModelError(f"--threads must be at least 1, got {threads}")
         torch.set_num_threads(threads)
     try:
         run.mkdir(parents=True, exist_ok=True)

@@ -7,11 +7,13 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from scenelift.models.adversarial import AdversarialTrainer
@@ -21,14 +23,12 @@ from scenelift.models.enhancer import pick_device
 from scenelift.models.errors import ModelError
 from scenelift.models.receptive import seam_error
 from scenelift.models.schedule import resolve
-from scenelift.models.spec import ModelSpec
-from scenelift.models.tasks import Denoising, SuperResolution, Task
 from scenelift.models.team import join
 from scenelift.models.training import Trainer
 from scenelift.workflows.cards import draw_losses, write_card
 from scenelift.workflows.datasets import read_data
 from scenelift.workflows.patches import Mixture
-from scenelift.workflows.recipe import Recipe
+from scenelift.workflows.recipe import Recipe, make_spec, make_task
 from scenelift.workflows.starting import begin, open_run
 from scenelift.workflows.validation import baselines, make_validator, validation_pairs
 
@@ -71,6 +71,8 @@ def train(
     ModelError
         If there is too little data, the loss is not finite, or nothing can be written.
     """
+    if weights is not None and not weights.parent.is_dir():
+        raise ModelError(f"there is no folder {weights.parent} to write {weights.name} to")
     started = open_run(run, threads)
     train_set, held_out = read_data(recipe, data, run)
     bands = int(recipe.arch.get("bands", 1))
@@ -82,7 +84,8 @@ def train(
     pairs, truth = validation_pairs(recipe, task, held_out)
     plan = resolve(recipe.plan, sum(len(patches.values) for patches, _ in train_set))
     validate = make_validator(recipe, pairs, truth)
-    parts = (module, task, mixture, plan, run, validate, identity(recipe))
+    run_identity = identity(recipe, (patches.values for patches in (*(p for p, _ in train_set), *held_out)))
+    parts = (module, task, mixture, plan, run, validate, run_identity)
     judged = recipe.adversarial
     team, where = join(pick_device(device))
     trainer = Trainer(*parts, where, team) if judged is None else AdversarialTrainer(*parts, judged, bands, where, team)
@@ -139,44 +142,26 @@ def _store(
     """Write a checkpoint in half precision: half the bytes, and the PSNR is the same to the hundredth of a dB."""
     module.cpu().load_state_dict(state)
     spec = make_spec(recipe, module, facts)
+    if recipe.arch["kind"] == "autoencoder":  # looks farther than any sensible halo: say what the seam costs instead
+        spec = dataclasses.replace(spec, halo_kind="measured", seam_error=seam_error(module.eval(), spec))
     save_checkpoint(path, module.half(), spec, recipe.arch)
 
 
-def make_task(recipe: Recipe) -> Task:
-    """Return what the network is to undo."""
-    kind: Any = SuperResolution if recipe.task == "super-resolution" else Denoising
-    known = {f.name for f in dataclasses.fields(kind)}
-    if unknown := sorted(set(recipe.degradation) - known):
-        raise ModelError(f"recipe {recipe.name!r}: degradation does not know {unknown[0]!r}")
-    task: Task = kind(**recipe.degradation)
-    if task.scale != recipe.arch.get("scale", 1):
-        raise ModelError(f"recipe {recipe.name!r}: degradation and architecture differ in scale")
-    return task
+def identity(recipe: Any, arrays: Iterable[NDArray[np.generic]] = ()) -> str:
+    """Return the digest of everything in the recipe that is not a default, and of the data, wherever they lie.
 
-
-def make_spec(recipe: Recipe, module: torch.nn.Module, record: dict[str, Any]) -> ModelSpec:
-    """Return the contract of the trained network with the engine."""
-    bands = int(recipe.arch.get("bands", 1))
-    spec = ModelSpec(
-        name=recipe.name,
-        task="super-resolution" if recipe.task == "super-resolution" else "denoise",
-        scale=int(recipe.arch.get("scale", 1)),
-        halo=int(module.halo),  # type: ignore[arg-type]
-        bands=None if bands == 1 else bands,
-        multiple_of=int(getattr(module, "factor", 1)),
-        patch=recipe.patch,
-        needs_noise=recipe.task == "denoise",
-        record=record,
-    )
-    if recipe.arch["kind"] != "autoencoder":
-        return spec
-    # a U-Net looks farther than any sensible halo: say what the seam costs instead
-    return dataclasses.replace(spec, halo_kind="measured", seam_error=seam_error(module.eval(), spec))
-
-
-def identity(recipe: Any) -> str:
-    """Return the digest of everything in the recipe that is not a default."""
-    return hashlib.sha256(json.dumps(_chosen(recipe), sort_keys=True).encode()).hexdigest()
+    Parameters
+    ----------
+    recipe : dataclass
+    arrays : iterable of ndarray
+        All that is trained and validated on, in a fixed order.
+    """
+    found = hashlib.sha256(json.dumps(_chosen(recipe), sort_keys=True).encode())
+    for array in arrays:
+        found.update(repr((array.shape, str(array.dtype))).encode())
+        for start in range(0, len(array), 1024):  # mapped arrays may be larger than memory
+            found.update(np.ascontiguousarray(array[start : start + 1024]).data)
+    return found.hexdigest()
 
 
 def _chosen(settings: Any) -> Any:

@@ -30,6 +30,7 @@ def run_training(
     resume: bool,
     device: str = "auto",
     seed: int | None = None,
+    bands: tuple[int, ...] | None = None,
 ) -> str:
     """Train with a progress bar, from a recipe's name or by adaptation; return what the command line says last.
 
@@ -42,7 +43,9 @@ def run_training(
     """
     if (recipe is None) == (task is None):
         raise ModelError("give either a recipe, or --task with --scenes")
-    chosen = load_recipe(recipe) if recipe is not None else adaptation(str(task), scenes, steps)
+    if recipe is not None and (scenes or bands):
+        raise ModelError("--scenes and --bands go with --task; a recipe names its own data")
+    chosen = load_recipe(recipe) if recipe is not None else adaptation(str(task), scenes, steps, bands)
     folder = run or run_folder(chosen.name, seed)
     chosen = reseeded(chosen, seed)
     with Progress(

@@ -102,35 +102,37 @@ def try_image(job: TrialJob, index: int) -> Trial:
     for case in job.cases:
         height, width = (n - n % case.scale for n in sample.images.shape[2:])
         truth = sample.images[index][:, :height, :width]
-        spoilt = degrade(case, truth, sample.bands, seed=job.seed * 1_000_003 + index)
-        for method, answer in _answers(case, truth, spoilt, job.networks):
+        spoilt = degrade(case, truth, sample, seed=job.seed * 1_000_003 + index)
+        for method, answer in _answers(case, truth, spoilt, job.networks, sample.level):
             trial.values[case.key, method] = measure(truth, answer, case, sample.peak)
     return trial
 
 
-def degrade(case: Case, truth: Image, bands: Sequence[str], seed: int) -> Image:
+def degrade(case: Case, truth: Image, sample: Sample, seed: int) -> Image:
     """Return what a worse sensor would have seen: noise added, or blurred by the MTF and decimated."""
     if case.task == DENOISE:
-        return with_noise(truth, case.amount * LEVEL, seed)
-    mtf = [SENTINEL2_MTF.get(band, 0.26) for band in bands]
+        return with_noise(truth, case.amount * sample.level, seed)
+    mtf = [SENTINEL2_MTF.get(band, 0.26) for band in sample.bands]
     low: Image = mtf_decimate(torch.from_numpy(truth.copy())[None], case.scale, mtf)[0].numpy()
     return low
 
 
-def _answers(case: Case, truth: Image, spoilt: Image, networks: tuple[str, ...]) -> list[tuple[str, Image]]:
+def _answers(
+    case: Case, truth: Image, spoilt: Image, networks: tuple[str, ...], level: float
+) -> list[tuple[str, Image]]:
     if case.task == DENOISE:
         answers = [(INPUT, spoilt)]
         methods: tuple[str, ...] = FILTERS
     else:
         answers, methods = [], RESAMPLERS
     for name in (*methods, *networks_for(case, networks, len(truth))):
-        answers.append((name, enhance_image(_enhancer(name, case, len(truth)), spoilt)))
+        answers.append((name, enhance_image(_enhancer(name, case, len(truth), level), spoilt)))
     return [*answers, (TRUTH, truth)]
 
 
 @functools.lru_cache(maxsize=64)
-def _enhancer(name: str, case: Case, bands: int) -> Any:
-    sigma = case.amount * LEVEL if case.task == DENOISE else None
+def _enhancer(name: str, case: Case, bands: int, level: float) -> Any:
+    sigma = case.amount * level if case.task == DENOISE else None
     if name in CLASSICAL:
         return classical(name, case.scale, sigma)
     ref = find(name)

@@ -11,7 +11,7 @@ from scenelift.models.architectures import build
 from scenelift.models.classical import classical
 from scenelift.models.tasks import Inputs, SuperResolution, Task, apply_whole
 from scenelift.workflows.answers import run_classical
-from scenelift.workflows.patches import PatchSet, balanced
+from scenelift.workflows.patches import PatchSet, balanced, check_bands
 from scenelift.workflows.recipe import Recipe
 
 VALIDATION_SIGMA = 0.0162
@@ -28,9 +28,10 @@ def validation_pairs(recipe: Recipe, task: Task, held_out: list[PatchSet]) -> tu
     clean = []
     each = max(1, recipe.data.validation_count // max(1, len(held_out)))
     for patches in held_out:
+        check_bands(patches, bands)
         groups = max(1, len(set(patches.labels)))
         at = balanced(patches.labels, max(1, each // groups), VALIDATION_SEED)
-        whole = patches.reflectance(at)
+        whole = patches.reflectance(at)[..., : recipe.data.side, : recipe.data.side]
         if bands == 1:
             turn = torch.arange(len(whole)) % whole.shape[1]
             clean.append(whole[torch.arange(len(whole)), turn][:, None])
@@ -46,13 +47,13 @@ def validation_pairs(recipe: Recipe, task: Task, held_out: list[PatchSet]) -> tu
 
 def make_validator(recipe: Recipe, pairs: Inputs, truth: Tensor) -> Callable[[dict[str, Tensor]], float]:
     twin = build(recipe.arch, valid=True).eval().to(memory_format=torch.channels_last)
-    scale = recipe.arch.get("scale", 1)
+    scale, multiple = recipe.arch.get("scale", 1), int(getattr(twin, "factor", 1))
 
     @torch.no_grad()
     def validate(state: dict[str, Tensor]) -> float:
         twin.load_state_dict(state)
         parts = [
-            apply_whole(twin, int(twin.halo), tuple(p[i : i + 4] for p in pairs))  # type: ignore[arg-type]
+            apply_whole(twin, int(twin.halo), tuple(p[i : i + 4] for p in pairs), multiple)  # type: ignore[arg-type]
             for i in range(0, len(truth), 4)
         ]
         return psnr(torch.cat(parts), truth, scale)

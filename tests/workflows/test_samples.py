@@ -99,9 +99,21 @@ def test_the_command_line_takes_folders_and_scenes(tmp_path):
     for number in range(2):
         write_raster(tmp_path / f"scenes/{number}.tif", textured(1, 128, number))
     write_raster(tmp_path / "third.tif", textured(1, 128, 2))
-    words = ["evaluate", "denoise", "-m", "denoise-fast", "--level", "25", "--no-baselines", "--each", "1", "--json"]
-    command = [sys.executable, "-m", "scenelift.workflows.cli", *words, "--data", "scenes", "--data", "third.tif"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
+
+    def evaluate(*words):
+        command = [sys.executable, "-m", "scenelift.workflows.cli", "evaluate", *words]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
+
+    data = ["--each", "1", "--data", "scenes", "--data", "third.tif"]
+    done = evaluate("sr", "-m", "sr-x2-fast", *data, "--json")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["sample"].startswith("3 sources") and len(found["rows"]) == 2
+    found = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert found["sample"].startswith("3 sources") and len(found["rows"]) == 6
+    assert found["rows"][-1]["psnr"] == "infinity"
+    for words, message in (
+        (("sr", "-m", "sr-x2-fast", "--scale", "1"), "--scale must be from 2 to 8"),
+        (("sr", "-m", "landcover-eurosat"), "makes no images"),
+        (("denoise", "-m", "sr-x2-fast"), "is no denoiser"),
+    ):
+        bad = evaluate(*words, *data)
+        assert bad.returncode == 2 and message in bad.stderr and bad.stderr.count("\n") == 1

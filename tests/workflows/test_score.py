@@ -121,6 +121,8 @@ def test_a_scene_by_itself_tells_its_noise(tmp_path):
     path = write_raster(tmp_path / "x.tif", (2000 + noise).round().astype("uint16"))
     report = score(source(path), settings=ScoreSettings(block=100))
     assert report.by_band["noise"] == pytest.approx((0.0020, 0.0050), rel=0.03)
+    paired = score(SceneSource((str(path),)), SceneSource((str(path),)), ScoreSettings(data_range=0.5))
+    assert paired.by_band["noise"] == pytest.approx(report.by_band["noise"], rel=0.02)  # whatever the full scale
     assert report.by_band["snr"] == pytest.approx((100, 40), rel=0.03)
     assert report.by_band["enl"] == pytest.approx((10000, 1600), rel=0.06)
 

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from affine import Affine
 from builders import write_raster
 from safetensors.torch import load_file
 from trainings import images, settings, textured
@@ -17,10 +18,10 @@ from scenelift.models.architectures import build
 from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.errors import ModelError
 from scenelift.workflows.patches import EIGHT_BIT_GAIN, Mixture, PatchSet, balanced, read_images
-from scenelift.workflows.recipe import RECIPES, adaptation, load_recipe
+from scenelift.workflows.recipe import RECIPES, adaptation, load_recipe, make_task
 from scenelift.workflows.sources import read_source
 from scenelift.workflows.starting import take_over
-from scenelift.workflows.train import identity, make_task, read_data, train
+from scenelift.workflows.train import identity, read_data, train
 from scenelift.workflows.train_command import run_training
 
 torch.set_num_threads(1)
@@ -327,9 +328,18 @@ def test_command_line_adapts_and_explains(tmp_path, scene):
     bad = scenelift("train", "--task", "sr-x2-fast", "--scenes", "junk.tif")
     assert bad.returncode == 2 and "junk.tif as images" in bad.stderr and bad.stderr.count("\n") == 1
     assert not list((tmp_path / "runs").iterdir())  # a run that never began leaves no folder
+    for words, message in (
+        (("sr-x2", "--scenes", "junk.tif"), "go with --task"),
+        (("sr-x2", "denoise"), "one recipe at a time"),
+        (("--task", "sr-x2-fast", "--scenes", "junk.tif", "--threads", "0"), "--threads must be at least 1"),
+    ):
+        bad = scenelift("train", *words)
+        assert bad.returncode == 2 and message in bad.stderr and bad.stderr.count("\n") == 1
     big = write_raster(tmp_path / "big.tif", textured(1, 576))
+    other = write_raster(tmp_path / "other.tif", textured(1, 384, 1), Affine(10, 0, 9e5, 0, -10, 5e6))
     done = scenelift(
-        "train", "--task", "sr-x2-fast", "--scenes", big, "--steps", 2, "--threads", 1, "-o", "mine.safetensors"
+        *("train", "--task", "sr-x2-fast", "--scenes", big, other, "--bands", "1", "--steps", 2, "--threads", 1),
+        *("-o", "mine.safetensors"),
     )
     assert done.returncode == 0, done.stderr
     assert "validation PSNR" in done.stdout

@@ -10,7 +10,8 @@ from scenelift.models.architectures import build
 from scenelift.models.errors import ModelError
 from scenelift.models.landcover.training import Augment
 from scenelift.models.schedule import Phase, Plan
-from scenelift.workflows.recipe import RECIPES, fill, read_recipe_file
+from scenelift.workflows.filling import fill
+from scenelift.workflows.recipe import RECIPES, read_recipe_file
 
 LANDCOVER_RECIPES = RECIPES / "landcover"
 

@@ -117,8 +117,10 @@ def train_segmenter(
         return segmented(judged.eval(), learned.validation, learned.classes).scores()["miou"]
 
     draws = PixelDraws(learned.train, min(recipe.data.side, _least(learned.train)), len(learned.classes))
+    images = (*learned.train, *learned.validation)
+    data_identity = identity(recipe, (array for image in images for array in (image.values, image.labels)))
     trainer = SegmenterTrainer(
-        module, draws, recipe.plan, run, validate, identity(recipe), recipe.augment, device=pick_device(device)
+        module, draws, recipe.plan, run, validate, data_identity, recipe.augment, device=pick_device(device)
     )
     if not (resume and trainer.resume()):
         (run / "log.csv").unlink(missing_ok=True)

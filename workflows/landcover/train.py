@@ -78,7 +78,7 @@ def train_landcover(
         plan,
         run,
         validate,
-        identity(recipe),
+        identity(recipe, (array for part in (learned, held_out) for array in (part.values, part.labels))),
         recipe.augment,
         device=pick_device(device),
     )
