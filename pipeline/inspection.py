@@ -22,18 +22,19 @@ from scenelift.pipeline.tiles import TileGrid, Window
 def problems(path: Path, wanted: dict[str, Any]) -> list[str]:
     """Return what is wrong with an output's structure or place, whatever its bytes."""
     try:
-        scene = open_scene(SceneSource((str(path),)))
-        found = {
+        scene = _open(path, wanted)
+        place = scene.readers[0][0].crs
+        found: dict[str, Any] = {
             "shape": [len(scene.bands) + (scene.alpha is not None), *scene.grid.shape],
             "dtype": scene.dtype,
-            "crs": scene.grid.crs.to_wkt(),
+            "crs": place.to_wkt() if place else None,
             "transform": [float(v) for v in tuple(scene.grid.transform)[:6]],
         }
     except (SceneliftError, RasterioError, ValueError, KeyError) as error:
         return [" ".join(str(error).split())]
     close = np.allclose(found["transform"], wanted["transform"], rtol=1e-12, atol=1e-9)
     found["transform"] = wanted["transform"] if close else found["transform"]
-    found["crs"] = wanted["crs"] if _same_crs(scene, wanted["crs"]) else found["crs"]
+    found["crs"] = wanted["crs"] if place == CRS.from_wkt(wanted["crs"]) else found["crs"]
     wrong = differences({key: wanted[key] for key in found}, found)
     if wanted["format"] == "tif":
         valid, errors, _ = cog_validate(path, strict=False, quiet=True)
@@ -41,14 +42,15 @@ def problems(path: Path, wanted: dict[str, Any]) -> list[str]:
     return wrong
 
 
-def _same_crs(scene: Scene, wkt: str) -> bool:
-    return bool(scene.grid.crs == CRS.from_wkt(wkt))
+def _open(path: Path, wanted: dict[str, Any]) -> Scene:
+    """Open an output; with its CRS given, one in plain pixel coordinates is no scene without a place."""
+    return open_scene(SceneSource((str(path),), crs=wanted["crs"]))
 
 
 def wrong_pixels(path: Path, history: History) -> list[int]:
     """Return the blocks of a damaged GeoTIFF that do not read back as they were stored."""
     try:
-        scene = open_scene(SceneSource((str(path),)))
+        scene = _open(path, history.fingerprint["output"])
     except SceneliftError:
         return sorted(history.commits)
     grid = TileGrid(tuple(history.fingerprint["output"]["shape"][1:]), tuple(history.fingerprint["output"]["block"]))

@@ -10,8 +10,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from scenelift.pipeline.faults import commit_point, die, is_due
 
 VERSION = 1
 NAME = "journal.jsonl"
+SPARE = "journal.before.jsonl"
+"""Copy of the journal of an output that is about to be replaced; gone when the new one bears its name."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,16 @@ class Commit:
 
 
 @dataclass(frozen=True)
+class Publication:
+    """A complete output, as recorded just before it got its name."""
+
+    sums: dict[str, Any]
+    """Checksum of each file by relative path."""
+    holes: dict[int, str]
+    """Blocks that hold no data since they failed, and why; what is done about them later does not change this."""
+
+
+@dataclass(frozen=True)
 class History:
     """What a journal says."""
 
@@ -46,12 +59,20 @@ class History:
     command: dict[str, Any]
     """How the job was asked for, so that it can be asked for again."""
     commits: dict[int, Commit]
-    holes: dict[int, str]
-    """Blocks given up and why."""
-    publication: dict[str, Any] | None
-    """Checksums of the complete output, recorded just before it got its name; None: not there yet."""
+    published: tuple[Publication, ...]
+    """Outputs that may bear the name: the latest, and the one it is to replace until it is known to have done so."""
     done: bool
-    """Whether the output is known to bear its name."""
+    """Whether the latest output is known to bear its name."""
+
+    @property
+    def publication(self) -> dict[str, Any] | None:
+        """Checksums of the latest complete output; None: not there yet."""
+        return self.published[0].sums if self.published else None
+
+    @property
+    def named(self) -> bool:
+        """Whether any output of this journal is known to have borne the name."""
+        return self.done or len(self.published) > 1
 
 
 class Journal:
@@ -109,9 +130,9 @@ class Journal:
         """Record a block that was given up; a later record of the block takes its place."""
         self._append({"hole": block, "reason": reason})
 
-    def publish(self, sums: dict[str, Any]) -> None:
-        """Record the checksums of the complete output, before it gets its name."""
-        self._append({"publication": sums})
+    def publish(self, sums: dict[str, Any], holes: Mapping[int, str]) -> None:
+        """Record the checksums of the complete output and what it lacks, before it gets its name."""
+        self._append({"publication": sums, "holes": dict(holes)})
 
     def finish(self) -> None:
         """Record that the output bears its name."""
@@ -147,7 +168,8 @@ def read_journal(folder: Path) -> History | None:
     header = lines[0]
     commits: dict[int, Commit] = {}
     holes: dict[int, str] = {}
-    publication, done = None, False
+    published: tuple[Publication, ...] = ()
+    done = False
     for record in lines[1:]:
         if "block" in record:
             number = record.pop("block")
@@ -157,9 +179,34 @@ def read_journal(folder: Path) -> History | None:
             holes[record["hole"]] = record["reason"]
             commits.pop(record["hole"], None)
         elif "publication" in record:
-            publication = record["publication"]
-        done = done or "done" in record
-    return History(header["fingerprint"], header["command"], commits, holes, publication, done)
+            # journals written before publications told their holes: those that were open then
+            lacking = {int(block): reason for block, reason in record.get("holes", holes).items()}
+            published = Publication(record["publication"], lacking), *(published[:1] if done else published[1:])
+            done = False
+        elif "done" in record and published:
+            published, done = published[:1], True
+    return History(header["fingerprint"], header["command"], commits, published, done)
+
+
+def spare_journal(folder: Path) -> None:
+    """Copy the journal in `folder`, so that what is recorded from now on can be taken back as a whole."""
+    new = folder / (SPARE + ".new")
+    try:
+        shutil.copyfile(folder / NAME, new)
+        sync(new)
+        new.replace(folder / SPARE)
+    except OSError as error:
+        raise SinkError.of(folder / SPARE, error) from error
+
+
+def restore_journal(folder: Path) -> bool:
+    """Put the spared journal back; False if there is none."""
+    try:
+        (folder / SPARE).replace(folder / NAME)
+    except FileNotFoundError:
+        return False
+    sync(folder)
+    return True
 
 
 def read_fingerprint(folder: Path) -> dict[str, Any] | None:

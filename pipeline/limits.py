@@ -9,11 +9,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from scenelift.pipeline.errors import SceneError, UsageError
 
 _GDAL_NAMES = {"http": "/vsicurl/http://", "https": "/vsicurl/https://", "s3": "/vsis3/", "gs": "/vsigs/"}
+MASK_ENDING = ".msk"
+"""What GDAL appends to a raster's name to look for its mask."""
 TIMEOUT = 30.0
 """Seconds to wait for a server's answer."""
 
@@ -98,6 +101,21 @@ def gdal_name(path: str) -> str:
 def absolute(path: str) -> str:
     """Return a local path as an absolute one, a remote one as it is."""
     return path if is_remote(path) else os.path.abspath(path)  # noqa: PTH100 - drops "..", and "a.nc:name" is no file
+
+
+def side_cars(file: Path) -> list[Path]:
+    """Return the files beside a local raster that decide its pixels or its place, where GDAL looks for them.
+
+    World files (``.tfw``, ``.pgw``, ``.wld``, …) and MapInfo's ``.tab``, the mask in ``NAME.msk``, ENVI's header and
+    HFA's large-file part. Overviews and ``.aux.xml`` are none: nobody reads them.
+    """
+    ending = file.suffix[1:].lower()
+    world = {f"{ending[0]}{ending[-1]}w", f"{ending}w"} if ending else set()
+    names = {file.stem + f".{e}" for one in (*world, "wld", "tab", "hdr", "ige") for e in (one, one.upper())}
+    names |= {file.name + e for one in (MASK_ENDING, ".hdr") for e in (one, one.upper())}
+    found = (file.with_name(name) for name in sorted(names - {file.name}))
+    exists = os.path.exists  # of a name that is too long, Path.exists raises
+    return [path for path in found if exists(path) and not path.is_dir()]
 
 
 def remote_state(path: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,21 +51,19 @@ def open_scene(source: SceneSource) -> Scene:
     if len(dtypes) > 1 or dtypes[0] not in DTYPES:
         raise SceneError(f"{first.path} holds {', '.join(dtypes)}; supported is one of {', '.join(DTYPES)}")
     dtype = dtypes[0]
-    nodata = source.nodata if source.nodata is not None else safe.nodata
-    if nodata is None:
-        nodata = next((f.nodata[i - 1] for f, i in readers if f.nodata[i - 1] is not None), None)
-    _check_nodata(nodata, dtype, first.path)
+    single = len(files) == 1
+    bands = tuple(_band(f, i, dtype, source, safe, single) for f, i in readers)
+    nodata = next((band.nodata for band in bands if band.nodata is not None), None)
     kind = (
         "alpha" if alphas else "nodata" if nodata is not None else "mask" if any(f.has_mask for f in files) else "none"
     )
-    single = len(files) == 1
     return Scene(
         source=source,
         readers=tuple(readers),
         alpha=alphas[0] if alphas else None,
         grid=GeoGrid(_crs(first, source), first.transform, *first.shape),
         dtype=dtype,
-        bands=tuple(_band(f, i, dtype, source, safe, single) for f, i in readers),
+        bands=bands,
         nodata=nodata,
         mask_kind=kind,
         tags=first.tags | safe.tags,
@@ -134,12 +133,16 @@ def _crs(reader: Reader, source: SceneSource) -> CRS:
     return reader.crs
 
 
-def _check_nodata(nodata: float | None, dtype: str, path: str) -> None:
+def _nodata(reader: Reader, index: int, dtype: str, source: SceneSource, safe: _Safe) -> float | None:
+    """Return the value that marks missing pixels of a band: the user's, the product's or the band's own."""
+    given = source.nodata if source.nodata is not None else safe.nodata
+    nodata = given if given is not None else reader.nodata[index - 1]
     if nodata is None or dtype == "float32":
-        return
+        return nodata
     limits = np.iinfo(dtype)
-    if nodata != int(nodata) or not limits.min <= nodata <= limits.max:
-        raise UsageError(f"nodata value {nodata:g} does not exist in {dtype} ({path})")
+    if not math.isfinite(nodata) or nodata != int(nodata) or not limits.min <= nodata <= limits.max:
+        raise UsageError(f"nodata value {nodata:g} does not exist in {dtype} ({reader.path})")
+    return nodata
 
 
 def _band(reader: Reader, index: int, dtype: str, source: SceneSource, safe: _Safe, single: bool) -> Band:
@@ -156,6 +159,8 @@ def _band(reader: Reader, index: int, dtype: str, source: SceneSource, safe: _Sa
     dn_offset = source.offset if source.offset is not None else safe.offset
     if dn_offset is not None:
         offset, declared = dn_offset * scale, True
+    if not np.isfinite(offset):
+        raise UsageError(f"offset must be a finite number, got {offset:g} ({reader.path})")
     return Band(
         description=reader.descriptions[index - 1] or (None if single else Path(reader.path).stem),
         scale=scale,
@@ -163,4 +168,5 @@ def _band(reader: Reader, index: int, dtype: str, source: SceneSource, safe: _Sa
         declared=declared,
         color=reader.colors[index - 1],
         tags=reader.band_tags[index - 1],
+        nodata=_nodata(reader, index, dtype, source, safe),
     )

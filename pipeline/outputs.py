@@ -13,7 +13,7 @@ from scenelift.pipeline.categories import MAX_CLASSES, MISSING, Category, catego
 from scenelift.pipeline.enhance import Spec
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.grids import GeoGrid
-from scenelift.pipeline.opening import DTYPES
+from scenelift.pipeline.opening import ASSUMED_SCALE, DTYPES
 from scenelift.pipeline.scenes import Band, Scene, beside
 
 CHUNK = 512
@@ -98,6 +98,57 @@ def _divisor(side: int, most: int) -> int:
     return best if best >= min(side, 64) else side
 
 
+def _recoded(band: Band, was: str, dtype: str) -> Band:
+    """Return how another data type than `was` stores a band: scale and offset that read back as the same reflectance.
+
+    The numbers stay what they were where the new type holds them; else they become those that are usual for it, as
+    reflectance times 10000 in 16 bits. Declared either way: a reader of the output would assume them from its type.
+    """
+    if np.can_cast(was, dtype):
+        return replace(band, declared=True)
+    limits, usual = np.iinfo(dtype), ASSUMED_SCALE[dtype]
+    low, high = (limit * band.scale + band.offset for limit in (limits.min, limits.max))
+    # whole numbers lose nothing to rounding, fractions do where the step is coarser than it need be
+    fine = was != "float32" or band.scale <= usual * (1 + 1e-9)
+    if fine and low <= 0 and high >= 1:
+        return replace(band, declared=True)
+    return replace(band, scale=usual, offset=0.0, declared=True)
+
+
+def _nodata(scene: Scene, dtype: str) -> float | None:
+    """Return the output's nodata value: the scene's, but for NaN, which integers lack, their lowest.
+
+    Raises
+    ------
+    UsageError
+        If the data type does not have the value.
+    """
+    nodata = scene.nodata
+    if dtype == "float32":
+        return nodata
+    limits = np.iinfo(dtype)
+    unmarked = scene.dtype == "float32" and scene.mask_kind == "none"  # NaN is missing, declared or not
+    if unmarked or (nodata is not None and np.isnan(nodata)):
+        return float(limits.min)
+    if nodata is not None and not (limits.min <= nodata <= limits.max and nodata == int(nodata)):
+        raise UsageError(f"nodata value {nodata:g} of {scene.name} does not exist in {dtype}")
+    return nodata
+
+
+def _scaled_domains(domains: dict[str, dict[str, str]], scale: int) -> dict[str, dict[str, str]]:
+    """Return metadata domains for a finer grid: RPCs count lines and samples from the centre of the first pixel."""
+    if scale == 1 or "RPC" not in domains:
+        return domains
+    rpc = dict(domains["RPC"])
+    try:
+        for axis in ("LINE", "SAMP"):
+            rpc[f"{axis}_OFF"] = repr(scale * float(rpc[f"{axis}_OFF"]) + (scale - 1) / 2)
+            rpc[f"{axis}_SCALE"] = repr(scale * float(rpc[f"{axis}_SCALE"]))
+    except (KeyError, ValueError):  # better none than wrong ones
+        return {name: tags for name, tags in domains.items() if name != "RPC"}
+    return domains | {"RPC": rpc}
+
+
 def _uncertainty(band: Band, index: int) -> Band:
     """Describe the band that tells how uncertain another is: a spread, so it has no offset."""
     return Band((band.description or f"band {index + 1}") + UNCERTAINTY, band.scale, 0.0, band.declared)
@@ -127,7 +178,7 @@ def output_of(
     block : (int, int)
         Height and width of a block in *input* pixels.
     dtype : str, optional
-        Another data type than the scene's.
+        Another data type than the scene's; scale and offset are then chosen so that reflectance stays the same.
     provenance : dict, optional
         Written into tags and attributes.
 
@@ -139,7 +190,7 @@ def output_of(
     dtype = dtype or scene.dtype
     if dtype not in DTYPES:
         raise UsageError(f"data type {dtype!r} is not supported; choose one of {', '.join(DTYPES)}")
-    bands, scale = list(scene.bands), 1
+    bands, scale = [band if dtype == scene.dtype else _recoded(band, scene.dtype, dtype) for band in scene.bands], 1
     for spec in specs:
         if spec.bands is not None and spec.bands != len(bands):
             raise UsageError(
@@ -149,25 +200,21 @@ def output_of(
         labels = getattr(spec, "labels", ())
         if spec.out_bands is not None and (spec.out_bands != len(bands) or labels):
             names = labels or [f"{spec.name} {i + 1}" for i in range(spec.out_bands)]
-            bands = [Band(name, 1.0, 0.0, True) for name in names]
+            bands = [_recoded(Band(name, 1.0, 0.0, True), "float32", dtype) for name in names]
         if spec.out_per_band == 2:
             bands = [b for i, band in enumerate(bands) for b in (band, _uncertainty(band, i))]
         scale *= spec.scale
     if scene.alpha is not None:
         bands.append(Band("alpha", 1.0, 0.0, False, "alpha"))
-    if scene.nodata is not None and not np.issubdtype(np.dtype(dtype), np.floating):
-        limits = np.iinfo(dtype)
-        if not limits.min <= scene.nodata <= limits.max:
-            raise UsageError(f"nodata value {scene.nodata:g} of {scene.name} does not exist in {dtype}")
     return Output(
         grid=scene.grid.scaled(scale),
         dtype=dtype,
         bands=tuple(bands),
-        nodata=scene.nodata,
+        nodata=_nodata(scene, dtype),
         mask=scene.mask_kind == "mask",
         block=(block[0] * scale, block[1] * scale),
         tags=scene.tags,
-        tag_domains=scene.tag_domains,
+        tag_domains=_scaled_domains(scene.tag_domains, scale),
         provenance=provenance or {},
     )
 
@@ -188,5 +235,5 @@ def as_classes(output: Output, names: Sequence[str]) -> Output:
 
 def as_shares(output: Output) -> Output:
     """Describe a map of probabilities instead: float32, NaN where there is no data."""
-    bands = tuple(band for band in output.bands if band.color != "alpha")
+    bands = tuple(replace(band, scale=1.0, offset=0.0) for band in output.bands if band.color != "alpha")
     return replace(output, dtype="float32", bands=bands, nodata=float("nan"), mask=False)

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from scenelift.pipeline.checksums import file_checksum, sync, sync_tree, tree_checksums, tree_files
@@ -14,7 +14,7 @@ from scenelift.pipeline.cogs import write_cog
 from scenelift.pipeline.errors import SinkError
 from scenelift.pipeline.faults import commit_point
 from scenelift.pipeline.journal import NAME as JOURNAL
-from scenelift.pipeline.journal import Commit, Journal
+from scenelift.pipeline.journal import Commit, History, Journal, Publication
 from scenelift.pipeline.locks import NAME as LOCK
 from scenelift.pipeline.locks import Lock
 from scenelift.pipeline.outputs import Output
@@ -36,8 +36,9 @@ def publish(
     *,
     shards: bool,
     checked: bool = True,
+    holes: Mapping[int, str] | None = None,
 ) -> None:
-    """Turn a store whose blocks are all done into the output at `path`.
+    """Turn a store whose blocks are all done, but for `holes`, into the output at `path`.
 
     With `checked` false a Zarr group is neither read back nor pushed to the disk: only to measure what that costs.
 
@@ -63,7 +64,7 @@ def publish(
             sums = {"": str(file_checksum(made))}
         commit_point("output-synced")
         lock.check()
-        journal.publish(sums)
+        journal.publish(sums, holes or {})
         commit_point("publication-recorded")
         _move(made, path, work)
         commit_point("renamed")
@@ -125,3 +126,8 @@ def damage(path: Path, sums: dict[str, str]) -> list[str]:
     changed = damaged_files(path, dict(sums))
     unknown = [name for name in tree_files(path) if name not in sums] if path.is_dir() else []
     return changed + unknown
+
+
+def borne(path: Path, history: History) -> Publication | None:
+    """Return which of the outputs that a journal knows lies intact at `path`; None if none does."""
+    return next((known for known in history.published if not damage(path, known.sums)), None)

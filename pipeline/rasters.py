@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,13 +14,13 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
-from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RioWindow
 
 from scenelift.pipeline.errors import SceneError
 from scenelift.pipeline.grids import GeoGrid
-from scenelift.pipeline.limits import Limits, check_remote, gdal_name, is_remote
+from scenelift.pipeline.limits import MASK_ENDING, Limits, check_remote, gdal_name, is_remote, side_cars
 from scenelift.pipeline.tiles import Window
 
 DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "netCDF", "PNG", "JPEG", "HFA", "ENVI", "SAFE")
@@ -27,10 +28,16 @@ DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "netCDF", "PNG", "JPEG", "HFA", "ENVI"
 
 GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_CACHEMAX": 64,  # MB; the default, 5% of RAM in every process, is what makes workers fat
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no other file is looked for, nor asked for on a server
     "GDAL_NUM_THREADS": 1,
     "GDAL_PAM_ENABLED": "NO",  # never write .aux.xml beside the user's files
 }
+_BESIDE = GDAL_OPTIONS | {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
+"""Lets GDAL try names beside a raster. With these it opens masks and headers, but overviews only if asked for them."""
+
+# A scene without a place is told of in one line elsewhere, and a mask needs none. Not in a `with` around each opening:
+# that is not safe among threads.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"scenelift\.pipeline\.rasters")
 
 
 class Reader(Protocol):
@@ -63,11 +70,13 @@ class Reader(Protocol):
 class RasterFile:
     """A file opened with rasterio; every thread gets a handle of its own, since GDAL's are not shared safely."""
 
-    def __init__(self, path: str, name: str) -> None:
+    def __init__(self, path: str, name: str, drivers: Sequence[str] = DRIVERS, beside: bool = False) -> None:
         self.path = path
         self._name = name
+        self._drivers = drivers
+        self._options = _BESIDE if beside else GDAL_OPTIONS
         self._local = threading.local()
-        with rasterio.Env(**GDAL_OPTIONS):
+        with rasterio.Env(**self._options):
             d = self._handle
             self.shape: tuple[int, int] = d.shape
             self.count: int = d.count
@@ -84,7 +93,10 @@ class RasterFile:
             self.band_tags = tuple(
                 {k: v for k, v in d.tags(i).items() if not k.startswith("STATISTICS_")} for i in d.indexes
             )
-            self.has_mask = any(MaskFlags.per_dataset in f and MaskFlags.alpha not in f for f in d.mask_flag_enums)
+            # no flag at all: a mask for each band
+            self.has_mask = any(
+                not f or (MaskFlags.per_dataset in f and MaskFlags.alpha not in f) for f in d.mask_flag_enums
+            )
             self.has_gcps = bool(d.gcps[0])
             together = self.count if d.profile.get("interleave") == "pixel" else 1
             sizes = [h * w * np.dtype(_stored(t)).itemsize for (h, w), t in zip(d.block_shapes, d.dtypes, strict=True)]
@@ -96,7 +108,7 @@ class RasterFile:
         if handle is None:
             try:
                 # rasterio.open takes one driver; the class behind it takes the allow-list
-                handle = DatasetReader(self._name, driver=list(DRIVERS))
+                handle = DatasetReader(self._name, driver=list(self._drivers))
             except RasterioIOError as error:
                 raise SceneError(f"cannot open {self.path} as a raster: {_first_line(error)}") from None
             self._local.handle = handle
@@ -106,7 +118,7 @@ class RasterFile:
         """Read one band (1-based): values and validity, shape (height, width)."""
         rio = RioWindow(window.col, window.row, window.width, window.height)
         try:
-            with rasterio.Env(**GDAL_OPTIONS):
+            with rasterio.Env(**self._options):
                 values = self._handle.read(index, window=rio)
                 if not self.has_mask:  # nodata and alpha are the scene's to apply, over all files
                     return values, np.ones(values.shape, bool)
@@ -140,11 +152,30 @@ def open_raster(path: str, limits: Limits | None = None) -> RasterFile:
     if not Path(file).is_file():
         raise SceneError(f"{file} is not a regular file")
     name = f'netcdf:"{file}":{variable}' if variable else str(Path(file))
-    raster = RasterFile(path, name)
+    beside = side_cars(Path(file))
+    masks = _masks(file, beside, limits)  # before GDAL meets them
+    raster = RasterFile(path, name, beside=bool(beside))
     if raster.count == 0:
         choices = _subdatasets(raster)
         raise SceneError(f"{file} holds several variables, name one: " + ", ".join(f"{file}:{v}" for v in choices))
+    for mask in masks:
+        if mask.shape != raster.shape:
+            raise SceneError(f"{mask.path} is {mask.shape} pixels, the raster it should mask {raster.shape}: remove it")
     return _within(raster, limits)
+
+
+def _masks(file: str, beside: list[Path], limits: Limits) -> list[RasterFile]:
+    """Open the masks among side-cars, as TIFFs: GDAL by itself would take any driver, on to other files and servers."""
+    masks = []
+    for path in beside:
+        if not path.is_file():
+            raise SceneError(f"{path}, beside {file}, is not a regular file")
+        if path.name.lower().endswith(MASK_ENDING):
+            try:
+                masks.append(_within(RasterFile(str(path), str(path), drivers=("GTiff",)), limits))
+            except SceneError as error:
+                raise SceneError(f"{path} is no mask for {file}, mend or remove it: {error}") from None
+    return masks
 
 
 def _within(raster: RasterFile, limits: Limits) -> RasterFile:

@@ -57,6 +57,8 @@ class Band:
     """Colour interpretation, GDAL's name."""
     tags: dict[str, str] = field(default_factory=dict)
     """Metadata of the band."""
+    nodata: float | None = None
+    """Value that marks its missing pixels where it is stored; an output has one for all its bands."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Scene:
     dtype: str
     bands: tuple[Band, ...]
     nodata: float | None
+    """Value that marks missing pixels from here on: of the bands' own values the first."""
     mask_kind: str
     """"none", "nodata", "mask" (internal or side-car) or "alpha"."""
     tags: dict[str, str]
@@ -96,7 +99,9 @@ class Scene:
         return scale, offset
 
     def read_dn(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Read stored values and the mask.
+        """Read stored values and the mask, missing pixels marked by the scene's nodata value in all bands.
+
+        In a band that has another nodata value of its own, a valid pixel that has the scene's moves one step off.
 
         Parameters
         ----------
@@ -113,12 +118,22 @@ class Scene:
         SceneError
             If the file is truncated or damaged.
         """
+        values, valid = self._read_stored(window)
+        if self.nodata is not None:
+            missing = np.asarray(self.nodata).astype(self.dtype)
+            for band, plane, known in zip(self.bands, values, valid, strict=True):
+                if repr(band.nodata) != repr(self.nodata):  # NaN is NaN here
+                    plane[known & (plane == missing)] = beside(missing)
+                    plane[~known] = missing
+        return values, valid
+
+    def _read_stored(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         values = np.empty((len(self.bands), *window.shape), self.dtype)
         valid = np.empty(values.shape, bool)
-        for i, (reader, index) in enumerate(self.readers):
+        for i, ((reader, index), band) in enumerate(zip(self.readers, self.bands, strict=True)):
             values[i], valid[i] = reader.read(index, window)
-        if self.nodata is not None and not np.isnan(self.nodata):
-            valid &= values != np.asarray(self.nodata).astype(self.dtype)
+            if band.nodata is not None and not np.isnan(band.nodata):
+                valid[i] &= values[i] != np.asarray(band.nodata).astype(self.dtype)
         if self.dtype == "float32":
             valid &= np.isfinite(values)
         if self.alpha is not None:
@@ -127,7 +142,7 @@ class Scene:
 
     def read(self, window: Window) -> Region:
         """Read reflectance: ``DN * scale + offset`` in float32, per band; nothing is clipped."""
-        values, valid = self.read_dn(window)
+        values, valid = self._read_stored(window)
         scale, offset = self._radiometry
         return Region(window, values.astype(np.float32) * scale + offset, valid)
 

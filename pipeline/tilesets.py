@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import rasterio
 import zarr
 from numpy.typing import NDArray
 
@@ -49,6 +50,8 @@ class TiffTiles:
         names = [band.description or f"band {i}" for i, band in enumerate(self.scene.bands, start=1)]
         nodata = self.scene.nodata if self.plain else float("nan")
         write_geotiff(self.folder / name, values, grid, nodata, names, self.scene.bands if self.plain else ())
+        if self.plain and self.scene.mask_kind in ("mask", "alpha"):  # no value of the tile says what is missing
+            _write_mask(self.folder / name, self.scene.read_dn(window)[1])
         if labels is not None:
             write_geotiff(self.folder / f"tile_{index:06d}_labels.tif", labels[None], grid, None, ["label"])
         return name
@@ -157,6 +160,12 @@ def tile_writer(kind: str, folder: Path, scene: Scene, count: int, side: int, dt
     if kind not in FORMATS:
         raise UsageError(f"--format must be one of {', '.join(FORMATS)}, got {kind!r}")
     return FORMATS[kind](folder, scene, count, side, dtype, labelled)
+
+
+def _write_mask(path: Path, valid: NDArray[np.bool_]) -> None:
+    """Give a tile an internal mask: valid is where any band has data."""
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as tile:
+        tile.write_mask(valid.any(axis=0))
 
 
 def _npy(values: Values) -> bytes:

@@ -53,16 +53,13 @@ class ZarrRaster:
         self.crs: CRS | None = first.rio.crs
         self.dtypes = tuple(str(b.dtype) for b in self._bands)
         self.nodata = tuple(_number(b.rio.nodata) for b in self._bands)
-        sides = first.encoding.get("chunks") or first.shape
-        self.chunk_bytes = math.prod(sides) * first.dtype.itemsize
-        names = [str(b.name) for b in self._bands]
-        attrs = first.attrs
-        self.descriptions = _per_band(attrs, "long_name", "descriptions", self.count, names)
-        self.scales = tuple(float(s) for s in _per_band(attrs, "scale_factor", "scales", self.count, [1.0]))
-        self.offsets = tuple(float(o) for o in _per_band(attrs, "add_offset", "offsets", self.count, [0.0]))
-        self.colors = _per_band(attrs, "", "colorinterp", self.count, ["undefined"])
-        self.tags = {k: v for k, v in dict(attrs.get("tags", {})).items() if isinstance(v, str)}
-        self.band_tags = tuple(dict(t) for t in _per_band(attrs, "", "band_tags", self.count, [{}]))
+        self.chunk_bytes = max(math.prod(b.encoding.get("chunks") or b.shape) * b.dtype.itemsize for b in self._bands)
+        self.descriptions: tuple[str | None, ...] = _names(self._bands)
+        self.scales = tuple(float(s) for s in _per_band(self._bands, "scale_factor", "scales", 1.0))
+        self.offsets = tuple(float(o) for o in _per_band(self._bands, "add_offset", "offsets", 0.0))
+        self.colors = _per_band(self._bands, "", "colorinterp", "undefined")
+        self.tags = {k: v for k, v in dict(first.attrs.get("tags", {})).items() if isinstance(v, str)}
+        self.band_tags = tuple(dict(t) for t in _per_band(self._bands, "", "band_tags", {}))
         self._mask = data[MASK] if MASK in data and data[MASK].shape == self.shape else None
         self.has_mask = self._mask is not None
 
@@ -96,13 +93,27 @@ def _bands(data: Any, path: str) -> list[Any]:
     return flat
 
 
-def _per_band(attrs: dict[str, Any], one: str, many: str, count: int, default: list[Any]) -> tuple[Any, ...]:
-    """Return one value a band from the list attribute `many`, the single attribute `one`, or the default."""
-    values = attrs.get(many, attrs.get(one, default))
-    values = list(values) if isinstance(values, list | tuple | np.ndarray) else [values]
-    return (
-        tuple(values * count) if len(values) == 1 else tuple(values) if len(values) == count else tuple(default * count)
-    )
+def _per_band(bands: list[Any], one: str, many: str, default: Any) -> tuple[Any, ...]:
+    """Return one value a band from its variable's attribute `many` (one a band) or `one`, or the default.
+
+    The bands of one stack share its attributes, so a list there has a value for each; other variables have their own.
+    """
+    found = []
+    for index, band in enumerate(bands):
+        values = band.attrs.get(many, band.attrs.get(one, default))
+        values = list(values) if isinstance(values, list | tuple | np.ndarray) else [values]
+        wanted = {1: 0, len(bands): index}.get(len(values))
+        found.append(default if wanted is None else values[wanted])
+    return tuple(found)
+
+
+def _names(bands: list[Any]) -> tuple[str, ...]:
+    """Return the bands' long names; variables that share one are told apart by what they are called."""
+    own = tuple(str(band.name) for band in bands)
+    names = _per_band(bands, "long_name", "descriptions", None)
+    if len(set(own)) == len(bands) != len(set(names)):
+        return own
+    return tuple(str(name or called) for name, called in zip(names, own, strict=True))
 
 
 def _number(value: Any) -> float | None:

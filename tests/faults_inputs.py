@@ -7,7 +7,7 @@ from pathlib import Path
 
 import rasterio
 from builders import noise_image, write_raster
-from faults import BLOCK, SIDE, Bench
+from faults import BLOCK, SIDE, Bench, committed
 from processes import call, start
 
 KINDS = {
@@ -25,7 +25,7 @@ def whole_input(folder: Path, kind: str) -> Path:
 
 
 def cut_input(bench: Bench, folder: Path, kind: str, share: float) -> None:
-    """A truncated file is refused by name, in one line, and leaves nothing behind."""
+    """A truncated file is refused by name, in one line, and leaves nothing behind but finished blocks."""
     bench.place(folder)
     path = whole_input(folder, kind)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
@@ -57,7 +57,9 @@ def _refused(folder: Path, path: Path) -> None:
     assert command.wait() in (2, 4), command.output
     last = [line for line in command.output.splitlines() if line.startswith("scenelift: ")]
     assert len(last) == 1 and path.name in last[0] and "Traceback" not in command.output, command.output
-    assert not [p for p in folder.iterdir() if "refused" in p.name]
+    assert not (folder / "refused.tif").exists()
+    if work := [p for p in folder.iterdir() if "refused" in p.name]:  # blocks that were read are kept
+        assert work == [folder / ".refused.tif.scenelift"] and committed(folder, "refused.tif") >= 1
 
 
 def _arguments(name: str, output: str) -> list[object]:

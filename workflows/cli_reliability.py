@@ -16,7 +16,9 @@ Walltime = Annotated[
     str | None,
     typer.Option(help="Stop in time to go on later (exit 75): seconds, 90m, 2h, HH:MM:SS. Default: ask Slurm."),
 ]
-Stall = Annotated[float, typer.Option(help="Stop (exit 75) if no block is finished for so many seconds; 0: never.")]
+Stall = Annotated[
+    float, typer.Option(help="Stop (exit 75) if blocks are to be done and none is for so many seconds; 0: never.")
+]
 Output = Annotated[Path, typer.Argument(help="The output of an enhancement.")]
 
 

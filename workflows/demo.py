@@ -103,17 +103,18 @@ def _truth(scene: Scene, size: int | None, path: Path) -> tuple[NDArray[np.gener
     row, col = (scene.grid.height - height) // 2, (scene.grid.width - width) // 2
     window = Window(row, col, height, width)
     values = scene.read_dn(window)[0]
-    write_geotiff(path, values, scene.grid.window(window), scene.nodata, BANDS)
+    write_geotiff(path, values, scene.grid.window(window), scene.nodata, BANDS, scene.bands)
     return values, path
 
 
 def _degraded(scene: Scene, truth: NDArray[np.generic], truth_path: Path, path: Path) -> Path:
-    """Blur with the sensor's MTF, decimate by two, round to the input's type."""
+    """Blur with the sensor's MTF, decimate by two, round to the input's type if that is one of whole numbers."""
     grid = open_scene(SceneSource((str(truth_path),))).grid
     coarse = coarsen(truth, 2, list(BANDS[: len(truth)]))
-    limits = np.iinfo(scene.dtype)
-    stored = np.clip(np.rint(coarse), limits.min, limits.max).astype(scene.dtype)
-    write_geotiff(path, stored, grid.coarsened(2), scene.nodata, BANDS)
+    if scene.dtype != "float32":
+        limits = np.iinfo(scene.dtype)
+        coarse = np.clip(np.rint(coarse), limits.min, limits.max).astype(scene.dtype)
+    write_geotiff(path, coarse, grid.coarsened(2), scene.nodata, BANDS, scene.bands)
     return path
 
 

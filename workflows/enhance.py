@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from scenelift.models.errors import ModelError
 from scenelift.pipeline.categories import side_car
 from scenelift.pipeline.checksums import sync
 from scenelift.pipeline.cluster import Cluster, ClusterSettings, Failed, open_cluster
@@ -19,14 +17,14 @@ from scenelift.pipeline.errors import InputChangedError, PartialError, SceneErro
 from scenelift.pipeline.journal import NAME as JOURNAL
 from scenelift.pipeline.journal import Journal, read_journal
 from scenelift.pipeline.locks import Lock
-from scenelift.pipeline.publishing import damage, publish, restore_replaced, sweep
+from scenelift.pipeline.publishing import borne, damage, publish, sweep
 from scenelift.pipeline.scenes import SceneSource
 from scenelift.pipeline.sinks import ZarrSink
 from scenelift.workflows.blocks import BlockRecord, open_job, process_block
-from scenelift.workflows.inputs import input_digest, input_stamps
 from scenelift.workflows.plans import Plan, check_output, make_plan, work_folder
-from scenelift.workflows.resuming import check_fingerprint, open_work, to_resume
+from scenelift.workflows.resuming import check_fingerprint, check_input, damaged, give_up, open_work, spare, to_resume
 from scenelift.workflows.settings import BLOCK, EnhanceSettings
+from scenelift.workflows.stopping import watched
 from scenelift.workflows.summary import EnhanceSummary, Run, summarize
 
 Progress = Callable[[int, BlockRecord | None], None]
@@ -123,9 +121,9 @@ def carry_out(
     history = read_journal(plan.work)
     if history and history.done and plan.path.exists() and not plan.settings.overwrite:
         check_fingerprint(plan, history)
-        if found := damage(plan.path, history.publication or {}):
-            raise SinkError(f"{plan.path} is damaged ({found[0]}): mend it with `scenelift verify --repair`")
-        if not history.holes:
+        if found := damage(plan.path, history.published[0].sums):
+            raise damaged(plan.path, found[0])
+        if not history.published[0].holes:
             if {entry.name for entry in plan.work.iterdir()} != {JOURNAL}:
                 with Lock(plan.work):  # killed while cleaning up
                     sweep(plan.work)
@@ -158,22 +156,22 @@ def _name_classes(plan: Plan, anew: bool) -> None:
 
 
 def _go_on(plan: Plan, lock: Lock, shared: _Shared, progress: Progress | None, announce: Announce | None) -> Run:
-    """Bring the job to its end from wherever it is; where that is hopeless and nothing is lost, leave no trace."""
-    history, run = to_resume(plan, read_journal(plan.work)), Run()
-    if history and history.publication and not history.done and not damage(plan.path, history.publication):
+    """Bring the job to its end from wherever it is; where it fails with nothing done, leave things as they were."""
+    found = read_journal(plan.work)
+    history, run = to_resume(plan, found), Run()
+    if history and history.published and not history.done and borne(plan.path, history) is history.published[0]:
         with closing(Journal.reopen(plan.work)) as journal:  # killed after giving the name, before writing that down
             journal.finish()
-        return Run(commits=history.commits, holes=history.holes, resumed=len(plan.blocks))
+        return Run(commits=history.commits, holes=history.published[0].holes, resumed=len(plan.blocks))
+    spare(plan, found)
     try:
         journal, store = open_work(plan, history, run)
         with closing(journal):
             _work(plan, store, journal, lock, run, shared, progress, announce)
     except BaseException as error:
-        hopeless = isinstance(error, UsageError | SceneError | ModelError)
-        nothing_before = history is None or not history.commits
-        if isinstance(error, InputChangedError) or (nothing_before and (hopeless or not run.commits)):
-            restore_replaced(plan.path, plan.work)
-            shutil.rmtree(plan.work, ignore_errors=True)
+        nothing_done = not run.commits and not (history and history.commits)
+        if isinstance(error, InputChangedError) or nothing_done:
+            give_up(plan)
         raise
     return run
 
@@ -195,9 +193,14 @@ def _work(
             if progress:
                 progress(len(todo), None)
             clock = time.perf_counter()
-            _do_blocks(plan, place, shared.priority, todo, journal, run, progress)
+            try:
+                with watched():
+                    _do_blocks(plan, place, shared.priority, todo, journal, run, progress)
+            except SceneError:
+                check_input(plan)  # a file that is being replaced may not read
+                raise
             run.blocks_seconds = time.perf_counter() - clock
-        _check_input(plan)
+        check_input(plan)
     for index, reason in sorted(run.holes.items()):
         journal.hole(index, reason)
     if run.holes and not plan.settings.allow_holes:
@@ -209,19 +212,7 @@ def _work(
             f"others are kept: the same command tries again, with --allow-holes it publishes no data there"
         )
     output, how = plan.job.output, {"shards": plan.settings.shards, "checked": plan.job.checked}
-    publish(store, output, plan.path, journal, lock, run.commits.values(), **how)
-
-
-def _check_input(plan: Plan) -> None:
-    """Check that the input is still the one of the fingerprint.
-
-    Raises
-    ------
-    InputChangedError
-    """
-    source = plan.job.source
-    if input_stamps(source) != plan.stamps and input_digest(source) != plan.fingerprint["input"]["sha256"]:
-        raise InputChangedError(f"{source.paths[0]} was changed while it was being enhanced: give the command again")
+    publish(store, output, plan.path, journal, lock, run.commits.values(), holes=run.holes, **how)
 
 
 def _do_blocks(

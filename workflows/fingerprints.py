@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 import pickle
 from dataclasses import asdict
 from importlib.metadata import version
@@ -47,6 +48,8 @@ def fingerprint(
     reading = asdict(scene.source)
     del reading["paths"], reading["limits"]
     reading["bands"] = list(scene.source.bands) if scene.source.bands else None
+    if reading["nodata"] is not None and not math.isfinite(reading["nodata"]):
+        reading["nodata"] = repr(reading["nodata"])  # NaN is not itself, and JSON has no word for it
     return {
         "software": {name: version(name) for name in ("scenelift", "torch")},
         "input": output.provenance["input"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 from scenelift.models.catalog import card, find, load_spec, shipped
@@ -26,11 +27,16 @@ def describe_scene(source: SceneSource) -> dict[str, Any]:
         "transform": list(grid.transform)[:6],
         "ground_sample_distance": list(grid.resolution),
         "corners": {name: list(xy) for name, xy in grid.corners.items()},
-        "nodata": scene.nodata,
+        "nodata": _plain(scene.nodata),
         "mask": scene.mask_kind,
-        "bands": [dataclasses.asdict(b) for b in scene.bands],
+        "bands": [dataclasses.asdict(b) | {"nodata": _plain(b.nodata)} for b in scene.bands],
         "tags": scene.tags,
     }
+
+
+def _plain(value: float | None) -> float | str | None:
+    """Return a number, or the text "nan", "inf" or "-inf": JSON has no such numbers."""
+    return value if value is None or math.isfinite(value) else repr(value)
 
 
 def print_scene(facts: dict[str, Any]) -> None:
@@ -42,7 +48,7 @@ def print_scene(facts: dict[str, Any]) -> None:
         ["ground sample distance", f"{gsd[0]:g} x {gsd[1]:g}"],
         ["transform", ", ".join(f"{v:g}" for v in facts["transform"])],
         *([name, f"{x:.6f}, {y:.6f}"] for name, (x, y) in facts["corners"].items()),
-        ["missing pixels", facts["mask"] if facts["nodata"] is None else f"nodata {facts['nodata']:g}"],
+        ["missing pixels", facts["mask"] if facts["nodata"] is None else f"nodata {', '.join(_nodata(facts))}"],
     ]
     table(facts["files"][0], ["", ""], rows)
     bands = [
@@ -56,6 +62,12 @@ def print_scene(facts: dict[str, Any]) -> None:
         for i, band in enumerate(facts["bands"], start=1)
     ]
     table("bands", ["", "name", "reflectance", "", "colour"], bands)
+
+
+def _nodata(facts: dict[str, Any]) -> list[str]:
+    """Return the bands' nodata values, each once."""
+    values = (band["nodata"] for band in facts["bands"])
+    return list(dict.fromkeys("none" if v is None else f"{float(v):g}" for v in values))
 
 
 def describe_models(name: str | None = None) -> list[dict[str, Any]]:

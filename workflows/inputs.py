@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scenelift.pipeline.errors import SceneError
-from scenelift.pipeline.limits import is_remote, remote_state
+from scenelift.pipeline.limits import is_remote, remote_state, side_cars
 from scenelift.pipeline.scenes import SceneSource
 from scenelift.pipeline.zarrs import is_zarr
 
 
 def input_digest(source: SceneSource) -> str:
     """Return the SHA-256 over the contents of all input files, in order (in a folder: sorted by name).
+
+    A file is followed by those beside it that decide its pixels or place: world file, mask, header.
 
     Of a file on the network, over what its server says of it: reading it all would cost as much as the job.
 
@@ -54,4 +56,7 @@ def input_stamps(source: SceneSource) -> tuple[str, ...]:
 
 def _files(name: str) -> Iterator[Path]:
     path = Path(name.rpartition(":")[0] if ".nc:" in name else name)
-    yield from sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    if path.is_dir():
+        yield from sorted(p for p in path.rglob("*") if p.is_file())
+    else:
+        yield from (path, *side_cars(path))

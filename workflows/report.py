@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
@@ -70,16 +70,21 @@ def sources_of(run: Path, before: Path | None, truth: Path | None) -> ReportSour
         found = [SceneSource((str(path),)) for path in paths]
         return ReportSources(found[0], found[1], found[2])
     scene = SceneSource((str(run),))
-    first = SceneSource(tuple(map(str, [before] if before else _inputs(run, scene))))
-    return ReportSources(first, scene, SceneSource((str(truth),)) if truth else None)
+    return ReportSources(_before(run, scene, before), scene, SceneSource((str(truth),)) if truth else None)
 
 
-def _inputs(run: Path, source: SceneSource) -> list[Path]:
-    names = provenance_of(open_scene(source)).get("input", {}).get("files", [])
-    found = [run.parent / name for name in names]
+def _before(run: Path, after: SceneSource, named: Path | None) -> SceneSource:
+    """Return what a scene was made from, read as it was then: the bands, scale, offset, nodata value and CRS wanted."""
+    made = provenance_of(open_scene(after))
+    names = made.get("input", {}).get("files", [])
+    if named and names != [named.name]:
+        return SceneSource((str(named),))  # another raster, with bands and numbers of its own
+    found = [named] if named else [run.parent / name for name in names]
     if not found or not all(path.exists() for path in found):
         raise UsageError(f"cannot find what {run.name} was made from; name it with --before")
-    return found
+    bands = tuple(made["bands"]) if made.get("bands") else None
+    options = {name: made.get("settings", {}).get(name) for name in ("scale", "offset", "nodata", "crs")}
+    return replace(SceneSource(tuple(map(str, found)), bands), **options)
 
 
 def write_report(sources: ReportSources, output: Path, export: Path | None = None) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,7 +19,8 @@ import psutil
 
 from scenelift.pipeline.cluster import Cluster, ClusterSettings, open_cluster
 from scenelift.pipeline.cogs import write_cog
-from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.errors import SinkError, UsageError
+from scenelift.pipeline.journal import read_fingerprint
 from scenelift.pipeline.opening import open_scene
 from scenelift.pipeline.outputs import Output
 from scenelift.pipeline.scenes import Band, Scene, SceneSource
@@ -26,6 +28,7 @@ from scenelift.pipeline.scores import Convention, Scores, scores
 from scenelift.pipeline.sinks import ZarrSink
 from scenelift.pipeline.texture import TextureSums
 from scenelift.workflows.pairs import Pair, open_pair
+from scenelift.workflows.plans import work_folder
 from scenelift.workflows.score_blocks import BlockScore, ScoreJob, blocks_of, score_block
 
 REFLECTANCE_RANGE = 0.3
@@ -137,7 +140,7 @@ def score(
     convention = Convention(full_scale, settings.ratio, settings.windows)
     if error_map:
         _check_map(error_map, pair)
-    work = error_map.with_name(f".{error_map.name}.scenelift") if error_map else None
+    work = _scratch(error_map) if error_map else None
     job = _plan(scene, reference, test, convention, settings, work)
     records: list[tuple[int, int]] = []
     try:
@@ -183,6 +186,16 @@ def _check_map(path: Path, pair: Pair | None) -> None:
     sources = {*pair.reference.source.paths, *pair.test.source.paths}
     if path.resolve() in {Path(p).resolve() for p in sources}:
         raise UsageError(f"the error map {path} is one of the inputs")
+    if read_fingerprint(work_folder(path)) is not None:
+        raise UsageError(f"the error map {path} is the output of an enhancement: choose another name")
+
+
+def _scratch(path: Path) -> Path:
+    """Make a folder beside the map that is nobody else's."""
+    try:
+        return Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise SinkError.of(path, error) from error
 
 
 def _plan(
@@ -195,8 +208,6 @@ def _plan(
 ) -> ScoreJob:
     output = None
     if work:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
         side = min(settings.block, scene.grid.height), min(settings.block, scene.grid.width)
         band = Band("absolute error", 1.0, 0.0, True)
         output = Output(scene.grid, "float32", (band,), float("nan"), False, side)

@@ -22,7 +22,7 @@ PATIENCE = 12.0
 RESERVE = 30.0
 """Seconds kept before the end of the walltime; a fifth of it, if that is less."""
 STALL = 1800.0
-"""Seconds without any finished block after which a run counts as stuck."""
+"""Seconds without any finished block, while there are some to do, after which a run counts as stuck."""
 
 
 class Stopper:
@@ -31,22 +31,37 @@ class Stopper:
     def __init__(self, walltime: float | None = None, stall: float | None = None) -> None:
         self._deadline = time.monotonic() + walltime - min(RESERVE, walltime / 5) if walltime else None
         self._stall = stall
+        self._watching = 0
+        self._setting = threading.Lock()  # the scenes of an archive do their blocks in threads
         self._reason = ""
         self._stopping = False
 
     def progress(self) -> None:
-        """Set the alarm anew: something was finished, so the standstill begins now."""
-        if self._stopping:
-            return
-        now = time.monotonic()
-        ends = {
-            "the walltime is over": self._deadline,
-            "no block was finished": now + self._stall if self._stall else None,
-        }
-        due = {reason: end for reason, end in ends.items() if end is not None}
-        if due:
-            self._reason = min(due, key=lambda reason: due[reason])
-            signal.setitimer(signal.ITIMER_REAL, max(due[self._reason] - now, 0.01))
+        """Set the alarm anew: something was finished, so a standstill begins now."""
+        self._set_alarm()
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[None]:
+        """Take it for a standstill if :meth:`progress` is not called for long, as long as any such context lasts."""
+        self._set_alarm(1)
+        try:
+            yield
+        finally:
+            self._set_alarm(-1)
+
+    def _set_alarm(self, watchers: int = 0) -> None:
+        with self._setting:
+            self._watching += watchers
+            if self._stopping:
+                return
+            now = time.monotonic()
+            ends = {
+                "the walltime is over": self._deadline,
+                "no block was finished": now + self._stall if self._stall and self._watching else None,
+            }
+            due = {reason: end for reason, end in ends.items() if end is not None}
+            self._reason = min(due, key=lambda reason: due[reason], default="")
+            signal.setitimer(signal.ITIMER_REAL, max(due[self._reason] - now, 0.01) if due else 0)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Stop; a second request does not wait any longer."""
@@ -58,16 +73,27 @@ class Stopper:
         raise Interrupted(names.get(signal.Signals(number), self._reason))
 
 
+_current: Stopper | None = None
+"""Signals and timers are the process's: there is one of these at a time, wherever in it the work is done."""
+
+
+def watched() -> contextlib.AbstractContextManager[None]:
+    """Watch for a standstill while blocks are being done; of other steps, which may take hours, nothing is heard."""
+    return _current.watch() if _current else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def stoppable(walltime: float | None = None, stall: float | None = STALL) -> Iterator[Stopper]:
     """Turn signals and timers into `Interrupted` while a job runs."""
-    stopper = Stopper(walltime, stall)
+    global _current
+    stopper = _current = Stopper(walltime, stall)
     numbers = signal.SIGTERM, signal.SIGINT, signal.SIGALRM
     before = [signal.signal(number, stopper.on_signal) for number in numbers]
     stopper.progress()
     try:
         yield stopper
     finally:
+        _current = None
         signal.setitimer(signal.ITIMER_REAL, 0)
         if not stopper._stopping:
             for number, handler in zip(numbers, before, strict=True):

@@ -15,7 +15,7 @@ from scenelift.pipeline.inspection import problems, read_block, wrong_pixels
 from scenelift.pipeline.journal import Commit, History, Journal, differences, read_journal
 from scenelift.pipeline.locks import Lock
 from scenelift.pipeline.opening import open_scene
-from scenelift.pipeline.publishing import damage, publish, restore_replaced, sweep
+from scenelift.pipeline.publishing import borne, damage, publish, restore_replaced, sweep
 from scenelift.pipeline.salvage import carry_over, damaged_files
 from scenelift.pipeline.scenes import SceneSource
 from scenelift.pipeline.sinks import ZarrSink
@@ -95,21 +95,24 @@ def _finished(path: Path) -> History:
         raise UsageError(
             f"{path} has no journal ({work_folder(path)}): it was not made by `scenelift enhance`, or moved"
         )
-    if history.publication is None or not (history.done or path.exists()):
+    if not history.published or not (history.done or path.exists()):
         raise ResumableError(f"{path} is not finished: go on with `scenelift resume {path}`")
     return history
 
 
 def _inspect(path: Path, history: History) -> Verdict:
-    sums = history.publication or {}
-    damaged = damage(path, sums) if path.exists() else [str(path)]
+    # where neither lies there intact, it is the one that is known to have done so that was damaged
+    intact = borne(path, history)
+    known = intact or history.published[-1]
+    damaged = [] if intact else damage(path, known.sums) if path.exists() else [str(path)]
     found = problems(path, history.fingerprint["output"]) if path.exists() else ["missing"]
     if path.suffix.lower() == ".zarr":
-        blocks = [c.block for c in history.commits.values() if damaged_files(path, c.files)]
+        blocks = {c.block for c in history.commits.values() if damaged_files(path, c.files)}
     else:
-        blocks = wrong_pixels(path, history) if damaged else []
+        blocks = set(wrong_pixels(path, history) if damaged else ())
+    blocks -= known.holes.keys()  # those that were computed since are not there yet
     shown = [name or path.name for name in damaged]
-    return Verdict(str(path), len(sums), len(history.commits), shown, sorted(blocks), found, sorted(history.holes))
+    return Verdict(str(path), len(known.sums), len(history.commits), shown, sorted(blocks), found, sorted(known.holes))
 
 
 def _repair(path: Path, history: History, verdict: Verdict) -> None:
@@ -120,8 +123,11 @@ def _repair(path: Path, history: History, verdict: Verdict) -> None:
     with Lock(plan.work) as lock, closing(Journal.reopen(plan.work)) as journal:
         restore_replaced(path, plan.work)
         sweep(plan.work)
+        if not history.done and borne(path, history) is history.published[0]:
+            journal.finish()  # or the next publication would take it for one that never came to be
         store = ZarrSink.create(plan.job.store, plan.job.output, shards=plan.settings.shards)
-        healthy = [c for n, c in history.commits.items() if n not in verdict.damaged_blocks]
+        wanting = {*verdict.damaged_blocks, *verdict.holes}
+        healthy = [c for n, c in history.commits.items() if n not in wanting]
         if path.suffix.lower() == ".zarr":
             kept = carry_over(path, plan.job.store, healthy)
         else:
@@ -176,4 +182,6 @@ def resume_plan(output: Path) -> Plan:
     history = read_journal(work_folder(path))
     if history is None:
         raise UsageError(f"nothing to resume: {work_folder(path)} holds no journal")
-    return plan_of(path, history.command)
+    plan = plan_of(path, history.command)
+    # what was to be replaced is replaced: the finished output is this job's own
+    return replace(plan, settings=replace(plan.settings, overwrite=False)) if history.done else plan

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scenelift.pipeline.cluster.workers import refusal
-from scenelift.pipeline.errors import ResumableError, SceneliftError, UsageError
+from scenelift.pipeline.errors import ResumableError, SceneError, SceneliftError, UsageError
 
 PAUSES = (0.2, 1.0)
 """Seconds to wait before a failed task is tried again where it is."""
@@ -23,7 +23,7 @@ class Failed:
     item: int
     message: str
     kind: type[Exception] | None
-    """Class of an error that trying again cannot mend, made to be shown to people; None: anything else."""
+    """Class of an error made to be shown to people; None: anything else."""
     lethal: bool = False
     """Whether its workers died under it."""
 
@@ -58,12 +58,13 @@ def attempt_here(item: int, task: Call) -> Any:
         try:
             return task.task(item)
         except Exception as error:  # noqa: BLE001 - whatever a model raises must not stop the other blocks
-            if isinstance(getattr(error, "exit_code", None), int):
-                return Failed(item, str(error), type(error))
-            if "CUDA error" in str(error):
+            told = isinstance(getattr(error, "exit_code", None), int)
+            # what a network or a shared disk did not give just now, it may give in a moment
+            lasting = told and not isinstance(error, SceneError)
+            if not told and "CUDA error" in str(error):
                 _replace_worker(error)
-            if not pauses:
-                return Failed(item, one_line(error), None)
+            if lasting or not pauses:
+                return Failed(item, str(error), type(error)) if told else Failed(item, one_line(error), None)
             time.sleep(pauses.pop(0))
 
 

@@ -93,8 +93,8 @@ class Cluster:
         """Run ``task(item)`` for every item, yielding a record or a `Failed` for each, in any order.
 
         A task that raises is tried again with growing pauses, one whose worker dies on another worker. Errors made
-        for people (those with an exit code) are not tried again. Several threads may do this at once; what has the
-        higher `priority` runs first.
+        for people (those with an exit code) are not tried again, but for scenes that do not read. Several threads may
+        do this at once; what has the higher `priority` runs first.
 
         Raises
         ------

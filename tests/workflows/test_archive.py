@@ -111,6 +111,28 @@ def test_other_settings_are_refused_scene_by_scene_unless_asked_for(tmp_path):
     assert "realistic twin" in call(tmp_path, "archive", "in", "-o", "out", "-m", "sr-x2", "--realism", 0.5, code=2)
 
 
+def test_a_replacement_that_was_killed_is_finished_by_the_same_command(tmp_path):
+    scene(tmp_path / "in" / "a.tif", side=96)
+    call(tmp_path, "archive", "in", "-o", "out", *MODEL, "--block", 32)
+    again = ("archive", "in", "-o", "out", *MODEL, "--block", 32, "--dtype", "float32", "--overwrite")
+    call(tmp_path, *again, code=-9, SCENELIFT_KILL_AT="after-journal:4")
+    call(tmp_path, *again)
+    call(tmp_path, *again[:2], "-o", "clean", *MODEL, "--block", 32, "--dtype", "float32")
+    made = [(tmp_path / folder / "scenes" / "a" / "a.tif").read_bytes() for folder in ("out", "clean")]
+    assert made[0] == made[1]
+
+
+def test_a_file_that_was_replaced_since_needs_no_more_than_the_same_command(tmp_path):
+    scene(tmp_path / "in" / "a.tif", side=96)
+    command = ("archive", "in", "-o", "out", *MODEL, "--block", 32)
+    call(tmp_path, *command, code=-9, SCENELIFT_KILL_AT="after-journal:4")
+    scene(tmp_path / "in" / "a.tif", 1, side=96)
+    call(tmp_path, *command)
+    call(tmp_path, "archive", "in", "-o", "clean", *MODEL, "--block", 32)
+    made = [(tmp_path / folder / "scenes" / "a" / "a.tif").read_bytes() for folder in ("out", "clean")]
+    assert made[0] == made[1]
+
+
 def test_a_run_file_equals_the_flags_and_knows_no_other_keys(tmp_path):
     scene(tmp_path / "job" / "in" / "a.tif")
     run = tmp_path / "job" / "run.toml"

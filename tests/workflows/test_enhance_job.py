@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -205,13 +206,16 @@ def test_an_unwritable_folder_is_a_clear_error(tmp_path: Path) -> None:
     assert done.returncode == 2 and "cannot write" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_truncated_scene_fails_cleanly_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_truncated_scene_fails_cleanly_and_leaves_no_output(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "in.tif", noise_image(1, (1, 600, 600)))
-    path.write_bytes(path.read_bytes()[:500_000])
-    for workers in (0, 1):
-        with pytest.raises(SceneliftError, match="truncated"):
-            run(path, tmp_path / "out.tif", integer_net(), workers, block=200)
-        assert [p.name for p in tmp_path.iterdir()] == ["in.tif"]
+    whole = path.read_bytes()
+    for size, left in ((500_000, [".out.tif.scenelift", "in.tif"]), (1_000, ["in.tif"])):
+        path.write_bytes(whole[:size])
+        for workers in (0, 1):
+            with pytest.raises(SceneliftError, match="truncated"):
+                run(path, tmp_path / "out.tif", integer_net(), workers, block=200)
+            assert sorted(p.name for p in tmp_path.iterdir()) == left, "only what was begun is kept"
+        shutil.rmtree(tmp_path / ".out.tif.scenelift", ignore_errors=True)
 
 
 def test_overwriting_replaces_and_a_failure_keeps_the_old_output(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import struct
 import threading
@@ -31,6 +32,31 @@ def vrt(path: Path) -> None:
     source = "<SimpleSource><SourceFilename>secret.tif</SourceFilename></SimpleSource>"
     band = f'<VRTRasterBand dataType="UInt16" band="1">{source}</VRTRasterBand>'
     path.write_text(f'<VRTDataset rasterXSize="40" rasterYSize="40">{band}</VRTDataset>')
+
+
+def fetching(path: Path, url: str) -> None:
+    """Write a VRT that asks a server for its pixels as soon as it is opened."""
+    source = f"<GDALWarpOptions><SourceDataset>/vsicurl/{url}/secret.tif</SourceDataset></GDALWarpOptions>"
+    band = '<VRTRasterBand dataType="Byte" band="1" subClass="VRTWarpedRasterBand"/>'
+    form = 'rasterXSize="40" rasterYSize="40" subClass="VRTWarpedDataset"'
+    path.write_text(f"<VRTDataset {form}>{band}{source}</VRTDataset>")
+
+
+def masked_by_vrt(path: Path) -> None:
+    whole(path)
+    fetching(path.with_name("in.tif.msk"), "http://127.0.0.1:9")
+
+
+def masked_by_pipe(path: Path) -> None:
+    whole(path)
+    os.mkfifo(path.with_name("in.tif.msk"))
+
+
+def vast_mask(path: Path) -> None:
+    """A raster in small tiles whose mask is one tile of four megabytes."""
+    sparse(path, 2000, tiled=True)
+    sparse(path.with_name("mask.tif"), 2000, tiled=True, blockxsize=2048, blockysize=2048, dtype="uint8")
+    path.with_name("mask.tif").rename(path.with_name("in.tif.msk"))
 
 
 def sparse(path: Path, side: int, **profile: object) -> None:
@@ -80,6 +106,11 @@ HEADED = {"spec": json.dumps({"name": "x", "task": "other"}), "arch": json.dumps
 OWN = ["-m", "model.safetensors"]
 REFUSED: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
     "vrt": (vrt, [], 4, "in.tif"),
+    "a mask that is a VRT": (masked_by_vrt, [], 4, "in.tif.msk"),
+    "a mask that is a pipe": (masked_by_pipe, [], 4, "not a regular file"),
+    "a mask of one tile": (vast_mask, ["--limit", "chunk-mb=1"], 4, "tiles or strips of 4 MB"),
+    "nodata of no number": (whole, ["--nodata", "nan"], 2, "nan does not exist in uint16"),
+    "nodata without end": (whole, ["--nodata", "inf"], 2, "inf does not exist in uint16"),
     "two terabytes": (lambda p: sparse(p, 10**6, tiled=True, blockxsize=8192, blockysize=8192), [], 4, "pixels=10"),
     "one strip": (lambda p: sparse(p, 20_000, blockysize=20_000, compress="deflate"), [], 4, "chunk-mb="),
     "bands": (whole, ["--limit", "bands=1"], 4, "--limit bands=2"),
@@ -191,6 +222,8 @@ def server(tmp_path: Path) -> Iterator[str]:
             self.answer(True)
 
         def answer(self, body: bool) -> None:
+            with (tmp_path / "asked").open("a") as asked_for:
+                asked_for.write(self.path)
             path = tmp_path / "served" / self.path.strip("/")
             if not path.is_file():
                 self.send_error(404)
@@ -228,3 +261,63 @@ def test_a_scene_on_the_network_is_read_with_leave(tmp_path: Path, server: str) 
     assert "input sha256" in call(tmp_path, *again, code=2)
     missing = call(tmp_path, "enhance", f"{server}/none.tif", "-o", "x.tif", "--allow-remote", code=4)
     assert "none.tif" in one_line(missing)
+
+
+def test_what_lies_beside_a_raster_reaches_no_server(tmp_path: Path, server: str) -> None:
+    path = tmp_path / "in.tif"
+    values = IMAGE[:1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path, "w", driver="GTiff", width=40, height=40, count=1, dtype="uint16") as out:
+            out.write(values)
+    path.with_suffix(".tfw").write_text("10\n0\n0\n-10\n500005\n4999995\n")  # so GDAL may look for other files
+    for ending in (".ovr", ".aux", ".vrt"):
+        fetching(path.with_name("in.tif" + ending), server)
+    overviews = f'<Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">/vsicurl/{server}/o.tif</MDI></Metadata>'
+    place = "<SRS>EPSG:4326</SRS><GeoTransform>0,1,0,0,0,-1</GeoTransform>"
+    path.with_name("in.tif.aux.xml").write_text(f"<PAMDataset>{place}{overviews}</PAMDataset>")
+    assert (enhanced(tmp_path, "in.tif", "out.tif", "--crs", "EPSG:32633")[:, ::2, ::2] == values).all()
+    assert not (tmp_path / "asked").exists()
+    with rasterio.open(tmp_path / "out.tif") as made:
+        assert made.transform == rasterio.Affine(5, 0, 500_000, 0, -5, 5_000_000) and made.crs.to_epsg() == 32633
+    with pytest.raises(rasterio.errors.RasterioIOError):
+        rasterio.open(path.with_name("in.tif.vrt"))
+    assert (tmp_path / "asked").exists()  # these would have asked
+    (tmp_path / "asked").unlink()
+    fetching(path.with_name("in.tif.msk"), server)
+    text = call(tmp_path, "info", "in.tif", "--crs", "EPSG:32633", code=4)
+    assert "in.tif.msk" in one_line(text) and not (tmp_path / "asked").exists()
+
+
+def test_a_mask_that_changes_is_another_input(tmp_path: Path) -> None:
+    whole(tmp_path / "in.tif")
+    mask = np.full((40, 40), 255, np.uint8)
+    for row in (3, 5):
+        mask[row] = 0
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(tmp_path / "in.tif", "r+") as out:
+            out.write_mask(mask)
+        if row == 3:
+            made = enhanced(tmp_path, "in.tif")
+            assert (made[:, 6:8] == 0).all() and (made[:, 8:] > 0).all()
+    again = call(tmp_path, "enhance", "in.tif", "-o", "out.tif", "-m", "nearest-x2", "--workers", 0, code=2)
+    assert "input sha256" in one_line(again)
+
+
+def test_nan_as_nodata_is_the_same_every_time(tmp_path: Path) -> None:
+    write_raster(tmp_path / "in.tif", IMAGE.astype("float32") / 10_000)
+    command = ["enhance", "in.tif", "-o", "out.tif", "-m", "nearest-x2", "--workers", 0, "--nodata", "nan"]
+    call(tmp_path, *command)
+    assert "nothing to do" in call(tmp_path, *command) and "nothing to do" in call(tmp_path, "resume", "out.tif")
+    text = call(tmp_path, "info", "in.tif", "--nodata", "nan", "--json")
+    facts = json.loads(text, parse_constant=pytest.fail)
+    assert facts["nodata"] == facts["bands"][0]["nodata"] == "nan"
+    assert "nodata nan" in call(tmp_path, "info", "out.tif")
+
+
+def test_an_output_in_pixel_coordinates_is_intact(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        write_raster(tmp_path / "in.tif", IMAGE, transform=rasterio.Affine.identity(), crs=None)
+    command = ["-m", "denoise", "--workers", 0, "--crs", "EPSG:32633"]
+    call(tmp_path, "enhance", "in.tif", "-o", "out.tif", *command)
+    assert "out.tif: intact" in call(tmp_path, "verify", "out.tif")

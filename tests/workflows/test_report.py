@@ -29,7 +29,7 @@ from scenelift.workflows.enhance import EnhanceSettings, enhance
 from scenelift.workflows.quicklooks import stretch_of, view_of
 from scenelift.workflows.report import ReportSources, sources_of, write_report
 from scenelift.workflows.report_curves import spectra
-from scenelift.workflows.report_evidence import busiest, open_triple
+from scenelift.workflows.report_evidence import busiest, consistency, open_triple
 from scenelift.workflows.report_html import provenance_of
 
 NAMES = ["B02", "B03", "B04"]
@@ -201,6 +201,19 @@ def test_ratios_of_sums_have_intervals():
     assert found.mean == pytest.approx(1.25)
     assert found.low < 1.25 < found.high
     assert math.isnan(ratio_interval(tops, np.zeros((4, 1))).mean)
+
+
+def test_the_scene_before_is_read_as_it_was_when_it_was_enhanced(tmp_path):
+    path = write_raster(tmp_path / "in.tif", np.full((4, 64, 64), 3000, "uint16"), crs=None)
+    given = SceneSource((str(path),), bands=(3, 1), offset=-1000, nodata=7, crs="EPSG:32633")
+    enhance(given, tmp_path / "out.tif", "nearest-x2", EnhanceSettings(), ClusterSettings(0))
+    for before in (None, path):
+        sources = sources_of(tmp_path / "out.tif", before, None)
+        assert sources.before == given
+        triple = open_triple(sources.before, sources.after, None)
+        assert [score.value.mean for score in consistency(triple)] == pytest.approx([0, 0], abs=1e-7)
+    other = write_raster(tmp_path / "other.tif", np.full((2, 64, 64), 2000, "uint16"))
+    assert sources_of(tmp_path / "out.tif", other, None).before == SceneSource((str(other),))
 
 
 def test_places_lie_where_they_should(run):

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 import zarr
-from builders import ROTATED
+from builders import ROTATED, noise_image, write_raster
+from rasterio.enums import ColorInterp
 
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
@@ -129,6 +130,29 @@ def test_wrong_requests_leave_nothing(files, tmp_path):
     cut_tiles(scene, tmp_path / "t", TileSettings(32))
     with pytest.raises(UsageError, match="exists"):
         cut_tiles(scene, tmp_path / "t", TileSettings(32))
+
+
+@pytest.mark.parametrize("kind", ["mask", "alpha"])
+def test_tiles_of_a_masked_scene_have_masks(tmp_path, kind):
+    mask = np.full((64, 64), 255, "uint8")
+    mask[:20, :30] = 0
+    values = noise_image(0, (2, 64, 64), "uint8")
+    if kind == "mask":
+        path = write_raster(tmp_path / "in.tif", values, mask=mask)
+    else:
+        colors = [ColorInterp.gray, ColorInterp.undefined, ColorInterp.alpha]
+        path = write_raster(tmp_path / "in.tif", np.concatenate([values, mask[None]]), colorinterp=colors)
+    cut_tiles(source(path), tmp_path / "t", TileSettings(32, least=0.1))
+    with rasterio.open(tmp_path / "t/tile_000000.tif") as tile:
+        assert np.array_equal(tile.dataset_mask(), mask[:32, :32])
+        assert np.array_equal(tile.read(), values[:, :32, :32])
+    assert sorted(p.suffix for p in (tmp_path / "t").iterdir()) == sorted([".csv", ".json", ".parquet", *[".tif"] * 4])
+
+
+@pytest.mark.parametrize("length", [250, 300])
+def test_a_folder_that_cannot_be_made_is_a_clear_error(files, tmp_path, length):
+    with pytest.raises(UsageError, match="cannot make the folder"):  # names too long stand for folders not to write in
+        cut_tiles(source(files[0] / "scene.tif"), tmp_path / ("t" * length), TileSettings(32))
 
 
 def test_windows_of_an_enhanced_zarr_are_read_lazily_by_loader_workers(files, tmp_path):

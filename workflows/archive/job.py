@@ -168,11 +168,16 @@ class SceneJob:
         path.parent.mkdir(parents=True, exist_ok=True)
         refuse_foreign(path, self.settings.enhance)
         plan = make_plan(source, path, self.settings.models, self.settings.enhance, self.cluster)
+        return replace(plan, settings=replace(plan.settings, overwrite=self._anew(plan)))
+
+    def _anew(self, plan: Plan) -> bool:
+        """Whether to start anew where a journal knows another job of that name, or a finished one."""
         history = read_journal(plan.work)
-        if self.settings.enhance.overwrite and history and not differences(history.fingerprint, plan.fingerprint):
-            # asked to replace what was made otherwise: this was made just so
-            plan = replace(plan, settings=replace(plan.settings, overwrite=False))
-        return plan
+        if history and history.done and not differences(history.fingerprint, plan.fingerprint):
+            return False  # asked to replace what was made otherwise: this was made just so
+        if history and not history.published and history.fingerprint["input"] != plan.fingerprint["input"]:
+            return True  # a bad file was replaced by a good one: the blocks of one that is no more finish nothing
+        return self.settings.enhance.overwrite
 
     def _scores(self, source: SceneSource, plan: Plan) -> dict[str, Any]:
         if self.settings.scores == "none":

@@ -65,13 +65,10 @@ def cut_tiles(
     Raises
     ------
     UsageError
-        If the folder exists, the labels do not lie on the scene's grid, or no tile is left.
+        If the folder exists or cannot be made, the labels do not lie on the scene's grid, or no tile is left.
     """
     folder = folder.absolute()
-    if folder.exists():
-        raise UsageError(f"{folder} exists; choose another name")
-    if not folder.parent.is_dir():
-        raise UsageError(f"no such folder for the tiles: {folder.parent}")
+    _check_free(folder)
     scene = open_scene(source)
     truth = None if labels is None else _open_labels(labels, scene)
     kept = [(w, share) for w in _windows(scene.grid.shape, settings) if (share := _share(scene, w)) >= settings.least]
@@ -80,7 +77,10 @@ def cut_tiles(
         raise UsageError(f"{scene.name} has no tile of {settings.side} pixels with enough data")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    try:
+        partial.mkdir()
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from None
     dtype = "float32" if settings.reflectance else scene.dtype
     writer = tile_writer(settings.kind, partial, scene, len(kept), settings.side, dtype, truth is not None)
     entries = []
@@ -97,6 +97,17 @@ def cut_tiles(
     (partial / "tiles.json").write_text(json.dumps(facts, indent=2) + "\n")
     partial.rename(folder)
     return facts
+
+
+def _check_free(folder: Path) -> None:
+    try:
+        exists, has_place = folder.exists(), folder.parent.is_dir()
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from None
+    if exists:
+        raise UsageError(f"{folder} exists; choose another name")
+    if not has_place:
+        raise UsageError(f"no such folder for the tiles: {folder.parent}")
 
 
 def _windows(shape: tuple[int, int], settings: TileSettings) -> list[Window]:
