@@ -41,6 +41,11 @@ def contract(spec: Spec) -> dict[str, Any]:
     return {name: getattr(spec, name) for name in names}
 
 
+def json_number(value: float | None) -> float | str | None:
+    """Return a number as JSON can tell it: NaN, which is not itself either, and infinity as texts."""
+    return value if value is None or math.isfinite(value) else repr(value)
+
+
 def fingerprint(
     scene: Scene, refs: tuple[ModelRef | Enhancer, ...], output: Output, shards: bool, path: Path
 ) -> dict[str, Any]:
@@ -48,8 +53,7 @@ def fingerprint(
     reading = asdict(scene.source)
     del reading["paths"], reading["limits"]
     reading["bands"] = list(scene.source.bands) if scene.source.bands else None
-    if reading["nodata"] is not None and not math.isfinite(reading["nodata"]):
-        reading["nodata"] = repr(reading["nodata"])  # NaN is not itself, and JSON has no word for it
+    reading["nodata"] = json_number(reading["nodata"])
     return {
         "software": {name: version(name) for name in ("scenelift", "torch")},
         "input": output.provenance["input"],

@@ -25,7 +25,7 @@ from scenelift.pipeline.safe_manifest import check_manifest
 from scenelift.pipeline.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import TileGrid, patch_shape
 from scenelift.workflows.blocks import EnhanceJob
-from scenelift.workflows.fingerprints import contract, fingerprint, model_provenance
+from scenelift.workflows.fingerprints import contract, fingerprint, json_number, model_provenance
 from scenelift.workflows.inputs import input_digest, input_stamps
 from scenelift.workflows.noise import scene_noise
 from scenelift.workflows.settings import EnhanceSettings
@@ -110,7 +110,8 @@ def make_plan(
         "bands": list(scene.source.bands) if scene.source.bands else None,
         "settings": {
             "dtype": settings.dtype,
-            **{name: getattr(source, name) for name in ("scale", "offset", "nodata", "crs")},
+            **{name: getattr(source, name) for name in ("scale", "offset", "crs")},
+            "nodata": json_number(source.nodata),
         },
     }
     output = output_of(scene, specs, block, dtype=settings.dtype, provenance=provenance)

@@ -84,6 +84,7 @@ def _before(run: Path, after: SceneSource, named: Path | None) -> SceneSource:
         raise UsageError(f"cannot find what {run.name} was made from; name it with --before")
     bands = tuple(made["bands"]) if made.get("bands") else None
     options = {name: made.get("settings", {}).get(name) for name in ("scale", "offset", "nodata", "crs")}
+    options["nodata"] = None if options["nodata"] is None else float(options["nodata"])  # NaN is a text there
     return replace(SceneSource(tuple(map(str, found)), bands), **options)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from scenelift.pipeline.checksums import sync
 from scenelift.pipeline.errors import SinkError
+from scenelift.pipeline.limits import side_cars
 from scenelift.workflows.plans import work_folder
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
@@ -129,7 +130,7 @@ def state_of(paths: Iterable[str]) -> list[list[int]]:
     """Return how many files there are at each path, their size and the latest change; cheap, reads none of them."""
     found = []
     for path in map(Path, paths):
-        files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+        files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path, *side_cars(path)]
         stats = [stat for file in files if (stat := _stat(file)) is not None]
         found.append([len(stats), sum(s.st_size for s in stats), max([0, *(s.st_mtime_ns for s in stats)])])
     return found
