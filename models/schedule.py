@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, replace
 
 from scenelift.models.errors import ModelError
-from scenelift.models.losses import pixel_loss
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,6 @@ class Phase:
     the convolutions is then seen that far outside the image only; it costs time, and small images gain most."""
 
     def __post_init__(self) -> None:
-        pixel_loss(self.loss)  # an unknown one is an error before the first step
         if self.mirror < 0:
             raise ModelError(f"mirror must not be below 0, got {self.mirror}")
         if (self.steps > 0) == (self.epochs > 0):

@@ -79,8 +79,13 @@ class ZarrRaster:
 
 
 def _bands(data: Any, path: str) -> list[Any]:
-    """Return one 2-D DataArray per band."""
-    variables = [v for n, v in data.data_vars.items() if n != MASK and v.ndim in (2, 3) and min(v.shape[-2:]) > 1]
+    """Return one 2-D DataArray per band: of a stack in its order, of variables in that of their names.
+
+    Stores without consolidated metadata are listed in the order of the file system, which a copy does not keep.
+    """
+    variables = [
+        v for n, v in sorted(data.data_vars.items()) if n != MASK and v.ndim in (2, 3) and min(v.shape[-2:]) > 1
+    ]
     stacks = [v for v in variables if v.ndim == 3]
     if len(stacks) == 1:
         return [stacks[0][i] for i in range(stacks[0].shape[0])]

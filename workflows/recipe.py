@@ -14,6 +14,7 @@ from torch.nn import Module
 from scenelift.models.adversarial import Adversarial
 from scenelift.models.architectures import build
 from scenelift.models.errors import ModelError
+from scenelift.models.losses import pixel_loss
 from scenelift.models.schedule import Phase, Plan
 from scenelift.models.spec import ModelSpec
 from scenelift.models.tasks import Denoising, SuperResolution, Task
@@ -84,6 +85,8 @@ class Recipe:
         # what cannot be trained, or cannot be stored at the end, is an error before any data is read
         make_spec(self, build(self.arch), {})
         make_task(self)
+        for phase in self.plan.phases:
+            pixel_loss(phase.loss)
 
 
 def load_recipe(name: str | Path) -> Recipe:
