@@ -133,14 +133,19 @@ def _crs(reader: Reader, source: SceneSource) -> CRS:
     return reader.crs
 
 
+def has_value(dtype: str, value: float) -> bool:
+    """Whether a data type can store a value as it is."""
+    if dtype == "float32":
+        return True
+    limits = np.iinfo(dtype)
+    return math.isfinite(value) and value == int(value) and bool(limits.min <= value <= limits.max)
+
+
 def _nodata(reader: Reader, index: int, dtype: str, source: SceneSource, safe: _Safe) -> float | None:
     """Return the value that marks missing pixels of a band: the user's, the product's or the band's own."""
     given = source.nodata if source.nodata is not None else safe.nodata
     nodata = given if given is not None else reader.nodata[index - 1]
-    if nodata is None or dtype == "float32":
-        return nodata
-    limits = np.iinfo(dtype)
-    if not math.isfinite(nodata) or nodata != int(nodata) or not limits.min <= nodata <= limits.max:
+    if nodata is not None and not has_value(dtype, nodata):
         raise UsageError(f"nodata value {nodata:g} does not exist in {dtype} ({reader.path})")
     return nodata
 

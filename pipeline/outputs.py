@@ -13,7 +13,7 @@ from scenelift.pipeline.categories import MAX_CLASSES, MISSING, Category, catego
 from scenelift.pipeline.enhance import Spec
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.grids import GeoGrid
-from scenelift.pipeline.opening import ASSUMED_SCALE, DTYPES
+from scenelift.pipeline.opening import ASSUMED_SCALE, DTYPES, has_value
 from scenelift.pipeline.scenes import Band, Scene, beside
 
 CHUNK = 512
@@ -126,11 +126,10 @@ def _nodata(scene: Scene, dtype: str) -> float | None:
     nodata = scene.nodata
     if dtype == "float32":
         return nodata
-    limits = np.iinfo(dtype)
     unmarked = scene.dtype == "float32" and scene.mask_kind == "none"  # NaN is missing, declared or not
     if unmarked or (nodata is not None and np.isnan(nodata)):
-        return float(limits.min)
-    if nodata is not None and not (limits.min <= nodata <= limits.max and nodata == int(nodata)):
+        return float(np.iinfo(dtype).min)
+    if nodata is not None and not has_value(dtype, nodata):
         raise UsageError(f"nodata value {nodata:g} of {scene.name} does not exist in {dtype}")
     return nodata
 

@@ -202,7 +202,15 @@ def _train(recipe: Recipe, variant: Variant, settings: AblateSettings, run: Path
     torch.manual_seed(recipe.plan.seed)
     module = build(recipe.arch)
     begin(module, recipe, task, mixture)
-    parts = (module, task, mixture, recipe.plan, run, lambda state: 0.0, identity(recipe))
+    parts = (
+        module,
+        task,
+        mixture,
+        recipe.plan,
+        run,
+        lambda state: 0.0,
+        identity(recipe, (s.values for s in mixture.sets)),
+    )
     if variant.perceptual:  # no judge: its weight is zero, only the features count
         trainer: Trainer = AdversarialTrainer(*parts, Adversarial(weight=0.0, perceptual=variant.perceptual), 1)
     else:

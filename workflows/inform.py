@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from typing import Any
 
 from scenelift.models.catalog import card, find, load_spec, shipped
@@ -12,6 +11,7 @@ from scenelift.models.classical import CLASSICAL
 from scenelift.pipeline.opening import open_scene
 from scenelift.pipeline.scenes import SceneSource, crs_name
 from scenelift.workflows.console import table
+from scenelift.workflows.fingerprints import json_number
 
 
 def describe_scene(source: SceneSource) -> dict[str, Any]:
@@ -27,16 +27,11 @@ def describe_scene(source: SceneSource) -> dict[str, Any]:
         "transform": list(grid.transform)[:6],
         "ground_sample_distance": list(grid.resolution),
         "corners": {name: list(xy) for name, xy in grid.corners.items()},
-        "nodata": _plain(scene.nodata),
+        "nodata": json_number(scene.nodata),
         "mask": scene.mask_kind,
-        "bands": [dataclasses.asdict(b) | {"nodata": _plain(b.nodata)} for b in scene.bands],
+        "bands": [dataclasses.asdict(b) | {"nodata": json_number(b.nodata)} for b in scene.bands],
         "tags": scene.tags,
     }
-
-
-def _plain(value: float | None) -> float | str | None:
-    """Return a number, or the text "nan", "inf" or "-inf": JSON has no such numbers."""
-    return value if value is None or math.isfinite(value) else repr(value)
 
 
 def print_scene(facts: dict[str, Any]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,17 +11,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from scenelift.models.errors import ModelError
+from scenelift.workflows.image_files import decode, image_files
 
 EIGHT_BIT_GAIN = 2750 / 255 / 10000
 """Reflectance per level of an 8-bit image whose 0..255 span reflectances 0..0.275 (EuroSAT's stretch)."""
 RGB = ("B04", "B03", "B02")
 """Bands of a colour image, by Sentinel-2's names."""
-IMAGES = (".jpg", ".jpeg", ".png", ".tif")
-"""Endings of images in zips and folders."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ class Mixture:
     sets : list of (PatchSet, weight)
         Sources and how often each is drawn from.
     bands : int
-        1: every sample is one band of a patch, drawn at random; more: the patch's first ``bands`` bands.
+        1: every sample is one band of a patch, drawn at random; more: a patch's bands, which must be as many.
     side : int
         Side of the samples; larger patches are cut at random.
     gains : tuple of float
@@ -147,17 +143,14 @@ def read_images(path: Path, bands: tuple[int, ...] | None = None) -> PatchSet:
     ModelError
         If it is neither, holds no 8-bit images, or they lack a band.
     """
-    try:
-        read = [(name, _decode(content, f"{path}/{name}")) for name, content in _contents(path)]
-    except (OSError, zipfile.BadZipFile) as error:
-        raise ModelError(f"cannot read images from {path}: {error}") from None
+    read = [(name, decode(file, f"{path}/{name}")) for name, file in image_files(path)]
     if not read:
         raise ModelError(f"{path} holds no images")
     names, images = zip(*read, strict=True)
     (shape, alike), *others = Counter(image.shape for image in images).most_common()
     if others:
         raise ModelError(
-            f"{path} holds images of several sizes, {alike} of {_sides(shape)} and others, e.g. {_sides(others[0][0])}"
+            f"{path} holds images of several sizes, {alike} of {sides(shape)} and others, e.g. {sides(others[0][0])}"
         )
     band_names = RGB if shape[0] == 3 else ("",) * shape[0]
     at = list(range(shape[0])) if bands is None else chosen_bands(bands, shape[0], path)
@@ -168,16 +161,6 @@ def read_images(path: Path, bands: tuple[int, ...] | None = None) -> PatchSet:
     values = np.stack([images[i][at] for i in keep])
     labels = tuple(Path(names[i]).parent.name for i in keep)
     return PatchSet(values, EIGHT_BIT_GAIN, np.array(keep, dtype=np.int64), labels, band_names)
-
-
-def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the images of a zip or a folder by name, in the order of their names: the same for both."""
-    if path.is_dir():
-        files = {file.relative_to(path).as_posix(): file for file in path.rglob("*")}
-        yield from ((name, files[name].read_bytes()) for name in sorted(files) if name.lower().endswith(IMAGES))
-        return
-    with zipfile.ZipFile(path) as archive:
-        yield from ((name, archive.read(name)) for name in sorted(archive.namelist()) if name.lower().endswith(IMAGES))
 
 
 def chosen_bands(bands: tuple[int, ...], count: int, path: Path) -> list[int]:
@@ -193,18 +176,8 @@ def chosen_bands(bands: tuple[int, ...], count: int, path: Path) -> list[int]:
     return [band - 1 for band in bands]
 
 
-def _decode(content: bytes, name: str) -> NDArray[np.uint8]:
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            array = np.asarray(image.convert("RGB") if image.mode == "P" else image)  # of a palette, its colours
-    except OSError:
-        raise ModelError(f"cannot decode the image {name}; rasters for scenes are given by themselves") from None
-    if array.dtype != np.uint8:
-        raise ModelError(f"image {name} is {array.dtype}, not 8-bit")
-    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
-
-
-def _sides(shape: tuple[int, ...]) -> str:
+def sides(shape: tuple[int, ...]) -> str:
+    """Return a shape (C, H, W) in words."""
     return f"{shape[0]} bands, {shape[1]} x {shape[2]} pixels"
 
 

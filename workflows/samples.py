@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scenelift.models.errors import ModelError
 from scenelift.workflows.answers import Images
 from scenelift.workflows.evaluation_images import data_folder
-from scenelift.workflows.patches import PatchSet, balanced
+from scenelift.workflows.patches import PatchSet, balanced, sides
 from scenelift.workflows.sources import files_of, holds_images, read_source
 from scenelift.workflows.splitting import places_of, select
 
@@ -105,21 +105,17 @@ def _common_bands(kept: list[tuple[Path, PatchSet]]) -> tuple[str, ...]:
     names = one.bands or ("",) * one.values.shape[1]
     for file, other in others:
         if other.values.shape[1:] != one.values.shape[1:]:
+            mine, theirs = (sides(part.values.shape[1:]) for part in (one, other))
             raise ModelError(
-                f"{first} gives images of {_size(one)}, {file} of {_size(other)}: evaluate them apart or choose --bands"
+                f"{first} gives images of {mine}, {file} of {theirs}: evaluate them apart or choose --bands"
             )
         if other.level != one.level:
             raise ModelError(f"one of {first} and {file} is an 8-bit scene read as 0 to 1: evaluate them apart")
         named = zip(names, other.bands or ("",) * len(names), strict=True)
-        if any(mine and theirs and mine != theirs for mine, theirs in named):
-            theirs = ", ".join(other.bands)
-            raise ModelError(f"{first} has the bands {', '.join(names)}, {file} {theirs}: evaluate them apart")
+        if any(a and b and a != b for a, b in named):
+            bands = ", ".join(other.bands)
+            raise ModelError(f"{first} has the bands {', '.join(names)}, {file} {bands}: evaluate them apart")
     return names
-
-
-def _size(patches: PatchSet) -> str:
-    bands, height, width = patches.values.shape[1:]
-    return f"{bands} bands, {height} x {width} pixels"
 
 
 def _title(kept: list[tuple[Path, PatchSet]], places: NDArray[np.int64] | None, count: int, seed: int) -> str:

@@ -15,9 +15,9 @@ from scenelift.pipeline.opening import open_scene
 from scenelift.pipeline.places import boxes_of
 from scenelift.pipeline.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
+from scenelift.workflows.image_files import SUFFIXES
 from scenelift.workflows.patches import (
     EIGHT_BIT_GAIN,
-    IMAGES,
     PatchSet,
     chosen_bands,
     drop_constant,
@@ -69,7 +69,7 @@ def files_of(path: Path) -> list[Path]:
     if not is_folder(path):
         return [path] if path.exists() else []
     found = sorted(p for p in path.iterdir() if p.suffix == ".SAFE" or p.suffix.lower() in (*RASTERS, ".zip", ".npz"))
-    if not found and any(p.suffix.lower() in IMAGES for p in path.rglob("*")):
+    if not found and any(p.suffix.lower() in SUFFIXES for p in path.rglob("*")):
         return [path]
     return found
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from scenelift.models.errors import ModelError
 from scenelift.models.landcover.training import turned
+from scenelift.workflows.image_files import SUFFIXES, decode, image_files
 from scenelift.workflows.patches import EIGHT_BIT_GAIN
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -109,7 +104,7 @@ def read_images(path: Path) -> tuple[NDArray[np.uint8], list[str]]:
     """
     images, names = [], []
     for name, file in image_files(path):
-        images.append(decode(file.read_bytes() if isinstance(file, Path) else file, f"{path}: {name}"))
+        images.append(decode(file, f"{path}: {name}"))
         names.append(name)
         if images[-1].shape != images[0].shape:
             raise ModelError(
@@ -119,39 +114,3 @@ def read_images(path: Path) -> tuple[NDArray[np.uint8], list[str]]:
     if not images:
         raise ModelError(f"{path} holds no images ({', '.join(SUFFIXES)})")
     return np.stack(images), names
-
-
-def image_files(path: Path) -> Iterator[tuple[str, Path | bytes]]:
-    """Yield the name of each image of a zip, a folder or by itself, and its file (in a zip: its bytes), by name.
-
-    Raises
-    ------
-    ModelError
-        If there is no such file or folder, or the zip is damaged.
-    """
-    try:
-        if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            yield from ((file.relative_to(path).as_posix(), file) for file in files)
-        elif path.suffix.lower() == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                for name in sorted(n for n in archive.namelist() if n.lower().endswith(SUFFIXES)):
-                    yield name, archive.read(name)
-        elif path.is_file():
-            yield path.name, path
-        else:
-            raise ModelError(f"no such file or folder: {path}")
-    except (OSError, zipfile.BadZipFile) as error:
-        raise ModelError(f"cannot read images from {path}: {error}") from None
-
-
-def decode(content: bytes, name: str) -> NDArray[np.uint8]:
-    """Return an image as (C, H, W), or raise ModelError if it is none, or not of 8 bits."""
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            array = np.asarray(image)
-    except (UnidentifiedImageError, OSError) as error:
-        raise ModelError(f"{name} is no readable image: {error}") from None
-    if array.dtype != np.uint8:
-        raise ModelError(f"{name} is {array.dtype}, not 8-bit; classify rasters with `scenelift classify`")
-    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,7 +178,7 @@ def read_arrays(
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 loaded.append((path.name, arrays[image], arrays[labels]))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ModelError(f"cannot train on {path}: {error}") from None
         if loaded[-1][1].shape[1:] != loaded[-1][2].shape:
             raise ModelError(f"{path}: the image is {loaded[-1][1].shape}, its labels {loaded[-1][2].shape}")

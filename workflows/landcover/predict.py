@@ -19,7 +19,7 @@ from scenelift.pipeline.errors import SceneliftError
 from scenelift.pipeline.opening import ASSUMED_SCALE
 from scenelift.pipeline.rasters import open_raster
 from scenelift.pipeline.tiles import Window
-from scenelift.workflows.landcover.images import decode, image_files
+from scenelift.workflows.image_files import decode, image_files
 from scenelift.workflows.landcover.train import BATCH, probabilities
 from scenelift.workflows.patches import EIGHT_BIT_GAIN
 
@@ -88,8 +88,7 @@ def _images(sources: list[Path]) -> Iterator[tuple[str, NDArray[np.float32]]]:
             if isinstance(file, Path) and file.suffix.lower() in (".tif", ".tiff"):
                 yield name, read_tiff(file)
             else:
-                content = file.read_bytes() if isinstance(file, Path) else file
-                yield name, decode(content, f"{source}: {name}").astype(np.float32) * np.float32(EIGHT_BIT_GAIN)
+                yield name, decode(file, f"{source}: {name}").astype(np.float32) * np.float32(EIGHT_BIT_GAIN)
 
 
 def read_tiff(path: Path) -> NDArray[np.float32]:
