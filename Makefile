@@ -53,7 +53,7 @@ bench: $(VENV)/.installed $(VENV)/.scene
 
 # SOAK=0.1 does a tenth of it.
 soak: $(VENV)/.installed
-	$(BIN)/python -m pytest -m soak -s tests/workflows/test_soak.py
+	$(BIN)/python -m pytest -m soak -s tests/workflows/jobs/test_soak.py
 
 clean:
 	rm -rf $(VENV) .typing build dist *.egg-info demo-output

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from scenelift.models.checkpoint import checkpoint_digest, load_checkpoint, read_metadata
-from scenelift.models.classical import CLASSICAL, classical
+from scenelift.models.classical.classical import CLASSICAL, classical
 from scenelift.models.enhancer import TorchEnhancer
 from scenelift.models.errors import ModelError
-from scenelift.models.extras import blend, with_extras
-from scenelift.models.landcover.naming import with_labels
+from scenelift.models.networks.naming import with_labels
 from scenelift.models.receptive import check_halo
 from scenelift.models.spec import ModelSpec
+from scenelift.models.wrappers import blend, with_extras
 
 WEIGHTS = Path(__file__).parent / "weights"
 DESCENDANTS = ("gan", "taught")

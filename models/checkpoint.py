@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from scenelift.models.architectures import build
 from scenelift.models.errors import ModelError
+from scenelift.models.networks.architectures import build
 from scenelift.models.spec import ModelSpec
 
 MAX_BYTES = 1 << 30

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
-from scenelift.models.layers import ResidualBlock, crop
+from scenelift.models.networks.layers import ResidualBlock, crop
 
 PRECISIONS = ("fp32", "bf16")
 

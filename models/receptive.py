@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
-from scenelift.models.layers import crop
+from scenelift.models.networks.layers import crop
 from scenelift.models.spec import MAX_HALO, ModelSpec
 
 MARGIN = 8

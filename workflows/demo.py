@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scenelift.models.wald import coarsen
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
-from scenelift.pipeline.opening import open_scene
-from scenelift.pipeline.rasters import write_geotiff
-from scenelift.pipeline.scenes import Scene, SceneSource
-from scenelift.pipeline.scores import Convention, block_statistics, scores
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.rasters import write_geotiff
+from scenelift.pipeline.scenes.scenes import Scene, SceneSource
+from scenelift.pipeline.scores.scores import Convention, block_statistics, scores
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.console import Console, table
 from scenelift.workflows.enhance import EnhanceSettings, enhance

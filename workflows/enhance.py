@@ -9,23 +9,31 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from scenelift.pipeline.categories import side_car
-from scenelift.pipeline.checksums import sync
 from scenelift.pipeline.cluster import Cluster, ClusterSettings, Failed, open_cluster
 from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.errors import InputChangedError, PartialError, SceneError, SceneliftError, SinkError, UsageError
-from scenelift.pipeline.journal import NAME as JOURNAL
-from scenelift.pipeline.journal import Journal, read_journal
-from scenelift.pipeline.locks import Lock
-from scenelift.pipeline.publishing import borne, damage, publish, sweep
-from scenelift.pipeline.scenes import SceneSource
-from scenelift.pipeline.sinks import ZarrSink
-from scenelift.workflows.blocks import BlockRecord, open_job, process_block
-from scenelift.workflows.plans import Plan, check_output, make_plan, work_folder
-from scenelift.workflows.resuming import check_fingerprint, check_input, damaged, give_up, open_work, spare, to_resume
+from scenelift.pipeline.files import sync
+from scenelift.pipeline.jobs.journal import NAME as JOURNAL
+from scenelift.pipeline.jobs.journal import Journal, read_journal
+from scenelift.pipeline.jobs.locks import Lock
+from scenelift.pipeline.jobs.publishing import borne, damage, publish, sweep
+from scenelift.pipeline.jobs.stopping import watched
+from scenelift.pipeline.outputs.categories import side_car
+from scenelift.pipeline.outputs.sinks import ZarrSink
+from scenelift.pipeline.scenes.scenes import SceneSource
+from scenelift.workflows.jobs.blocks import BlockRecord, open_job, process_block
+from scenelift.workflows.jobs.resuming import (
+    check_fingerprint,
+    check_input,
+    damaged,
+    give_up,
+    open_work,
+    spare,
+    to_resume,
+)
+from scenelift.workflows.jobs.summary import EnhanceSummary, Run, summarize
+from scenelift.workflows.planning import Plan, check_output, make_plan, work_folder
 from scenelift.workflows.settings import BLOCK, EnhanceSettings
-from scenelift.workflows.stopping import watched
-from scenelift.workflows.summary import EnhanceSummary, Run, summarize
 
 Progress = Callable[[int, BlockRecord | None], None]
 """Called with the number of blocks and None at the start, then with each record."""

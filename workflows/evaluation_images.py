@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scenelift.models.wald import coarsen
 from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.errors import UsageError
-from scenelift.workflows.patches import balanced, read_images
+from scenelift.workflows.training.images import balanced, read_images
 
 Image = NDArray[np.float32]
 """Float32 reflectance, shape (C, H, W)."""

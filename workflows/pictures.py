@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scenelift.pipeline.opening import open_scene
-from scenelift.pipeline.scenes import Scene, SceneSource
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import TileGrid, Window
 
 CROP = 96

@@ -7,7 +7,7 @@ from typing import Any
 
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.console import table
-from scenelift.workflows.score import ScoreReport
+from scenelift.workflows.evidence.score import ScoreReport
 
 LABELS = {
     "psnr": "PSNR, dB",

@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from scenelift.models.architectures import build
 from scenelift.models.checkpoint import (
     checkpoint_digest,
     load_checkpoint,
@@ -17,6 +16,7 @@ from scenelift.models.checkpoint import (
     write_atomically,
 )
 from scenelift.models.errors import ModelError
+from scenelift.models.networks.architectures import build
 from scenelift.models.spec import ModelSpec
 
 ARCH = {"kind": "generator", "channels": 4, "blocks": 1, "scale": 2}

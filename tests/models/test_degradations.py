@@ -8,12 +8,12 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from scenelift.models import degradations as d
-from scenelift.models import losses
 from scenelift.models.errors import ModelError
-from scenelift.models.extras import back_project, back_projection_halo, self_ensemble, turn, turn_back
-from scenelift.models.features import Trunk, feature_distance, trunk_available
-from scenelift.models.layers import GAIN
-from scenelift.models.noise import estimate_noise
+from scenelift.models.networks.features import Trunk, feature_distance, trunk_available
+from scenelift.models.networks.layers import GAIN
+from scenelift.models.training import losses
+from scenelift.models.wrappers import back_project, back_projection_halo, self_ensemble, turn, turn_back
+from scenelift.pipeline.scenes.noise_estimate import estimate_noise
 
 
 def seeded(seed=0):

@@ -1,9 +1,9 @@
 """The engine: any cut of the work gives the bits of one whole-image pass; nodata never bleeds."""
 
 import numpy as np
-from builders import integer_net, noise_image, whole_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.builders import integer_net, noise_image, whole_image
 
 from scenelift.pipeline.enhance import Region, context, enhance_region
 from scenelift.pipeline.nodata import fill_nodata

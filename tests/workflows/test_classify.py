@@ -4,24 +4,24 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from builders import UTM, noise_image
-from processes import call
+from support.builders import UTM, noise_image
+from support.processes import call
 
-from scenelift.models.architectures import build
 from scenelift.models.checkpoint import save_checkpoint
 from scenelift.models.errors import ModelError
+from scenelift.models.networks.architectures import build
 from scenelift.models.spec import ModelSpec
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
-from scenelift.pipeline.scenes import SceneSource
+from scenelift.pipeline.scenes.scenes import SceneSource
+from scenelift.workflows.classify import classify
 from scenelift.workflows.enhance import carry_out
-from scenelift.workflows.landcover.classify import classify
+from scenelift.workflows.jobs.verifying import resume_plan
 from scenelift.workflows.settings import EnhanceSettings
-from scenelift.workflows.verify import resume_plan
 
 NAMES = ("Forest", "River & lake", "Rock")
 HERE = ClusterSettings(0)
-MODEL = "builders:landcover_net"
+MODEL = "support.builders:landcover_net"
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import rasterio
-from builders import write_raster
 from scipy import ndimage
+from support.builders import write_raster
 
 from scenelift.workflows.demo import run_demo
 

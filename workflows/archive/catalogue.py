@@ -11,7 +11,7 @@ from typing import Any
 import pystac
 from pystac.extensions.mlm import InputStructure, MLMExtension, ModelInput, ModelOutput, ResultStructure, TaskType
 
-from scenelift.models import classical
+import scenelift.models.classical.classical as methods
 from scenelift.models.catalog import card, checkpoint_path, find, load_spec
 from scenelift.models.spec import ModelSpec
 from scenelift.workflows.archive.entries import date_from, id_from
@@ -108,7 +108,7 @@ def _weights(name: str) -> pystac.Asset:
     path = checkpoint_path(name)
     facts: dict[str, Any] = {"mlm:artifact_type": "safetensors"}
     if path is None:
-        path = Path(classical.__file__)
+        path = Path(methods.__file__)
         facts = {"mlm:artifact_type": "python"}
     else:
         facts |= {"file:checksum": f"1220{find(name).digest}", "file:size": path.stat().st_size}

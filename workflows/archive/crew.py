@@ -12,8 +12,8 @@ from typing import Any
 
 from scenelift.pipeline.cluster import Cluster
 from scenelift.workflows.archive.entries import Entry
-from scenelift.workflows.blocks import BlockRecord
 from scenelift.workflows.enhance import Progress
+from scenelift.workflows.jobs.blocks import BlockRecord
 
 AHEAD = 2
 """Blocks that should be waiting or running for every worker."""

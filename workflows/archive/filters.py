@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from scenelift.pipeline.errors import SceneError, UsageError
-from scenelift.pipeline.places import Place, place_of
-from scenelift.pipeline.scenes import Scene
+from scenelift.pipeline.scenes.places import Place, place_of
+from scenelift.pipeline.scenes.scenes import Scene
 from scenelift.workflows.archive.entries import Entry, date_from, number_from
 
 DATE_TAGS = ("TIFFTAG_DATETIME", "ACQUISITIONDATETIME", "datetime", "PRODUCT_START_TIME")

@@ -14,15 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from scenelift.pipeline.checksums import file_checksum
 from scenelift.pipeline.cluster import Cluster, ClusterSettings
 from scenelift.pipeline.errors import HeldError, SceneError
-from scenelift.pipeline.journal import differences, read_journal
-from scenelift.pipeline.locks import Lock
-from scenelift.pipeline.opening import open_scene
-from scenelift.pipeline.outputs import pictures
-from scenelift.pipeline.places import footprint_of
-from scenelift.pipeline.scenes import SceneSource
+from scenelift.pipeline.files import file_checksum
+from scenelift.pipeline.jobs.journal import differences, read_journal
+from scenelift.pipeline.jobs.locks import Lock
+from scenelift.pipeline.outputs.outputs import pictures
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.places import footprint_of
+from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows.archive import record as records
 from scenelift.workflows.archive.entries import Entry
 from scenelift.workflows.archive.filters import choose_bands, facts_of
@@ -31,10 +31,10 @@ from scenelift.workflows.archive.record import DONE, FAILED, SKIPPED, SceneRecor
 from scenelift.workflows.archive.remote import at_hand
 from scenelift.workflows.archive.settings import ArchiveSettings, Folder
 from scenelift.workflows.archive.stac import COLLECTION, item_of, write_item
-from scenelift.workflows.archive.upload import upload
+from scenelift.workflows.archive.transfer import upload
 from scenelift.workflows.enhance import EnhanceSummary, Progress, carry_out, refuse_foreign
-from scenelift.workflows.plans import Plan, make_plan
-from scenelift.workflows.score import plain, score
+from scenelift.workflows.evidence.score import plain, score
+from scenelift.workflows.planning import Plan, make_plan
 
 RESUMABLE = 75
 

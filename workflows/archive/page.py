@@ -8,10 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from string import Template
 
+from scenelift.pipeline.scenes.quicklooks import data_uri
 from scenelift.workflows.archive.footprints import draw_map
 from scenelift.workflows.archive.record import SceneRecord, counts, write_durably
 from scenelift.workflows.archive.settings import Folder
-from scenelift.workflows.quicklooks import data_uri
 
 TEMPLATE = Path(__file__).with_name("page.html")
 CARRIED = 400

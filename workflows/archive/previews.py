@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scenelift.pipeline.opening import open_scene
-from scenelift.pipeline.previews import coarse_level, overview
-from scenelift.pipeline.scenes import Scene, SceneSource
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.previews import coarse_level, overview
+from scenelift.pipeline.scenes.quicklooks import channels, factor_for, png, stretch_of, view_of
+from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.workflows.archive.record import write_durably
-from scenelift.workflows.quicklooks import channels, factor_for, png, stretch_of, view_of
 
 SIDE = 192
 """Longer side of a picture, pixels."""

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scenelift.pipeline.checksums import sync
 from scenelift.pipeline.errors import SinkError
-from scenelift.pipeline.limits import side_cars
-from scenelift.workflows.plans import work_folder
+from scenelift.pipeline.files import sync
+from scenelift.pipeline.scenes.limits import side_cars
+from scenelift.workflows.planning import work_folder
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 

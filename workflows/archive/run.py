@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scenelift.pipeline.cluster import Cluster, ClusterSettings, open_cluster
-from scenelift.pipeline.locks import Lock
+from scenelift.pipeline.jobs.locks import Lock
 from scenelift.workflows.archive.crew import Crew
 from scenelift.workflows.archive.entries import Entry
 from scenelift.workflows.archive.job import Outcome, SceneJob
@@ -25,8 +25,8 @@ from scenelift.workflows.archive.record import (
     write_tables,
 )
 from scenelift.workflows.archive.settings import ArchiveSettings, Folder, as_plain
-from scenelift.workflows.archive.upload import upload
-from scenelift.workflows.blocks import BlockRecord
+from scenelift.workflows.archive.transfer import upload
+from scenelift.workflows.jobs.blocks import BlockRecord
 
 FAREWELL = 5.0
 """Seconds that a run which is told to stop waits for its scenes to let go of their locks."""

@@ -14,7 +14,7 @@ from scenelift.models.enhancer import pick_device
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.archive.filters import Filters
 from scenelift.workflows.archive.sources import Access
-from scenelift.workflows.archive.upload import check_target
+from scenelift.workflows.archive.transfer import check_target
 from scenelift.workflows.settings import EnhanceSettings
 
 FORMATS = ("tif", "zarr")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scenelift.pipeline.errors import UsageError
-from scenelift.pipeline.zarrs import is_zarr
+from scenelift.pipeline.scenes.zarrs import is_zarr
 from scenelift.workflows.archive.entries import Entry, id_from, in_order
 from scenelift.workflows.archive.manifest import TABLES, read_manifest
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pystac
 
-from scenelift.pipeline.checksums import file_checksum
-from scenelift.pipeline.places import place_of
-from scenelift.pipeline.scenes import Scene
+from scenelift.pipeline.files import file_checksum
+from scenelift.pipeline.scenes.places import place_of
+from scenelift.pipeline.scenes.scenes import Scene
 from scenelift.workflows.archive.entries import Entry, date_from, id_from
 from scenelift.workflows.archive.record import SceneRecord, write_durably
 

@@ -13,8 +13,8 @@ import numpy as np
 from scenelift.models.catalog import find, load_spec
 from scenelift.models.errors import ModelError
 from scenelift.pipeline.errors import SceneError, SceneliftError
-from scenelift.pipeline.opening import open_scene
-from scenelift.pipeline.scenes import Scene, SceneSource
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import TileGrid
 from scenelift.workflows.archive.entries import Entry
 from scenelift.workflows.archive.filters import choose_bands, facts_of

@@ -1,1 +1,1 @@
-"""Land cover: classifiers trained, scenes and images classified, and what enhancement does for them."""
+"""Land cover of scenes: labels of images, tiles for other classifiers, windows."""

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from scenelift.models.catalog import find, load_spec, shipped
-from scenelift.models.classical import classical
+from scenelift.models.classical.classical import classical
 from scenelift.models.degradations import SENTINEL2_MTF, mtf_decimate, sentinel2_sigma
 from scenelift.models.errors import ModelError
-from scenelift.workflows.answers import Images, answer_of, run_classical
-from scenelift.workflows.patches import EIGHT_BIT_GAIN, RGB
+from scenelift.models.whole import Images, answer_of, run_classical
+from scenelift.workflows.training.images import EIGHT_BIT_GAIN, RGB
 
 INTACT = "HR"
 FILTERS = ("bilateral", "wavelet", "nlm")

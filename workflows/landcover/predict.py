@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from scenelift.models.checkpoint import write_atomically
 from scenelift.models.errors import ModelError
-from scenelift.models.landcover.loading import MODEL, load_classifier
+from scenelift.models.loading import MODEL, load_classifier
 from scenelift.pipeline.errors import SceneliftError
-from scenelift.pipeline.opening import ASSUMED_SCALE
-from scenelift.pipeline.rasters import open_raster
+from scenelift.pipeline.scenes.opening import ASSUMED_SCALE
+from scenelift.pipeline.scenes.rasters import open_raster
 from scenelift.pipeline.tiles import Window
-from scenelift.workflows.image_files import decode, image_files
-from scenelift.workflows.landcover.train import BATCH, probabilities
-from scenelift.workflows.patches import EIGHT_BIT_GAIN
+from scenelift.workflows.training.classifier import BATCH, probabilities
+from scenelift.workflows.training.image_files import decode, image_files
+from scenelift.workflows.training.images import EIGHT_BIT_GAIN
 
 
 def predict(sources: list[Path], output: Path, model: str = MODEL) -> dict[str, int]:

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenelift.pipeline.errors import UsageError
-from scenelift.pipeline.footprints import Entry, write_index
-from scenelift.pipeline.opening import open_scene
-from scenelift.pipeline.scenes import Scene, SceneSource
+from scenelift.pipeline.outputs.footprints import Entry, write_index
+from scenelift.pipeline.outputs.tilesets import tile_writer
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
-from scenelift.pipeline.tilesets import tile_writer
 
 
 @dataclass(frozen=True)

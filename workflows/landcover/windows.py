@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from scenelift.pipeline.errors import UsageError
-from scenelift.pipeline.opening import open_scene
-from scenelift.pipeline.scenes import Scene, SceneSource
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
 
 

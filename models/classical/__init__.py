@@ -1,0 +1,1 @@
+"""Methods without weights: resampling and filters."""

@@ -1,1 +1,0 @@
-"""Networks that name what is on the ground: a classifier of whole images, a segmenter of pixels."""

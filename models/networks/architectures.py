@@ -1,0 +1,59 @@
+"""Networks by kind: what a checkpoint's header may ask for, and nothing else."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from scenelift.models.errors import ModelError
+from scenelift.models.networks.autoencoder import Autoencoder
+from scenelift.models.networks.classifier import Classifier
+from scenelift.models.networks.denoiser import Denoiser
+from scenelift.models.networks.discriminator import PatchDiscriminator, UNetDiscriminator
+from scenelift.models.networks.generator import DenseGenerator, Generator
+from scenelift.models.networks.segmenter import Segmenter
+
+KINDS: dict[str, Callable[..., nn.Module]] = {
+    "generator": Generator,
+    "dense-generator": DenseGenerator,
+    "denoiser": Denoiser,
+    "autoencoder": Autoencoder,
+    "unet-discriminator": UNetDiscriminator,
+    "patch-discriminator": PatchDiscriminator,
+    "landcover-classifier": Classifier,
+    "landcover-segmenter": Segmenter,
+}
+
+
+def build(arch: dict[str, Any], *, valid: bool = False) -> nn.Module:
+    """Build a network from its description.
+
+    Parameters
+    ----------
+    arch : dict
+        ``{"kind": KIND}`` and keyword arguments of that kind's constructor, as stored in a checkpoint.
+    valid : bool
+        Unpadded convolutions, for tiles that carry their halo.
+
+    Raises
+    ------
+    ModelError
+        If the kind is unknown, an argument is unknown or out of range.
+    """
+    arguments = dict(arch)
+    kind = arguments.pop("kind", None)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ModelError(f"architecture kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    maker = KINDS[kind]
+    accepted = set(inspect.signature(maker).parameters) - {"valid"}
+    if unknown := sorted(set(arguments) - accepted):
+        raise ModelError(f"architecture {kind!r} does not know: {', '.join(unknown)}")
+    if "valid" in inspect.signature(maker).parameters:
+        arguments["valid"] = valid
+    try:
+        return maker(**arguments)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"architecture {kind!r}: {error}") from None

@@ -1,0 +1,1 @@
+"""How networks are trained: tasks, losses, optimisers, the loop and its state."""

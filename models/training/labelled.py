@@ -1,0 +1,169 @@
+"""Training on labelled images or pixels: the loop of `scenelift.models.training.trainer` with a loss of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scenelift.models.errors import ModelError
+from scenelift.models.training.schedule import Phase, Plan
+from scenelift.models.training.tasks import SuperResolution
+from scenelift.models.training.trainer import Sampler, Trainer
+
+IGNORED = -1
+"""Label of pixels that nobody labelled; they count nowhere."""
+
+
+class LabelledSampler(Protocol):
+    """Draws labelled samples."""
+
+    def __call__(self, count: int, subset: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return (count, C, H, W) reflectance and (count,) or (count, H, W) int64 labels."""
+        ...
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What happens to a training image besides being turned and mirrored."""
+
+    gains: tuple[float, float] = (1.0, 1.0)
+    """Range of a random factor on all bands of an image."""
+    tint: float = 0.0
+    """Standard deviation of the logarithm of a further random factor for each band."""
+    mixup: float = 0.0
+    """Share of batches whose images are averaged with other images of the batch, labels alike."""
+    smoothing: float = 0.0
+    """Label smoothing."""
+    blur: float = 0.0
+    """Largest standard deviation, pixels, of the Gaussian that blurs half of the images."""
+    noise: float = 0.0
+    """Largest standard deviation, reflectance, of the white noise on half of the images."""
+    zoom: tuple[float, float] = (1.0, 1.0)
+    """Range of the factor by which half of the images are enlarged about their middle; below 1 shows them mirrored."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gains[0] <= self.gains[1]:
+            raise ModelError(f"gains must be two rising positive numbers, got {self.gains}")
+        if not (0 <= self.mixup <= 1 and 0 <= self.smoothing < 1):
+            raise ModelError("mixup and smoothing must lie in 0..1, smoothing below 1")
+        if min(self.tint, self.blur, self.noise) < 0 or self.blur > 4:
+            raise ModelError("tint, blur and noise must not be below 0, and blur not above 4 pixels")
+        if not 0.25 <= self.zoom[0] <= self.zoom[1] <= 4:
+            raise ModelError(f"zoom must be two rising numbers in 0.25..4, got {self.zoom}")
+
+
+class LabelledTrainer(Trainer):
+    """A trainer whose samples carry labels; validation is a share (0 to 1), better when higher.
+
+    Parameters
+    ----------
+    module : Module
+        (N, C, H, W) to logits (N, K) or (N, K, H, W).
+    sampler : LabelledSampler
+    augment : Augment
+    weights : Tensor, optional
+        (K,) weight of each class in the loss.
+    Others
+        As for ``Trainer``.
+    """
+
+    figure = "validation_balanced_accuracy"
+
+    def __init__(
+        self,
+        module: nn.Module,
+        sampler: LabelledSampler,
+        plan: Plan,
+        folder: Path,
+        validate: Callable[[dict[str, Tensor]], float],
+        identity: str,
+        augment: Augment | None = None,
+        weights: Tensor | None = None,
+        device: str = "cpu",
+    ) -> None:
+        # The parent's task and sampler serve its own loss, which is replaced below.
+        unlabelled: Sampler = lambda count, subset, generator: sampler(count, subset, generator)[0]  # noqa: E731
+        super().__init__(module, SuperResolution(), unlabelled, plan, folder, validate, identity, device)
+        self.labelled, self.augment = sampler, augment or Augment()
+        self.weights = None if weights is None else weights.to(self.device)
+
+    def _step_loss(self, phase: Phase, generator: torch.Generator) -> Tensor:
+        images, labels = self.labelled(self.plan.batch, phase.subset, generator)
+        images, other, share = self._mixed(jitter(images, self.augment, generator), generator)
+        labels, other = labels.to(self.device), labels[other].to(self.device)
+        logits = self._forward((images.to(self.device),))
+        loss = self._cross_entropy(logits, labels)
+        return loss if share == 1 else share * loss + (1 - share) * self._cross_entropy(logits, other)
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(
+            logits, labels, self.weights, ignore_index=IGNORED, label_smoothing=self.augment.smoothing
+        )
+
+    def _mixed(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
+        """Return images, the partner of each, and the share of the image itself (1: not mixed)."""
+        draw, share = torch.rand(2, generator=generator).tolist()
+        partner = torch.randperm(len(images), generator=generator)
+        if draw >= self.augment.mixup:
+            return images, partner, 1.0
+        return share * images + (1 - share) * images[partner], partner, share
+
+
+def jitter(images: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
+    """Return (N, C, H, W) images with random factors on image and bands, some zoomed, blurred, noisy."""
+    low, high = augment.gains
+    whole = low * (high / low) ** torch.rand(len(images), 1, 1, 1, generator=generator)
+    each = torch.exp(augment.tint * torch.randn(len(images), images.shape[1], 1, 1, generator=generator))
+    images = images * whole * each
+    if augment.zoom != (1.0, 1.0):
+        images = zoomed(images, _zoom_factors(len(images), augment.zoom, generator))
+    if augment.blur:
+        images = blurred(images, augment.blur * _half(len(images), generator))
+    if augment.noise:
+        level = augment.noise * _half(len(images), generator)[:, None, None, None]
+        images = images + level * torch.randn(images.shape, generator=generator)
+    return images
+
+
+def _half(count: int, generator: torch.Generator) -> Tensor:
+    """Return (count,) numbers: 0 for about half, the others even in 0..1."""
+    return (2 * torch.rand(count, generator=generator) - 1).clamp(min=0)
+
+
+def _zoom_factors(count: int, zoom: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """Return (count,) factors: 1 for about half, the others even on a logarithmic scale."""
+    low, high = zoom
+    draw = torch.rand(count, 2, generator=generator)
+    return torch.where(draw[:, 0] < 0.5, 1.0, low * (high / low) ** draw[:, 1])
+
+
+def zoomed(images: Tensor, factors: Tensor) -> Tensor:
+    """Return (N, C, H, W) images, each enlarged (N,) times about its middle: bicubic, edges mirrored."""
+    turns = torch.zeros(len(images), 2, 3, dtype=images.dtype)
+    turns[:, 0, 0] = turns[:, 1, 1] = 1 / factors
+    grid = F.affine_grid(turns, list(images.shape), align_corners=False)
+    changed = F.grid_sample(images, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+    return torch.where((factors == 1)[:, None, None, None], images, changed)
+
+
+def blurred(images: Tensor, sigma: Tensor) -> Tensor:
+    """Return (N, C, H, W) images, each blurred by a Gaussian of its own (N,) standard deviation in pixels."""
+    reach = max(1, int(3 * float(sigma.max()) + 0.5))
+    at = torch.arange(-reach, reach + 1, dtype=images.dtype)
+    kernel = torch.exp(-(at**2) / (2 * sigma[:, None].clamp(min=1e-3) ** 2))
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(images.shape[1], 0)[:, None]  # (N·C, 1, taps)
+    flat = F.pad(images, (reach,) * 4, mode="reflect").reshape(1, -1, *(n + 2 * reach for n in images.shape[2:]))
+    rows = F.conv2d(flat, kernel[..., None], groups=len(kernel))
+    return F.conv2d(rows, kernel[:, :, None], groups=len(kernel)).reshape(images.shape)
+
+
+def turned(image: Tensor, turn: int) -> Tensor:
+    """Return one of the eight turned and mirrored forms of (..., H, W), ``turn`` from 0 to 7."""
+    rotated = torch.rot90(image, turn % 4, (-2, -1))
+    return rotated.flip(-1) if turn >= 4 else rotated

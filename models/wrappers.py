@@ -1,0 +1,198 @@
+"""What can be done around any network: self-ensemble, its spread as uncertainty, consistency with the input."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scenelift.models.degradations import mtf_decimate, mtf_kernel
+from scenelift.models.errors import ModelError
+from scenelift.models.networks.layers import crop
+from scenelift.models.spec import ModelSpec
+
+
+def turn(x: Tensor, way: int) -> Tensor:
+    """Return the ``way``-th of the eight turned and mirrored forms of (..., H, W)."""
+    x = torch.rot90(x, way % 4, (-2, -1))
+    return x.flip(-1) if way >= 4 else x
+
+
+def turn_back(x: Tensor, way: int) -> Tensor:
+    """Undo ``turn``."""
+    x = x.flip(-1) if way >= 4 else x
+    return torch.rot90(x, -(way % 4), (-2, -1))
+
+
+def self_ensemble(forward: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Average a network over the eight symmetries of the square.
+
+    Geometric self-ensemble (Timofte et al., CVPR 2016; "EDSR+"). The halo a network needs does not change: a
+    square window around a pixel stays one when it is turned.
+
+    Parameters
+    ----------
+    forward : callable
+        (N, C, H, W) to (N, C', H', W').
+    x : Tensor
+        (N, C, H, W).
+
+    Returns
+    -------
+    mean, spread : Tensor
+        (N, C', H', W'); the spread is the standard deviation over the eight answers, a map of uncertainty.
+    """
+    answers = torch.stack([turn_back(forward(turn(x, way).contiguous()), way) for way in range(8)])
+    return answers.mean(0), answers.std(0, unbiased=False)
+
+
+def back_project(answer: Tensor, low: Tensor, scale: int, mtf: float | Sequence[float], steps: int) -> Tensor:
+    """Correct an answer until the sensor's blur and decimation of it give the input again.
+
+    Iterative back-projection (Irani and Peleg, CVGIP 53(3), 1991): the low-resolution residual is enlarged
+    bicubically and added, ``steps`` times.
+
+    Parameters
+    ----------
+    answer : Tensor
+        (N, C, scale·H, scale·W) reflectance.
+    low : Tensor
+        (N, C, H, W) reflectance, the network's input.
+    scale : int
+    mtf : float or sequence of float
+        Transfer at Nyquist, one value or one a band.
+    steps : int
+    """
+    for _ in range(steps):
+        residual = low - mtf_decimate(answer, scale, mtf)
+        answer = answer + F.interpolate(residual, scale_factor=scale, mode="bicubic", align_corners=False)
+    return answer
+
+
+def back_projection_halo(scale: int, mtf: float, steps: int) -> int:
+    """Return the input pixels beyond a core on which ``steps`` of ``back_project`` depend.
+
+    A step reaches out by the blur's half length and by two pixels of the bicubic enlargement.
+    """
+    blur = -(-(len(mtf_kernel(mtf, scale)) - scale) // (2 * scale))
+    return steps * (blur + 2)
+
+
+class Ensembled(nn.Module):
+    """A network averaged over the eight symmetries; optionally followed by the spread as further bands.
+
+    Parameters
+    ----------
+    module : Module
+        Unpadded or padded network; what it takes after the image is handed on.
+    uncertainty : bool
+        Append the standard deviation over the eight answers: band 1, its spread, band 2, its spread...
+    """
+
+    def __init__(self, module: nn.Module, uncertainty: bool = False) -> None:
+        super().__init__()
+        self.module, self.uncertainty = module, uncertainty
+
+    def forward(self, x: Tensor, *rest: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C or 2C, H', W')
+        mean, spread = self_ensemble(lambda turned: self.module(turned, *rest), x)
+        if not self.uncertainty:
+            return mean
+        return torch.stack([mean, spread], 2).flatten(1, 2)
+
+
+class Consistent(nn.Module):
+    """An unpadded super-resolution network whose answers are corrected by back-projection.
+
+    It needs ``back_projection_halo`` pixels more on every side: the correction's edges are cut off with them, so
+    tiles stay exact.
+
+    Parameters
+    ----------
+    module : Module
+        (N, C, P + 2·halo, P + 2·halo) to (N, C, scale·P, scale·P).
+    halo, scale : int
+        Of the network.
+    mtf : float
+        Transfer at Nyquist of the sensor.
+    steps : int
+        Back-projections.
+    """
+
+    def __init__(self, module: nn.Module, halo: int, scale: int, mtf: float = 0.26, steps: int = 1) -> None:
+        super().__init__()
+        self.module, self.inner, self.scale, self.mtf, self.steps = module, halo, scale, mtf, steps
+        self.margin = back_projection_halo(scale, mtf, steps)
+        self.halo = halo + self.margin
+        """Context in input pixels on every side."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, P + 2·halo, ..) -> (N, C, scale·P, scale·P)
+        answer = self.module(x)
+        corrected = back_project(answer, crop(x, self.inner), self.scale, self.mtf, self.steps)
+        return crop(corrected, self.margin * self.scale)
+
+
+def with_extras(
+    module: nn.Module,
+    spec: ModelSpec,
+    *,
+    tta: bool = False,
+    uncertainty: bool = False,
+    consistency: int = 0,
+    mtf: float = 0.26,
+) -> tuple[nn.Module, ModelSpec]:
+    """Wrap an unpadded network and state the wrapped one's contract with the engine.
+
+    Parameters
+    ----------
+    module, spec
+        As returned by ``load_checkpoint``.
+    tta : bool
+        Average over the eight symmetries.
+    uncertainty : bool
+        Append the spread over them as further bands (implies ``tta``).
+    consistency : int
+        Back-projection steps inside the ensemble.
+    mtf : float
+        Transfer at Nyquist for the back-projection.
+
+    Raises
+    ------
+    ModelError
+        If consistency is asked of a model that does not enlarge.
+    """
+    if consistency:
+        if spec.scale == 1:
+            raise ModelError(f"{spec.name} does not enlarge: there is no lower resolution to be consistent with")
+        module = Consistent(module, spec.halo, spec.scale, mtf, consistency)
+        spec = replace(spec, halo=module.halo)
+    if tta or uncertainty:
+        module = Ensembled(module, uncertainty)
+    if uncertainty:
+        spec = replace(spec, out_per_band=2)
+    return module, spec
+
+
+def blend(first: nn.Module, second: nn.Module, share: float) -> nn.Module:
+    """Return a network whose weights lie between two of one architecture (network interpolation).
+
+    Between a PSNR-trained generator and its adversarially tuned descendant this draws the perception-distortion
+    curve (ESRGAN, Wang et al., ECCVW 2018, section 3.4).
+
+    Parameters
+    ----------
+    first, second : Module
+    share : float
+        0 gives ``first``, 1 gives ``second``.
+    """
+    if not 0 <= share <= 1:
+        raise ModelError(f"the share must lie between 0 and 1, got {share}")
+    states = first.state_dict(), second.state_dict()
+    if {k: v.shape for k, v in states[0].items()} != {k: v.shape for k, v in states[1].items()}:
+        raise ModelError("only networks of one architecture can be blended")
+    blended = copy.deepcopy(first)
+    blended.load_state_dict({name: torch.lerp(states[0][name], states[1][name], share) for name in states[0]})
+    return blended

@@ -1,0 +1,133 @@
+"""How an output gets its name: complete, read back, on the disk, in one step, and written down before and after."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from scenelift.pipeline.errors import SinkError
+from scenelift.pipeline.faults import commit_point
+from scenelift.pipeline.files import file_checksum, sync, sync_tree, tree_checksums, tree_files
+from scenelift.pipeline.jobs.journal import NAME as JOURNAL
+from scenelift.pipeline.jobs.journal import Commit, History, Journal, Publication
+from scenelift.pipeline.jobs.locks import NAME as LOCK
+from scenelift.pipeline.jobs.locks import Lock
+from scenelift.pipeline.jobs.salvage import damaged_files
+from scenelift.pipeline.outputs.cogs import write_cog
+from scenelift.pipeline.outputs.outputs import Output
+from scenelift.pipeline.outputs.pyramids import Pyramid
+from scenelift.pipeline.outputs.sinks import ZarrSink
+
+REPLACED = "replaced"
+"""Where an output that is being replaced lies until the new one bears its name, on systems that cannot swap."""
+
+
+def publish(
+    store: ZarrSink,
+    output: Output,
+    path: Path,
+    journal: Journal,
+    lock: Lock,
+    commits: Iterable[Commit],
+    *,
+    shards: bool,
+    checked: bool = True,
+    holes: Mapping[int, str] | None = None,
+) -> None:
+    """Turn a store whose blocks are all done, but for `holes`, into the output at `path`.
+
+    With `checked` false a Zarr group is neither read back nor pushed to the disk: only to measure what that costs.
+
+    Raises
+    ------
+    SinkError
+        If the disk refuses, or what was written does not read back as it should; nothing then bears the name.
+    """
+    work = journal.path.parent
+    commit_point("blocks-done")
+    try:
+        if path.suffix.lower() == ".zarr":
+            for _ in Pyramid(store, output, shards=shards).build():
+                pass
+            commit_point("pyramid-built")
+            made, sums = store.path, tree_checksums(store.path) if checked else {}
+            if checked:
+                _compare(sums, commits)
+                sync_tree(made)
+        else:
+            made = work / path.name
+            write_cog(store, output, made)
+            sums = {"": str(file_checksum(made))}
+        commit_point("output-synced")
+        lock.check()
+        journal.publish(sums, holes or {})
+        commit_point("publication-recorded")
+        _move(made, path, work)
+        commit_point("renamed")
+        sync(path.parent)
+        journal.finish()
+        commit_point("done-recorded")
+    except OSError as error:
+        raise SinkError.of(path, error) from error
+
+
+def _compare(sums: dict[str, str], commits: Iterable[Commit]) -> None:
+    """Check that the blocks read back as their workers left them."""
+    for commit in commits:
+        for name, wanted in commit.files.items():
+            if sums.get(name) != wanted:
+                raise SinkError(f"block {commit.block} reads back wrong ({name}): give the same command again")
+
+
+def _move(made: Path, path: Path, work: Path) -> None:
+    """Give a finished file or folder its name; what bore it before goes away only then."""
+    if not made.is_dir() or not path.exists():
+        made.replace(path)
+    elif not _swap(made, path):
+        path.rename(work / REPLACED)
+        commit_point("old-output-moved")
+        made.rename(path)
+
+
+def _swap(one: Path, other: Path) -> bool:
+    """Let two names change places in one step; False where the system cannot."""
+    at_working_folder, exchange = -100, 2  # <fcntl.h>, <linux/fs.h>
+    try:
+        function = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    return bool(function(at_working_folder, names[0], at_working_folder, names[1], exchange) == 0)
+
+
+def restore_replaced(path: Path, work: Path) -> None:
+    """Give an output its name back that a kill caught between two renames."""
+    if (work / REPLACED).exists() and not path.exists():
+        (work / REPLACED).rename(path)
+
+
+def sweep(work: Path, keep: Iterable[str] = ()) -> None:
+    """Delete everything in a work folder but the journal, the lock and what is to be kept."""
+    for entry in work.iterdir():
+        if entry.name not in (JOURNAL, LOCK, *keep):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    entry.unlink()
+
+
+def damage(path: Path, sums: dict[str, str]) -> list[str]:
+    """Return the files of an output that differ from what was published, or that nobody published."""
+    changed = damaged_files(path, dict(sums))
+    unknown = [name for name in tree_files(path) if name not in sums] if path.is_dir() else []
+    return changed + unknown
+
+
+def borne(path: Path, history: History) -> Publication | None:
+    """Return which of the outputs that a journal knows lies intact at `path`; None if none does."""
+    return next((known for known in history.published if not damage(path, known.sums)), None)

@@ -1,0 +1,1 @@
+"""What is written: Zarr stores and pyramids, cloud-optimised GeoTIFFs, class maps, tiles."""

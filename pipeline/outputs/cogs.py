@@ -1,0 +1,154 @@
+"""A Cloud-Optimized GeoTIFF from a finished store: one streaming writer, block rows at a time, then checked."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from rasterio._err import CPLE_BaseError  # copy() lets GDAL's own errors through
+from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
+from rasterio.windows import Window as RioWindow
+from rio_cogeo.cogeo import cog_validate
+
+from scenelift.pipeline.errors import SinkError
+from scenelift.pipeline.faults import commit_point
+from scenelift.pipeline.files import sync
+from scenelift.pipeline.outputs.categories import colormap
+from scenelift.pipeline.outputs.outputs import Output
+from scenelift.pipeline.outputs.sinks import ZarrSink, provenance_text
+from scenelift.pipeline.scenes.rasters import GDAL_OPTIONS
+from scenelift.pipeline.tiles import TileGrid, Window
+
+SIDE = 512
+"""Side of a COG tile, pixels."""
+
+
+def write_cog(store: ZarrSink, output: Output, path: Path) -> None:
+    """Write `store` as a Cloud-Optimized GeoTIFF and check it pixel by pixel.
+
+    Written in two steps, both streaming: a tiled temporary GeoTIFF, then GDAL's COG layout with averaged overviews.
+    Both temporary files lie beside `path`; nothing is left at `path` unless it is complete and read back right.
+
+    Raises
+    ------
+    SinkError
+        If the disk refuses, or the file does not read back as it was written.
+    """
+    plain = path.with_name(path.name + ".plain.tif")
+    made = path.with_name(path.name + ".cog.tif")
+    try:
+        with rasterio.Env(**GDAL_OPTIONS, GDAL_TIFF_INTERNAL_MASK=True):
+            _write_plain(store, output, plain)
+            commit_point("temporary-written")
+            rasterio.shutil.copy(plain, made, driver="COG", **_cog_options(output))
+            check_cog(store, output, made)
+        commit_point("output-made")
+        sync(made)
+        made.replace(path)
+    except (RasterioError, CPLE_BaseError) as error:  # some of these are OSErrors too, without a number
+        raise _full_or_failed(path, error) from error
+    except OSError as error:
+        raise SinkError.of(path, error) from error
+    finally:
+        for leftover in (plain, made, *path.parent.glob(f"{path.name}.*.tmp*")):
+            leftover.unlink(missing_ok=True)
+
+
+def _full_or_failed(path: Path, error: Exception) -> SinkError:
+    """GDAL does not say why a write failed: a disk with less room than a tile has surely run full."""
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(path.parent).free < 1 << 20:
+            return SinkError.of(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    return SinkError(f"cannot write {path}: {error}")
+
+
+def _cog_options(output: Output) -> dict[str, Any]:
+    return {
+        "COMPRESS": "DEFLATE",
+        "LEVEL": 6,
+        "PREDICTOR": "YES",
+        "BLOCKSIZE": SIDE,
+        "BIGTIFF": "IF_SAFER",
+        "OVERVIEW_RESAMPLING": "MODE" if output.categories else "AVERAGE",
+        "OVERVIEW_COUNT": max(0, math.ceil(math.log2(max(output.grid.shape) / SIDE))),
+        "NUM_THREADS": "ALL_CPUS",
+    }
+
+
+def _write_plain(store: ZarrSink, output: Output, path: Path) -> None:
+    profile = {
+        "driver": "GTiff",
+        "height": output.grid.height,
+        "width": output.grid.width,
+        "count": len(output.bands),
+        "dtype": output.dtype,
+        "crs": output.grid.crs,
+        "transform": output.grid.transform,
+        "nodata": output.nodata,
+        "tiled": True,
+        "blockxsize": SIDE,
+        "blockysize": SIDE,
+        "BIGTIFF": "IF_SAFER",
+        "SPARSE_OK": True,
+    }
+    with rasterio.open(path, "w", **profile) as out:
+        out.colorinterp = _color_interpretation(output)
+        out.scales = [b.scale if b.declared else 1.0 for b in output.bands]
+        out.offsets = [b.offset if b.declared else 0.0 for b in output.bands]
+        out.update_tags(**(output.tags | {"SCENELIFT": provenance_text(output)}))  # an enhanced scene has one
+        for domain, tags in output.tag_domains.items():
+            out.update_tags(ns=domain, **tags)
+        for index, band in enumerate(output.bands, start=1):
+            if band.description:
+                out.set_band_description(index, band.description)
+            out.update_tags(index, **band.tags)
+        if output.categories:
+            out.write_colormap(1, colormap(output.categories))
+            out.update_tags(1, **{f"CLASS_{i}": category.name for i, category in enumerate(output.categories)})
+        for window in _strips(output):
+            out.write(store.read(window), window=_rio(window))
+            if output.mask:
+                out.write_mask(store.read_mask(window), window=_rio(window))
+
+
+def _color_interpretation(output: Output) -> list[ColorInterp]:
+    """Return the bands' colours; GDAL's own default (grey) where the input says nothing or no longer fits."""
+    colors = [ColorInterp[b.color] for b in output.bands]
+    if all(c == ColorInterp.undefined for c in colors):
+        return [ColorInterp.gray, *[ColorInterp.undefined] * (len(colors) - 1)]
+    return colors
+
+
+def _strips(output: Output) -> TileGrid:
+    """Cut the raster into windows of whole TIFF tiles that are whole blocks' rows where those divide."""
+    side = max(SIDE, 2048 // max(1, len(output.bands) // 4) // SIDE * SIDE)
+    return TileGrid(output.grid.shape, (side, side))
+
+
+def _rio(window: Window) -> RioWindow:
+    return RioWindow(window.col, window.row, window.width, window.height)
+
+
+def check_cog(store: ZarrSink, output: Output, path: Path) -> None:
+    """Read the finished file back and compare every pixel: a threaded writer on a full disk may raise nothing."""
+    valid, errors, _ = cog_validate(path, strict=False, quiet=True)
+    if not valid:
+        raise SinkError(f"{path.name} is not a valid Cloud-Optimized GeoTIFF: {'; '.join(errors)}")
+    with rasterio.open(path) as made:
+        if made.crs != output.grid.crs or not made.transform.almost_equals(output.grid.transform, 1e-9):
+            raise SinkError(f"{path.name} does not carry the CRS and transform it was given")
+        for window in _strips(output):
+            same = np.array_equal(
+                made.read(window=_rio(window)), store.read(window), equal_nan=output.dtype == "float32"
+            )
+            if not same:
+                raise _full_or_failed(path, RasterioError(f"it reads back wrong at {window}"))

@@ -1,0 +1,238 @@
+"""What an output raster will be: grid, data type, bands, nodata, radiometry, provenance. Decided before any pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scenelift.pipeline.enhance import Spec
+from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.grids import GeoGrid
+from scenelift.pipeline.outputs.categories import MAX_CLASSES, MISSING, Category, categories_of
+from scenelift.pipeline.scenes.opening import ASSUMED_SCALE, DTYPES, has_value
+from scenelift.pipeline.scenes.scenes import Band, Scene, beside
+
+CHUNK = 512
+"""Wanted side of an inner chunk, output pixels."""
+
+UNCERTAINTY = " uncertainty"
+"""How the description of a band ends that tells the uncertainty of the one before it."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output raster, fully described."""
+
+    grid: GeoGrid
+    dtype: str
+    bands: tuple[Band, ...]
+    nodata: float | None
+    mask: bool
+    """Whether an internal mask is stored beside the bands (the input had one, and no nodata value)."""
+    block: tuple[int, int]
+    """Height and width that one task writes: a whole number of chunks, owned by nobody else."""
+    tags: dict[str, str] = field(default_factory=dict)
+    tag_domains: dict[str, dict[str, str]] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Models, settings, input digest: nothing that differs between two runs of the same job."""
+    categories: tuple[Category, ...] = ()
+    """Classes, if this is a class map: its values are numbers of classes, and nobody may average them."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Bands, height, width."""
+        return len(self.bands), *self.grid.shape
+
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """Height and width of a chunk: the largest divisor of the block that is at most 512."""
+        height, width = (_divisor(side, CHUNK) for side in self.block)
+        return height, width
+
+    @property
+    def missing(self) -> float:
+        """Value stored where there is no data."""
+        if self.nodata is not None:
+            return self.nodata
+        return float("nan") if np.issubdtype(np.dtype(self.dtype), np.floating) else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Uncompressed size."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+    def encode(self, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.generic]:
+        """Turn reflectance into the values to store.
+
+        Rounded to nearest (ties to even) and clipped to the range of the data type for integers only; missing pixels
+        become the nodata value (without one: 0, or NaN), and a valid pixel that would land on it moves one step off.
+
+        Parameters
+        ----------
+        values : ndarray of float32, shape (C, height, width)
+            Reflectance of the first C bands (an alpha band behind them is stored as it is).
+        valid : ndarray of bool, same shape
+        """
+        bands = self.bands[: len(values)]
+        scale = np.array([b.scale for b in bands])[:, None, None]
+        offset = np.array([b.offset for b in bands])[:, None, None]
+        exact = (values - offset.astype(np.float32)) / scale.astype(np.float32)
+        if np.issubdtype(np.dtype(self.dtype), np.integer):
+            limits = np.iinfo(self.dtype)
+            exact = np.clip(np.rint(exact), limits.min, limits.max)
+        out = exact.astype(self.dtype)
+        missing = np.asarray(self.missing).astype(self.dtype)
+        if self.nodata is not None:
+            out[valid & (out == missing)] = beside(missing)
+        out[~valid] = missing
+        return out
+
+
+def _divisor(side: int, most: int) -> int:
+    """Return the largest divisor of `side` up to `most`; `side` itself where that would make tiny chunks."""
+    best = max(d for d in range(1, min(side, most) + 1) if side % d == 0)
+    return best if best >= min(side, 64) else side
+
+
+def _recoded(band: Band, was: str, dtype: str) -> Band:
+    """Return how another data type than `was` stores a band: scale and offset that read back as the same reflectance.
+
+    The numbers stay what they were where the new type holds them; else they become those that are usual for it, as
+    reflectance times 10000 in 16 bits. Declared either way: a reader of the output would assume them from its type.
+    """
+    if np.can_cast(was, dtype):
+        return replace(band, declared=True)
+    limits, usual = np.iinfo(dtype), ASSUMED_SCALE[dtype]
+    low, high = (limit * band.scale + band.offset for limit in (limits.min, limits.max))
+    # whole numbers lose nothing to rounding, fractions do where the step is coarser than it need be
+    fine = was != "float32" or band.scale <= usual * (1 + 1e-9)
+    if fine and low <= 0 and high >= 1:
+        return replace(band, declared=True)
+    return replace(band, scale=usual, offset=0.0, declared=True)
+
+
+def _nodata(scene: Scene, dtype: str) -> float | None:
+    """Return the output's nodata value: the scene's, but for NaN, which integers lack, their lowest.
+
+    Raises
+    ------
+    UsageError
+        If the data type does not have the value.
+    """
+    nodata = scene.nodata
+    if dtype == "float32":
+        return nodata
+    unmarked = scene.dtype == "float32" and scene.mask_kind == "none"  # NaN is missing, declared or not
+    if unmarked or (nodata is not None and np.isnan(nodata)):
+        return float(np.iinfo(dtype).min)
+    if nodata is not None and not has_value(dtype, nodata):
+        raise UsageError(f"nodata value {nodata:g} of {scene.name} does not exist in {dtype}")
+    return nodata
+
+
+def _scaled_domains(domains: dict[str, dict[str, str]], scale: int) -> dict[str, dict[str, str]]:
+    """Return metadata domains for a finer grid: RPCs count lines and samples from the centre of the first pixel."""
+    if scale == 1 or "RPC" not in domains:
+        return domains
+    rpc = dict(domains["RPC"])
+    try:
+        for axis in ("LINE", "SAMP"):
+            rpc[f"{axis}_OFF"] = repr(scale * float(rpc[f"{axis}_OFF"]) + (scale - 1) / 2)
+            rpc[f"{axis}_SCALE"] = repr(scale * float(rpc[f"{axis}_SCALE"]))
+    except (KeyError, ValueError):  # better none than wrong ones
+        return {name: tags for name, tags in domains.items() if name != "RPC"}
+    return domains | {"RPC": rpc}
+
+
+def _uncertainty(band: Band, index: int) -> Band:
+    """Describe the band that tells how uncertain another is: a spread, so it has no offset."""
+    return Band((band.description or f"band {index + 1}") + UNCERTAINTY, band.scale, 0.0, band.declared)
+
+
+def pictures(bands: Sequence[Band]) -> list[int]:
+    """Return the indices of the bands that do not tell the uncertainty of another; of all, if there are no others."""
+    plain = [index for index, band in enumerate(bands) if not (band.description or "").endswith(UNCERTAINTY)]
+    return plain or list(range(len(bands)))
+
+
+def output_of(
+    scene: Scene,
+    specs: Sequence[Spec],
+    block: tuple[int, int],
+    *,
+    dtype: str | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> Output:
+    """Describe what a chain of models makes of a scene.
+
+    Parameters
+    ----------
+    scene : Scene
+    specs : sequence of Spec
+        The models, in order.
+    block : (int, int)
+        Height and width of a block in *input* pixels.
+    dtype : str, optional
+        Another data type than the scene's; scale and offset are then chosen so that reflectance stays the same.
+    provenance : dict, optional
+        Written into tags and attributes.
+
+    Raises
+    ------
+    UsageError
+        If a model wants another number of bands than the scene has, or the data type is not supported.
+    """
+    dtype = dtype or scene.dtype
+    if dtype not in DTYPES:
+        raise UsageError(f"data type {dtype!r} is not supported; choose one of {', '.join(DTYPES)}")
+    bands, scale = [band if dtype == scene.dtype else _recoded(band, scene.dtype, dtype) for band in scene.bands], 1
+    for spec in specs:
+        if spec.bands is not None and spec.bands != len(bands):
+            raise UsageError(
+                f"model {spec.name} wants {spec.bands} bands together, {scene.name} gives {len(bands)}; "
+                "choose bands with --bands"
+            )
+        labels = getattr(spec, "labels", ())
+        if spec.out_bands is not None and (spec.out_bands != len(bands) or labels):
+            names = labels or [f"{spec.name} {i + 1}" for i in range(spec.out_bands)]
+            bands = [_recoded(Band(name, 1.0, 0.0, True), "float32", dtype) for name in names]
+        if spec.out_per_band == 2:
+            bands = [b for i, band in enumerate(bands) for b in (band, _uncertainty(band, i))]
+        scale *= spec.scale
+    if scene.alpha is not None:
+        bands.append(Band("alpha", 1.0, 0.0, False, "alpha"))
+    return Output(
+        grid=scene.grid.scaled(scale),
+        dtype=dtype,
+        bands=tuple(bands),
+        nodata=_nodata(scene, dtype),
+        mask=scene.mask_kind == "mask",
+        block=(block[0] * scale, block[1] * scale),
+        tags=scene.tags,
+        tag_domains=_scaled_domains(scene.tag_domains, scale),
+        provenance=provenance or {},
+    )
+
+
+def as_classes(output: Output, names: Sequence[str]) -> Output:
+    """Describe a map of classes instead: one byte a pixel, a palette, 255 where there is no data.
+
+    Raises
+    ------
+    UsageError
+        If there are no class names, or more than bytes can number.
+    """
+    if not 1 <= len(names) <= MAX_CLASSES:
+        raise UsageError(f"a class map needs 1 to {MAX_CLASSES} named classes, the model has {len(names)}")
+    band = Band("land cover", 1.0, 0.0, False, "palette")
+    return replace(output, dtype="uint8", bands=(band,), nodata=MISSING, mask=False, categories=categories_of(names))
+
+
+def as_shares(output: Output) -> Output:
+    """Describe a map of probabilities instead: float32, NaN where there is no data."""
+    bands = tuple(replace(band, scale=1.0, offset=0.0) for band in output.bands if band.color != "alpha")
+    return replace(output, dtype="float32", bands=bands, nodata=float("nan"), mask=False)

@@ -1,0 +1,161 @@
+"""The coarser levels of a Zarr store, for whoever looks at a scene from afar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from scenelift.pipeline.grids import GeoGrid
+from scenelift.pipeline.outputs.geozarr import array_attributes, group_attributes, level_attributes, write_coordinates
+from scenelift.pipeline.outputs.outputs import Output
+from scenelift.pipeline.outputs.sinks import DATA, ZarrSink, array_of, make_level
+from scenelift.pipeline.scenes.scenes import beside
+from scenelift.pipeline.scenes.zarrs import MASK
+from scenelift.pipeline.tiles import TileGrid, Window
+
+CHUNK = 512
+
+
+class _Level(NamedTuple):
+    data: zarr.Array[Any]
+    mask: zarr.Array[Any] | None
+
+
+class Pyramid:
+    """The coarser levels of a store, each half the size of the one before, in groups named by their factor."""
+
+    SMALLEST = 512
+    STEP = 1 << 27
+    """Bytes of a level made at once, all bands together, unless one chunk of each is more."""
+
+    def __init__(self, sink: ZarrSink, output: Output, *, shards: bool) -> None:
+        self._sink = sink
+        self._output = output
+        self._shards = shards
+
+    @property
+    def factors(self) -> list[int]:
+        """Reduction factors of the levels: 2, 4, … until the larger side is at most 512 pixels."""
+        factors: list[int] = []
+        side = max(self._output.grid.shape)
+        while side > self.SMALLEST:
+            side = -(-side // 2)
+            factors.append(2 ** (len(factors) + 1))
+        return factors
+
+    def step(self, grid: GeoGrid) -> tuple[int, int]:
+        """Return height and width of what is made at once (and of a shard): less where there are many bands."""
+        item = len(self._output.bands) * np.dtype(self._output.dtype).itemsize
+        side = 2048
+        while side > CHUNK and side * side * item > self.STEP:
+            side //= 2
+        height, width = (min(side, -(-length // CHUNK) * CHUNK) for length in grid.shape)
+        return height, width
+
+    def build(self) -> Iterator[int]:
+        """Write the levels one after the other, yielding each factor; memory holds one step at a time."""
+        finer = _Level(self._sink.data, self._sink.mask)
+        for factor in self.factors:
+            grid = self._output.grid.coarsened(factor)
+            shape = len(self._output.bands), *grid.shape
+            group = self._sink.group.create_group(str(factor), attributes=level_attributes(grid))
+            step = self.step(grid)
+            make_level(group, shape, (CHUNK, CHUNK), step if self._shards else None, self._output)
+            group[DATA].attrs.update(array_attributes(self._output))
+            write_coordinates(group, grid)
+            coarse = _Level(array_of(group, DATA), array_of(group, MASK) if self._output.mask else None)
+            for window in TileGrid(grid.shape, step):
+                self._coarsen(finer, coarse, window)
+            finer = coarse
+            yield factor
+        self._sink.group.attrs.update(group_attributes(self._output, self.factors))
+
+    def _coarsen(self, finer: _Level, coarse: _Level, window: Window) -> None:
+        """Make one window of a level from the next finer one, reading one band at a time."""
+        output = self._output
+        fine = window.scaled(2).clip((finer.data.shape[1], finer.data.shape[2])).slices()
+        has_alpha = output.bands[-1].color == "alpha"
+        known: NDArray[np.bool_] | None = None
+        if finer.mask is not None and coarse.mask is not None:
+            known = np.asarray(finer.mask[fine]) != 0
+            coarse.mask[window.slices()] = np.where(_any(known), np.uint8(255), np.uint8(0))
+        elif has_alpha:
+            known = np.asarray(finer.data[(-1, *fine)]) != 0
+        marker = np.asarray(output.missing).astype(output.dtype)
+        marked = output.nodata is not None or output.dtype == "float32"
+        values = np.empty((len(output.bands), *window.shape), output.dtype)
+        for index in range(len(values)):
+            band = np.asarray(finer.data[(slice(index, index + 1), *fine)])
+            if output.categories:
+                values[index] = band[0, ::2, ::2]
+            elif has_alpha and index == len(values) - 1 and known is not None:
+                values[index] = _halve_alpha(band, _any(known))
+            else:
+                values[index] = halve(band, marker if marked else None, known)[0]
+        coarse.data[(slice(None), *window.slices())] = values
+
+
+def halve(
+    values: NDArray[np.generic], missing: NDArray[np.generic] | None, known: NDArray[np.bool_] | None = None
+) -> NDArray[np.generic]:
+    """Average 2 x 2 pixels, leaving missing ones out; where all four are missing the result is missing.
+
+    Parameters
+    ----------
+    values : ndarray, shape (C, H, W)
+    missing : 0-d array or None
+        The value that marks missing pixels (NaN too).
+    known : ndarray of bool, shape (H, W), optional
+        False where a mask says that there is no data.
+
+    Returns
+    -------
+    ndarray, shape (C, ceil(H / 2), ceil(W / 2)), same dtype; integers rounded to nearest, 0 where nothing is known
+    and no value marks that
+    """
+    return np.stack([_halve_band(band, missing, known) for band in values])  # one by one keeps float64 copies small
+
+
+def _halve_band(
+    band: NDArray[np.generic], missing: NDArray[np.generic] | None, known: NDArray[np.bool_] | None
+) -> NDArray[np.generic]:
+    total = np.zeros([-(-side // 2) for side in band.shape], np.float64)
+    count = np.zeros(total.shape, np.uint8)
+    masks = [None] * 4 if known is None else _quarters(known)
+    for part, mask in zip(_quarters(band), masks, strict=True):
+        use = np.ones(part.shape, bool) if mask is None else mask.copy()
+        if missing is not None:
+            use &= ~np.isnan(part) if np.isnan(missing) else part != missing
+        np.add(total, part, out=total, where=use)
+        count += use
+    np.divide(total, count, out=total, where=count > 0)
+    if np.issubdtype(band.dtype, np.integer):
+        np.rint(total, out=total)
+    out = total.astype(band.dtype)
+    if missing is not None:
+        out[(count > 0) & (out == missing)] = beside(missing)
+        out[count == 0] = missing
+    return out
+
+
+def _halve_alpha(alpha: NDArray[np.generic], seen: NDArray[np.bool_]) -> NDArray[np.generic]:
+    """Average transparency; what can be seen at all (`seen`, of the result) never becomes wholly transparent."""
+    nan = np.asarray(np.nan, alpha.dtype) if np.issubdtype(alpha.dtype, np.floating) else None
+    out = halve(alpha, nan)[0]
+    out[seen & (out == 0)] = 1
+    return out
+
+
+def _any(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return where at least one of 2 x 2 pixels is known."""
+    return np.logical_or.reduce(_quarters(known))
+
+
+def _quarters(plane: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return the four pixels of each 2 x 2, as planes of half the size; an odd last row or column counts twice."""
+    padded = np.pad(plane, [(0, side % 2) for side in plane.shape], mode="edge")
+    return [padded[row::2, col::2] for row in (0, 1) for col in (0, 1)]

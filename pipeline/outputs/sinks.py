@@ -1,0 +1,182 @@
+"""Zarr stores that blocks are written to, each by one task, in whole shards that nobody else touches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BytesCodec, ZstdCodec
+
+from scenelift.pipeline.errors import SinkError, UsageError
+from scenelift.pipeline.faults import commit_point
+from scenelift.pipeline.files import sync
+from scenelift.pipeline.outputs.geozarr import array_attributes, group_attributes, write_coordinates
+from scenelift.pipeline.outputs.outputs import Output
+from scenelift.pipeline.scenes.zarrs import MASK
+from scenelift.pipeline.tiles import Window
+
+DATA = "data"
+
+
+class ZarrSink:
+    """A Zarr v3 group: ``data`` (band, y, x), optionally ``mask`` (y, x), coordinates, and a pyramid.
+
+    Chunks are compressed with Zstandard and carry a checksum, so a flipped bit is an error and never a pixel. With
+    `shards`, the chunks of one block lie in one file.
+    """
+
+    def __init__(self, path: Path, group: zarr.Group, block: tuple[int, int]) -> None:
+        self.path = path
+        self.group = group
+        self.block = block
+        self.data: zarr.Array[Any] = array_of(group, DATA)
+        self.mask: zarr.Array[Any] | None = array_of(group, MASK) if MASK in group else None
+
+    @classmethod
+    def create(cls, path: Path, output: Output, *, shards: bool = True) -> ZarrSink:
+        """Make an empty store: every pixel missing.
+
+        Raises
+        ------
+        SinkError
+            If the folder cannot be written.
+        """
+        try:
+            group = zarr.open_group(str(path), mode="w-", zarr_format=3, attributes=group_attributes(output))
+            make_level(group, output.shape, output.chunk, output.block if shards else None, output)
+            group[DATA].attrs.update(array_attributes(output))
+            write_coordinates(group, output.grid)
+        except OSError as error:
+            raise SinkError.of(path, error) from error
+        return cls(path, group, output.block)
+
+    @classmethod
+    def open(cls, path: Path, block: tuple[int, int]) -> ZarrSink:
+        """Open a store made by :meth:`create`, for writing blocks."""
+        return cls(path, zarr.open_group(str(path), mode="r+"), block)
+
+    def write(
+        self, window: Window, values: NDArray[np.generic], mask: NDArray[np.uint8] | None, durable: bool = True
+    ) -> None:
+        """Write one block and (if `durable`) push it to the disk.
+
+        Raises
+        ------
+        UsageError
+            If the window does not own whole chunks: two such writers would lose each other's pixels.
+        SinkError
+            If the disk refuses (full, read-only, gone).
+        """
+        self._check(window)
+        rows, cols = window.slices()
+        try:
+            self.data[:, rows, cols] = values
+            if self.mask is not None:
+                if mask is None:
+                    raise UsageError("this store keeps a mask, but the block came without one")
+                self.mask[rows, cols] = mask
+            commit_point("block-written")
+            for name in self.files(window) if durable else ():  # zarr's local store leaves that to the kernel
+                sync(self.path / name)
+            commit_point("block-synced")
+        except OSError as error:
+            raise SinkError.of(self.path, error) from error
+
+    def read(self, window: Window) -> NDArray[np.generic]:
+        """Read values back, (C, height, width)."""
+        rows, cols = window.slices()
+        return np.asarray(self.data[:, rows, cols])
+
+    def read_mask(self, window: Window) -> NDArray[np.uint8]:
+        """Read the mask back: 255 valid, 0 missing; (height, width)."""
+        if self.mask is None:
+            raise UsageError(f"{self.path} keeps no mask")
+        return np.asarray(self.mask[window.slices()])
+
+    def _check(self, window: Window) -> None:
+        height, width = self.data.shape[1:]
+        for start, stop, side, length in (
+            (window.row, window.stop_row, self.block[0], height),
+            (window.col, window.stop_col, self.block[1], width),
+        ):
+            if start % side or (stop % side and stop != length) or stop > length:
+                raise UsageError(f"{window} is not made of whole {self.block} blocks of a {height} x {width} array")
+
+    def files(self, window: Window) -> list[str]:
+        """Return the files that a block owns, relative to the store; those of nothing but fill value do not exist."""
+        return [
+            "/".join([name, "c", *map(str, (*plane, row, col))])
+            for name, array in ((DATA, self.data), (MASK, self.mask))
+            if array is not None
+            for plane in _planes(array)
+            for row in _touched(window.row, window.stop_row, (array.shards or array.chunks)[-2])
+            for col in _touched(window.col, window.stop_col, (array.shards or array.chunks)[-1])
+        ]
+
+
+def _planes(array: zarr.Array[Any]) -> list[tuple[int, ...]]:
+    """Return the leading chunk indices of an array: none for (y, x), one a band or one for all for (band, y, x)."""
+    if array.ndim == 2:
+        return [()]
+    return [(index,) for index in range(-(-array.shape[0] // (array.shards or array.chunks)[0]))]
+
+
+def _touched(start: int, stop: int, side: int) -> range:
+    return range(start // side, -(-stop // side))
+
+
+def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Return an array of a group by name.
+
+    Raises
+    ------
+    SinkError
+        If there is none.
+    """
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise SinkError(f"{group.store_path} holds no array named {name}")
+    return array
+
+
+def make_level(
+    group: zarr.Group,
+    shape: tuple[int, int, int],
+    chunk: tuple[int, int],
+    block: tuple[int, int] | None,
+    output: Output,
+) -> None:
+    """Make the empty arrays of one level of the pyramid; ``block`` is the size of its shards, None for none."""
+    codec = ZstdCodec(level=1, checksum=True)
+    serializer = BytesCodec(endian="little" if np.dtype(output.dtype).itemsize > 1 else None)
+    group.create_array(
+        DATA,
+        shape=shape,
+        chunks=(1, *chunk),
+        shards=(shape[0], *block) if block else None,
+        dtype=output.dtype,
+        fill_value=np.asarray(output.missing).astype(output.dtype).item(),
+        compressors=[codec],
+        serializer=serializer,
+        dimension_names=("band", "y", "x"),
+    )
+    if output.mask:
+        group.create_array(
+            MASK,
+            shape=shape[1:],
+            chunks=chunk,
+            shards=block or None,
+            dtype="uint8",
+            fill_value=0,
+            compressors=[codec],
+            dimension_names=("y", "x"),
+        )
+
+
+def provenance_text(output: Output) -> str:
+    """Return the provenance as JSON with sorted keys: the same text for the same job."""
+    return json.dumps(output.provenance, sort_keys=True)

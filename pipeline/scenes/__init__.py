@@ -1,0 +1,1 @@
+"""Scenes as they are read: files, masks, radiometry, limits, places on Earth, noise, small pictures."""

@@ -1,0 +1,175 @@
+"""A scene: a georeferenced raster in one file or in one file per band, read by windows.
+
+`SceneSource` says where a scene is and how its numbers are to be read; it is small and picklable and travels to
+workers. `Scene` is what is found there: grid, bands, radiometry, mask, metadata.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+
+from scenelift.pipeline.enhance import Region
+from scenelift.pipeline.grids import GeoGrid
+from scenelift.pipeline.scenes.limits import Limits
+from scenelift.pipeline.scenes.rasters import Reader
+from scenelift.pipeline.tiles import Window
+
+
+@dataclass(frozen=True)
+class SceneSource:
+    """Where a scene is, and how the user wants it read."""
+
+    paths: tuple[str, ...]
+    """One raster, several rasters of one grid, a `.SAFE` folder or a Zarr store."""
+    bands: tuple[int, ...] | None = None
+    """1-based band numbers in the order wanted, over all files; None: every band that is not alpha."""
+    scale: float | None = None
+    """Reflectance per DN; None: as the file says, else by data type."""
+    offset: float | None = None
+    """Added to the DN before scaling (Sentinel-2 L2A since baseline 04.00: -1000); None: as the file says."""
+    nodata: float | None = None
+    """Value that marks missing pixels; None: as the file says."""
+    crs: str | None = None
+    """Coordinate reference system for a raster that has none."""
+    limits: Limits = field(default_factory=Limits)
+    """What the files may ask for; changes no pixel."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """One band as it is stored."""
+
+    description: str | None
+    """Name, e.g. "B04"."""
+    scale: float
+    """Reflectance (or unit of the band) per DN."""
+    offset: float
+    """Reflectance at DN 0."""
+    declared: bool
+    """Whether scale and offset come from the file or the user; False: assumed from the data type."""
+    color: str = "undefined"
+    """Colour interpretation, GDAL's name."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """Metadata of the band."""
+    nodata: float | None = None
+    """Value that marks its missing pixels where it is stored; an output has one for all its bands."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A raster as it was found; read with :meth:`read`."""
+
+    source: SceneSource
+    readers: tuple[tuple[Reader, int], ...]
+    """For each band, the open file and the 1-based index in it."""
+    alpha: tuple[Reader, int] | None
+    """The alpha band, if there is one."""
+    grid: GeoGrid
+    dtype: str
+    bands: tuple[Band, ...]
+    nodata: float | None
+    """Value that marks missing pixels from here on: of the bands' own values the first."""
+    mask_kind: str
+    """"none", "nodata", "mask" (internal or side-car) or "alpha"."""
+    tags: dict[str, str]
+    """Metadata of the file."""
+    tag_domains: dict[str, dict[str, str]]
+    """Further metadata domains, e.g. IMAGERY."""
+
+    @property
+    def name(self) -> str:
+        """Short name for messages."""
+        return Path(self.source.paths[0]).name
+
+    @property
+    def masked(self) -> bool:
+        """Whether a pixel of this scene can be without data."""
+        return self.mask_kind != "none" or self.dtype == "float32"
+
+    @cached_property
+    def _radiometry(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        scale = np.array([b.scale for b in self.bands], np.float32)[:, None, None]
+        offset = np.array([b.offset for b in self.bands], np.float32)[:, None, None]
+        return scale, offset
+
+    def read_dn(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Read stored values and the mask, missing pixels marked by the scene's nodata value in all bands.
+
+        In a band that has another nodata value of its own, a valid pixel that has the scene's moves one step off.
+
+        Parameters
+        ----------
+        window : Window
+            Inside the scene.
+
+        Returns
+        -------
+        values : ndarray, shape (C, height, width), the scene's dtype
+        valid : ndarray of bool, same shape
+
+        Raises
+        ------
+        SceneError
+            If the file is truncated or damaged.
+        """
+        values, valid = self._read_stored(window)
+        if self.nodata is not None:
+            missing = np.asarray(self.nodata).astype(self.dtype)
+            for band, plane, known in zip(self.bands, values, valid, strict=True):
+                if repr(band.nodata) != repr(self.nodata):  # NaN is NaN here
+                    plane[known & (plane == missing)] = beside(missing)
+                    plane[~known] = missing
+        return values, valid
+
+    def _read_stored(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        values = np.empty((len(self.bands), *window.shape), self.dtype)
+        valid = np.empty(values.shape, bool)
+        for i, ((reader, index), band) in enumerate(zip(self.readers, self.bands, strict=True)):
+            values[i], valid[i] = reader.read(index, window)
+            if band.nodata is not None and not np.isnan(band.nodata):
+                valid[i] &= values[i] != np.asarray(band.nodata).astype(self.dtype)
+        if self.dtype == "float32":
+            valid &= np.isfinite(values)
+        if self.alpha is not None:
+            valid &= self.alpha[0].read(self.alpha[1], window)[0] != 0
+        return values, valid
+
+    def read(self, window: Window) -> Region:
+        """Read reflectance: ``DN * scale + offset`` in float32, per band; nothing is clipped."""
+        values, valid = self._read_stored(window)
+        scale, offset = self._radiometry
+        return Region(window, values.astype(np.float32) * scale + offset, valid)
+
+    @property
+    def is_byte(self) -> bool:
+        """Whether 0 to 255 are read as 0 to 1: of an 8-bit image where neither file nor user says otherwise."""
+        return self.dtype == "uint8" and not self.bands[0].declared
+
+    def describe(self) -> str:
+        """Return one line for people: size, bands, data type, ground sample distance, CRS."""
+        height, width = self.grid.shape
+        sx, sy = self.grid.resolution
+        return (
+            f"{self.name}: {width} x {height} px, {len(self.bands)} bands, {self.dtype}, "
+            f"{sx:g} x {sy:g} {self.grid.crs.units_factor[0]}, {crs_name(self.grid.crs)}"
+        )
+
+
+def beside(missing: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return the nearest value that is not the nodata value `missing` (a 0-d array): one up, or down at the top."""
+    if np.issubdtype(missing.dtype, np.floating):
+        return np.nextafter(missing, np.asarray(np.inf, missing.dtype))
+    value = int(missing)
+    return np.asarray(value + 1 if value < np.iinfo(str(missing.dtype)).max else value - 1, missing.dtype)
+
+
+def crs_name(crs: CRS) -> str:
+    """Return "EPSG:32618" where the CRS has a code, else its name."""
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else crs.to_wkt().split('"')[1]

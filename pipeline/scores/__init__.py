@@ -1,0 +1,1 @@
+"""Scores of images, as sums over blocks that add up to those of the whole."""

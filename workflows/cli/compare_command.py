@@ -1,0 +1,86 @@
+"""What `scenelift compare` does around the comparison: a progress bar, files, a table on the screen."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from scenelift.pipeline.cluster import ClusterSettings
+from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.scores.bootstrap import Interval
+from scenelift.workflows.console import table
+from scenelift.workflows.evidence.cases import DENOISE, TRUTH
+from scenelift.workflows.evidence.compare import (
+    BASELINES,
+    CASES,
+    CompareSettings,
+    Comparison,
+    compare,
+    table_rows,
+    to_json,
+    write_images_csv,
+)
+from scenelift.workflows.evidence.pages import write_page
+
+
+def run_compare(settings: CompareSettings, cluster: ClusterSettings, output: Path, as_json: bool = False) -> str:
+    """Compare, write ``comparison.md``, ``.png``, ``.json`` and ``comparison-images.csv``, and return the last line.
+
+    Raises
+    ------
+    UsageError
+        If the folder cannot be written.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {output}: {error.strerror}") from None
+    found = dataclasses.replace(_with_bar(settings, cluster, quiet=as_json), command=command_of(settings))
+    page = write_page(found, output)
+    write_images_csv(found, output / "comparison-images.csv")
+    text = to_json(found)
+    (output / "comparison.json").write_text(text + "\n")
+    if as_json:
+        return text
+    print_tables(found)
+    return f"page, figure and tables: {page}"
+
+
+def _with_bar(settings: CompareSettings, cluster: ClusterSettings, quiet: bool) -> Comparison:
+    columns = (TextColumn("comparing"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn())
+    with Progress(*columns, console=RichConsole(stderr=True, quiet=quiet), disable=quiet) as bar:
+        line = bar.add_task("comparing", total=None)
+        return compare(settings, cluster, lambda done, count: bar.update(line, completed=done, total=count))
+
+
+def command_of(settings: CompareSettings) -> str:
+    """Return the command that makes a comparison again."""
+    levels = [str(case.amount) for case in settings.cases if case.task == DENOISE]
+    scales = [str(case.amount) for case in settings.cases if case.task != DENOISE]
+    parts = ["scenelift compare", f"--each {settings.each}"]
+    parts += [f"--seed {settings.seed}"] if settings.seed else []
+    if settings.cases != CASES:
+        parts += [f"--levels {','.join(levels)}", f"--scales {','.join(scales)}"]
+    parts += [f"--data {settings.data.name}"] if settings.data else []
+    parts += [f"--model {','.join(settings.networks)}"] if settings.networks is not None else []
+    return " ".join(parts)
+
+
+def print_tables(found: Comparison) -> None:
+    """Print one table a case."""
+    for case in found.cases:
+        baseline, best = BASELINES[case.task], found.best_classical(case)
+        rows = []
+        for row in table_rows(found, case):
+            psnr = "identical" if row["method"] == TRUTH else str(row["psnr"])
+            figures = [psnr, *(f"{row[name].mean:.3f}" for name in ("ssim", "vif"))]
+            rows.append([row["method"], *figures, _gap(row["over_baseline"]), _gap(row["over_best"])])
+        heads = ["method", "PSNR dB [95 %]", "SSIM", "VIF", f"over {baseline}", f"over {best}"]
+        table(case.title, heads, rows)
+
+
+def _gap(value: Interval | None) -> str:
+    return "" if value is None else f"{value.mean:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"

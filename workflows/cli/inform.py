@@ -1,0 +1,92 @@
+"""`scenelift info` and `scenelift models`: what a scene is, what a model is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from scenelift.models.catalog import card, find, load_spec, shipped
+from scenelift.models.classical.classical import CLASSICAL
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.scenes import SceneSource, crs_name
+from scenelift.workflows.console import table
+from scenelift.workflows.jobs.fingerprints import json_number
+
+
+def describe_scene(source: SceneSource) -> dict[str, Any]:
+    """Return a scene's facts as plain values."""
+    scene = open_scene(source)
+    grid = scene.grid
+    return {
+        "files": list(source.paths),
+        "width": grid.width,
+        "height": grid.height,
+        "dtype": scene.dtype,
+        "crs": crs_name(grid.crs),
+        "transform": list(grid.transform)[:6],
+        "ground_sample_distance": list(grid.resolution),
+        "corners": {name: list(xy) for name, xy in grid.corners.items()},
+        "nodata": json_number(scene.nodata),
+        "mask": scene.mask_kind,
+        "bands": [dataclasses.asdict(b) | {"nodata": json_number(b.nodata)} for b in scene.bands],
+        "tags": scene.tags,
+    }
+
+
+def print_scene(facts: dict[str, Any]) -> None:
+    """Print :func:`describe_scene` for people."""
+    gsd = facts["ground_sample_distance"]
+    rows = [
+        ["size", f"{facts['width']} x {facts['height']} px, {len(facts['bands'])} bands, {facts['dtype']}"],
+        ["CRS", facts["crs"]],
+        ["ground sample distance", f"{gsd[0]:g} x {gsd[1]:g}"],
+        ["transform", ", ".join(f"{v:g}" for v in facts["transform"])],
+        *([name, f"{x:.6f}, {y:.6f}"] for name, (x, y) in facts["corners"].items()),
+        ["missing pixels", facts["mask"] if facts["nodata"] is None else f"nodata {', '.join(_nodata(facts))}"],
+    ]
+    table(facts["files"][0], ["", ""], rows)
+    bands = [
+        [
+            str(i),
+            band["description"] or "",
+            f"DN x {band['scale']:g} {band['offset']:+g}",
+            "declared" if band["declared"] else "assumed",
+            band["color"],
+        ]
+        for i, band in enumerate(facts["bands"], start=1)
+    ]
+    table("bands", ["", "name", "reflectance", "", "colour"], bands)
+
+
+def _nodata(facts: dict[str, Any]) -> list[str]:
+    """Return the bands' nodata values, each once."""
+    values = (band["nodata"] for band in facts["bands"])
+    return list(dict.fromkeys("none" if v is None else f"{float(v):g}" for v in values))
+
+
+def describe_models(name: str | None = None) -> list[dict[str, Any]]:
+    """Return the specs of the shipped models, or of the one named, each with its card where it has one."""
+    names = [name] if name else list(shipped())
+    return [{**json.loads(load_spec(find(n)).to_json()), "digest": find(n).digest, "card": card(n)} for n in names]
+
+
+def print_models(facts: list[dict[str, Any]], name: str | None) -> None:
+    """Print the list of models, or one model's card."""
+    rows = [
+        [
+            f["name"],
+            f["task"],
+            f"x{f['scale']}",
+            "each on its own" if f["bands"] is None else f"{f['bands']} together",
+            f"{f['halo']} px ({f['halo_kind']})",
+        ]
+        for f in facts
+    ]
+    table("models", ["name", "task", "scale", "bands", "halo"], rows)
+    if name is None:
+        methods = ", ".join(f"{m}-x2" if resampler else m for m, resampler in CLASSICAL.items())
+        print(f"classical methods: {methods} (a resampler takes any factor: -x3, -x4)")
+        print("your own: a .safetensors checkpoint, or module.path:factory")
+        return
+    print(json.dumps(facts[0]["card"] or facts[0], indent=2))

@@ -1,1 +1,0 @@
-"""Jobs on clusters: options, submission, and what scale costs."""

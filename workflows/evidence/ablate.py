@@ -1,0 +1,225 @@
+"""`scenelift ablate`: the paper's study of what matters in the denoiser, at one small budget, three seeds each."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scenelift.models.checkpoint import save_checkpoint
+from scenelift.models.networks.architectures import build
+from scenelift.models.networks.features import trunk_available
+from scenelift.models.training.adversarial import Adversarial, AdversarialTrainer
+from scenelift.models.training.tasks import Denoising, Inputs
+from scenelift.models.training.trainer import Trainer
+from scenelift.models.whole import run_network
+from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.scores.bootstrap import Interval, interval
+from scenelift.workflows.evaluation_images import LEVEL, with_noise
+from scenelift.workflows.evidence.cases import DENOISE, Case, measure, sample_of
+from scenelift.workflows.training.images import Mixture
+from scenelift.workflows.training.recipe import Recipe, make_spec, recipe_from
+from scenelift.workflows.training.runs import begin
+from scenelift.workflows.training.train import identity, read_data
+
+CASE = Case(DENOISE, 25)
+SEEDS = 3
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One change to the baseline."""
+
+    name: str
+    arch: tuple[tuple[str, Any], ...] = ()
+    loss: str = "mse"
+    perceptual: float = 0.0
+    """Weight of the feature distance beside the loss."""
+    paper: float | None = None
+    """Change of PSNR the paper reports, dB."""
+
+
+VARIANTS = (
+    Variant(BASELINE),
+    Variant("without skip connections", (("skips", False),), paper=-2.1),
+    Variant("without normalisation", (("norm", "none"),), paper=-1.5),
+    Variant("leaky ReLU", (("act", "leaky"),), paper=0.5),
+    Variant("sigmoid", (("act", "sigmoid"),), paper=-1.8),
+    Variant("SSIM loss", loss="ssim"),
+    Variant("perceptual loss", perceptual=0.05),
+)
+"""The baseline is the paper's: residual blocks with batch normalisation, ReLU, mean squared error, Adam."""
+
+
+@dataclass(frozen=True)
+class PlainDenoising(Denoising):
+    """Denoising where every error counts alike, as in the paper, so that variants differ in their loss alone."""
+
+    def weight(self, inputs: Inputs) -> float:
+        """Return 1."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class AblateSettings:
+    """The budget, the same for every variant."""
+
+    steps: int = 300
+    batch: int = 16
+    channels: int = 32
+    blocks: int = 4
+    seeds: int = SEEDS
+    each: int = 4
+    """Test images of every class."""
+    data: Path | None = None
+    """Folder with the training images; None: SCENELIFT_DATA."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "seeds", "each"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one variant scored, all its seeds."""
+
+    variant: Variant
+    psnr: NDArray[np.float64]
+    """dB, shape (seeds, images)."""
+    ssim: NDArray[np.float64]
+    """Shape (seeds, images)."""
+
+    def gain(self, baseline: Outcome, score: str = "psnr") -> Interval:
+        """Return the paired difference to the baseline: means over seeds, interval over images."""
+        return interval((getattr(self, score) - getattr(baseline, score)).mean(axis=0))
+
+    def spread(self, baseline: Outcome) -> float:
+        """Return the standard deviation over seeds of the difference to the baseline, dB."""
+        gaps = (self.psnr - baseline.psnr).mean(axis=1)
+        return float(gaps.std(ddof=1)) if len(gaps) > 1 else float("nan")
+
+
+def recipe_of(variant: Variant, settings: AblateSettings, seed: int) -> Recipe:
+    """Return the recipe that trains a variant."""
+    arch = {"kind": "denoiser", "channels": settings.channels, "blocks": settings.blocks, "norm": "batch"}
+    phase = {"steps": settings.steps, "rate": 1e-3, "loss": variant.loss}
+    plan = {"batch": settings.batch, "optimizer": "adam", "ema": 0.99, "precision": "fp32", "seed": seed}
+    values = {
+        "name": "ablation",
+        "task": "denoise",
+        "arch": arch | dict(variant.arch),
+        "degradation": {"sigma_max": 0.06, "power": 1.0},
+        "data": {"train": [{"path": "eurosat_rgb_train.zip"}], "validation": [{"path": "eurosat_rgb_val.zip"}]},
+        "plan": plan | {"phases": [phase], "validate_every": settings.steps},
+    }
+    return recipe_from(values, f"ablation, {variant.name}")
+
+
+def ablate(
+    settings: AblateSettings,
+    folder: Path,
+    progress: Callable[[str, int], None] | None = None,
+    variants: Sequence[Variant] | None = None,
+) -> list[Outcome]:
+    """Train and score every variant with every seed; what is already in the folder is not trained again.
+
+    Parameters
+    ----------
+    settings : AblateSettings
+    folder : Path
+        Gets a folder a training, and its scores.
+    progress : callable, optional
+        Called with the variant and seed that start, and how many are done.
+    variants : sequence of Variant, optional
+        The baseline first; default: all that can be trained here.
+
+    Raises
+    ------
+    ModelError, UsageError
+        If there is no data, or a loss does not stay finite.
+    """
+    outcomes, done = [], 0
+    for variant in usable_variants() if variants is None else variants:
+        rows = []
+        for seed in range(settings.seeds):
+            if progress:
+                progress(f"{variant.name}, seed {seed}", done)
+            rows.append(_scores(variant, settings, seed, folder))
+            done += 1
+        psnr, ssim = (np.array([row[name] for row in rows]) for name in ("psnr", "ssim"))
+        outcomes.append(Outcome(variant, psnr, ssim))
+    return outcomes
+
+
+def usable_variants() -> list[Variant]:
+    """Return the variants that can be trained here: the perceptual loss needs its trunk's weights."""
+    return [variant for variant in VARIANTS if not variant.perceptual or trunk_available()]
+
+
+def _scores(variant: Variant, settings: AblateSettings, seed: int, folder: Path) -> dict[str, list[float]]:
+    recipe = recipe_of(variant, settings, seed)
+    key = hashlib.sha256(repr((identity(recipe), variant, settings.each)).encode()).hexdigest()[:16]
+    run = folder / f"{variant.name.replace(' ', '-')}-{seed}-{key}"
+    stored = run / "scores.json"
+    if stored.exists():
+        found: dict[str, list[float]] = json.loads(stored.read_text())
+        return found
+    checkpoint = _train(recipe, variant, settings, run)
+    sample = sample_of(settings.data and settings.data / "eurosat_rgb_val.zip", settings.each, 0)
+    noisy = np.stack([with_noise(x, CASE.amount * LEVEL, seed=i) for i, x in enumerate(sample.images)])
+    sigma = np.full(noisy.shape[:2], CASE.amount * LEVEL, np.float32)
+    answers = run_network(str(checkpoint), noisy, sigma)
+    rows = [measure(x, y, CASE, sample.peak) for x, y in zip(sample.images, answers, strict=True)]
+    found = {name: [row[name] for row in rows] for name in ("psnr", "ssim", "vif")}
+    stored.write_text(json.dumps(found))
+    return found
+
+
+@functools.lru_cache(maxsize=1)
+def _mixture(data: Path | None, recipe_data: Any) -> tuple[Mixture, int]:
+    """Return the training patches, read once for all variants."""
+    recipe = dataclasses.replace(recipe_of(VARIANTS[0], AblateSettings(), 0), data=recipe_data)
+    train_set, _ = read_data(recipe, data)
+    return Mixture(train_set, 1, recipe.data.side, recipe.data.gains), sum(len(p.values) for p, _ in train_set)
+
+
+def _train(recipe: Recipe, variant: Variant, settings: AblateSettings, run: Path) -> Path:
+    """Train for the whole budget, keep the last (averaged) weights, and return the checkpoint."""
+    run.mkdir(parents=True, exist_ok=True)
+    mixture, patches = _mixture(settings.data, recipe.data)
+    task: Any = PlainDenoising(**recipe.degradation)
+    torch.manual_seed(recipe.plan.seed)
+    module = build(recipe.arch)
+    begin(module, recipe, task, mixture)
+    parts = (
+        module,
+        task,
+        mixture,
+        recipe.plan,
+        run,
+        lambda state: 0.0,
+        identity(recipe, (s.values for s in mixture.sets)),
+    )
+    if variant.perceptual:  # no judge: its weight is zero, only the features count
+        trainer: Trainer = AdversarialTrainer(*parts, Adversarial(weight=0.0, perceptual=variant.perceptual), 1)
+    else:
+        trainer = Trainer(*parts)
+    trainer.resume()
+    if trainer.step < settings.steps:
+        trainer.run()
+    module.load_state_dict(trainer.average)
+    facts = {"variant": variant.name, "steps": settings.steps, "patches": patches, "seed": recipe.plan.seed}
+    path = run / "ablation.safetensors"
+    save_checkpoint(path, module, make_spec(recipe, module, facts), recipe.arch)
+    return path

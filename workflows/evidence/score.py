@@ -1,0 +1,259 @@
+"""`scenelift score`: how close a scene is to a reference, or how noisy and sharp it is by itself, block by block."""
+
+from __future__ import annotations
+
+import functools
+import math
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from scenelift.pipeline.cluster import Cluster, ClusterSettings, open_cluster
+from scenelift.pipeline.errors import SinkError, UsageError
+from scenelift.pipeline.jobs.journal import read_fingerprint
+from scenelift.pipeline.outputs.cogs import write_cog
+from scenelift.pipeline.outputs.outputs import Output
+from scenelift.pipeline.outputs.sinks import ZarrSink
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.scenes import Band, Scene, SceneSource
+from scenelift.pipeline.scores.blocks import BlockScore, ScoreJob, blocks_of, score_block
+from scenelift.pipeline.scores.pairs import Pair, open_pair
+from scenelift.pipeline.scores.scores import Convention, Scores, scores
+from scenelift.pipeline.scores.texture import TextureSums
+from scenelift.workflows.planning import work_folder
+
+REFLECTANCE_RANGE = 0.3
+"""Full scale for reflectance where none is given: what most land in the visible bands stays under."""
+BYTE_RANGE = 1.0
+"""Full scale for 8-bit images, whose 0 to 255 are read as 0 to 1."""
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """How to score."""
+
+    data_range: float | None = None
+    """Full scale, reflectance; None: 0.3, or 1 for 8-bit images."""
+    ratio: float = 1.0
+    """Coarse over fine pixel size, for ERGAS."""
+    border: int = 0
+    """Pixels left out along the scene's edge."""
+    windows: bool = True
+    """Whether to measure SSIM, MS-SSIM, VIF and texture too."""
+    block: int = 1024
+    """Side of a block, pixels; changes memory, never a score."""
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.block <= 65536:
+            raise UsageError(f"--block must be from 16 to 65536, got {self.block}")
+        if self.border < 0:
+            raise UsageError(f"--border must be from 0 up, got {self.border}")
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """The scores of a scene."""
+
+    reference: str
+    test: str | None
+    factor: int
+    bands: tuple[str, ...]
+    data_range: float
+    blocks: int
+    seconds: float
+    peak_memory_mb: float
+    values: dict[str, Any] = field(default_factory=dict)
+    """Scores over all bands."""
+    by_band: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Scores band by band."""
+    map: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, where infinity is the text "infinity" and what cannot be measured is null."""
+        facts = {k: v for k, v in vars(self).items() if k not in ("values", "by_band", "bands")}
+        rows = [{"band": name} | {k: plain(v[i]) for k, v in self.by_band.items()} for i, name in enumerate(self.bands)]
+        return facts | {"scores": {k: plain(v) for k, v in self.values.items()}, "bands": rows}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row for all bands and one for each, for a table."""
+        common = {"reference": self.reference, "test": self.test, "data_range": self.data_range}
+        each = [{"band": name} | {k: v[i] for k, v in self.by_band.items()} for i, name in enumerate(self.bands)]
+        return [common | row for row in [{"band": "all", **self.values}, *each]]
+
+
+def plain(value: Any) -> Any:
+    """Return a value that JSON has: null for NaN, "infinity" for infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "infinity"
+    return value
+
+
+Progress = Callable[[int, BlockScore | None], None]
+"""Called with the number of blocks and None at the start, then with each block's record."""
+
+
+def score(
+    reference: SceneSource,
+    test: SceneSource | None = None,
+    settings: ScoreSettings | None = None,
+    cluster: ClusterSettings | None = None,
+    error_map: Path | None = None,
+    progress: Progress | None = None,
+    place: Cluster | None = None,
+) -> ScoreReport:
+    """Score a scene against a reference, or by itself.
+
+    Blocks are summed in the order of their numbers, so the result has the same bits for any number of workers.
+
+    Parameters
+    ----------
+    reference : SceneSource
+    test : SceneSource, optional
+        On the reference's grid, or on one some whole times as fine: its means over reference pixels are then
+        compared (low-resolution consistency). None: noise, sharpness and contrast of the reference alone.
+    settings : ScoreSettings, optional
+    cluster : ClusterSettings, optional
+    error_map : Path, optional
+        Cloud-Optimized GeoTIFF to write: mean absolute error over bands, reflectance.
+    progress : callable, optional
+    place : Cluster, optional
+        One that is open already; `cluster` is then ignored.
+
+    Raises
+    ------
+    UsageError
+        If the scenes cannot be compared; see :func:`scenelift.pipeline.scores.pairs.open_pair`.
+    """
+    settings, started = settings or ScoreSettings(), time.perf_counter()
+    pair = open_pair(reference, test) if test else None
+    scene = pair.reference if pair else open_scene(reference)
+    full_scale = settings.data_range or (BYTE_RANGE if scene.is_byte else REFLECTANCE_RANGE)
+    convention = Convention(full_scale, settings.ratio, settings.windows)
+    if error_map:
+        _check_map(error_map, pair)
+    work = _scratch(error_map) if error_map else None
+    job = _plan(scene, reference, test, convention, settings, work)
+    records: list[tuple[int, int]] = []
+    try:
+        if job.map_store and job.map_output:
+            ZarrSink.create(job.map_store, job.map_output)
+        total = None
+        for record in _in_order(job, scene, place or cluster or ClusterSettings(0), progress):
+            total = record.sums if total is None else total + record.sums
+            records.append((record.pixels, record.rss))
+        if error_map and work and job.map_store and job.map_output:
+            write_cog(ZarrSink.open(job.map_store, job.map_output.block), job.map_output, work / error_map.name)
+            (work / error_map.name).replace(error_map)
+    finally:
+        if work:
+            shutil.rmtree(work, ignore_errors=True)
+    values, by_band = _results(total, convention)
+    return ScoreReport(
+        reference=scene.name,
+        test=pair.test.name if pair else None,
+        factor=pair.factor if pair else 1,
+        bands=_names(scene),
+        data_range=full_scale,
+        blocks=len(records),
+        seconds=round(time.perf_counter() - started, 3),
+        peak_memory_mb=round(max(psutil.Process().memory_info().rss, *(r for _, r in records)) / 2**20, 1),
+        values=values,
+        by_band=by_band,
+        map=str(error_map) if error_map else None,
+    )
+
+
+def _names(scene: Scene) -> tuple[str, ...]:
+    return tuple(band.description or f"band {i}" for i, band in enumerate(scene.bands, start=1))
+
+
+def _check_map(path: Path, pair: Pair | None) -> None:
+    if pair is None:
+        raise UsageError("--map needs two scenes: there is no error without a reference")
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise UsageError(f"the error map {path} must end in .tif")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"no such folder for the error map: {path.absolute().parent}")
+    sources = {*pair.reference.source.paths, *pair.test.source.paths}
+    if path.resolve() in {Path(p).resolve() for p in sources}:
+        raise UsageError(f"the error map {path} is one of the inputs")
+    if read_fingerprint(work_folder(path)) is not None:
+        raise UsageError(f"the error map {path} is the output of an enhancement: choose another name")
+
+
+def _scratch(path: Path) -> Path:
+    """Make a folder beside the map that is nobody else's."""
+    try:
+        return Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise SinkError.of(path, error) from error
+
+
+def _plan(
+    scene: Scene,
+    reference: SceneSource,
+    test: SceneSource | None,
+    convention: Convention,
+    settings: ScoreSettings,
+    work: Path | None,
+) -> ScoreJob:
+    output = None
+    if work:
+        side = min(settings.block, scene.grid.height), min(settings.block, scene.grid.width)
+        band = Band("absolute error", 1.0, 0.0, True)
+        output = Output(scene.grid, "float32", (band,), float("nan"), False, side)
+    store = work / "store.zarr" if work else None
+    return ScoreJob(uuid.uuid4().hex, reference, test, convention, settings.border, settings.block, store, output)
+
+
+def _in_order(
+    job: ScoreJob, scene: Scene, where: Cluster | ClusterSettings, progress: Progress | None
+) -> Iterator[BlockScore]:
+    """Yield the blocks' records by number; those that finish early wait."""
+    blocks = blocks_of(scene, job)
+    if progress:
+        progress(len(blocks), None)
+    waiting: dict[int, BlockScore] = {}
+    following = 0
+    with open_cluster(where) if isinstance(where, ClusterSettings) else nullcontext(where) as place:
+        for record in place.run(functools.partial(score_block, job), range(len(blocks))):
+            if progress:
+                progress(len(blocks), record)
+            waiting[record.index] = record
+            while following in waiting:
+                yield waiting.pop(following)
+                following += 1
+
+
+def _results(total: Any, convention: Convention) -> tuple[dict[str, Any], dict[str, tuple[float, ...]]]:
+    if isinstance(total, TextureSums):
+        return quality(total, convention)
+    found: Scores = scores(total, convention)
+    return found.as_dict(), found.bands
+
+
+def quality(texture: TextureSums, convention: Convention) -> tuple[dict[str, Any], dict[str, tuple[float, ...]]]:
+    """Return what can be said of a scene without a reference: over all bands (means), and band by band."""
+    ranges = convention.ranges(len(texture.pixels))
+    bands = {
+        "mean": texture.mean * ranges,
+        "noise": texture.noise * ranges,
+        "snr": texture.signal_to_noise,
+        "enl": texture.signal_to_noise**2,
+        "rms_contrast": texture.rms_contrast,
+        "visible_contrast": texture.visible_contrast,
+        "tenengrad": texture.tenengrad,
+        "high_frequency": texture.high_frequency,
+    }
+    known = {name: values[~np.isnan(values)] for name, values in bands.items()}
+    means = {name: float(values.mean()) if values.size else float("nan") for name, values in known.items()}
+    return {"pixels": int(texture.pixels.sum())} | means, {k: tuple(map(float, v)) for k, v in bands.items()}

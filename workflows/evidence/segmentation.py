@@ -1,0 +1,148 @@
+"""`scenelift evaluate segmentation`: what coarser pixels cost a segmenter, and what super-resolution wins back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scenelift.models.catalog import checkpoint_path, find, load_spec
+from scenelift.models.checkpoint import load_checkpoint
+from scenelift.models.classical.classical import classical
+from scenelift.models.degradations import mtf_decimate
+from scenelift.models.errors import ModelError
+from scenelift.models.networks.segmenter import Segmenter
+from scenelift.models.training.confusion import Confusion
+from scenelift.models.wald import DEFAULT_MTF
+from scenelift.models.whole import answer_of, run_classical
+from scenelift.pipeline.scores.bootstrap import Interval, draws
+from scenelift.workflows.landcover.arms import INTACT
+from scenelift.workflows.training.landcover_recipe import LandcoverRecipe
+from scenelift.workflows.training.pixels import LabelledImage
+from scenelift.workflows.training.segmenter import read_learned, shares_of
+
+CLASSICAL = ("bicubic", "lanczos", "ibp")
+BLOCK = 32
+"""Side of the blocks that are drawn with replacement, pixels."""
+
+
+@dataclass(frozen=True)
+class SegmentArm:
+    """One arm's result."""
+
+    name: str
+    confusion: Confusion
+    over_bicubic: Interval | None
+    """Difference of the mean IoU to the bicubic arm, with its 95 % interval over blocks."""
+
+
+def run_segmentation(
+    recipe: LandcoverRecipe, weights: str, networks: Sequence[str], scale: int = 4, data: Path | None = None
+) -> list[SegmentArm]:
+    """Coarsen the validation strips of a segmenter's recipe, mend them by every method, and segment them.
+
+    Parameters
+    ----------
+    recipe : LandcoverRecipe
+        Its validation strips are used.
+    weights : str
+        The segmenter, trained on intact images.
+    networks : sequence of str
+        Super-resolution networks of that scale.
+    scale : int
+    data : path, optional
+        Folder the recipe's paths start from.
+
+    Raises
+    ------
+    ModelError
+        If the segmenter is none, knows other classes, or a network has another scale.
+    """
+    path = checkpoint_path(weights)
+    module = None if path is None else load_checkpoint(path, valid=False)[0]
+    if not isinstance(module, Segmenter):
+        raise ModelError(f"{weights} is no segmenter: train one with `scenelift landcover train`")
+    for name in networks:
+        if load_spec(find(name)).scale != scale:
+            raise ModelError(f"{name} does not enlarge by {scale}")
+    learned = read_learned(recipe, data)
+    if learned.classes != module.classes:
+        raise ModelError(f"{weights} knows {', '.join(module.classes)}, the labels {', '.join(learned.classes)}")
+    counts: dict[str, list[NDArray[np.int64]]] = {}
+    for image in learned.validation:
+        intact = _cropped(image, scale)
+        for name, values in make_versions(intact.values, networks, scale).items():
+            named = shares_of(module, values).argmax(0)
+            counts.setdefault(name, []).extend(block_counts(intact.labels, named, learned.classes))
+    stacks = {name: np.stack(blocks) for name, blocks in counts.items()}
+    return [
+        SegmentArm(
+            name,
+            Confusion(stack.sum(0), learned.classes),
+            None if name == "bicubic" else miou_difference(stack, stacks["bicubic"]),
+        )
+        for name, stack in stacks.items()
+    ]
+
+
+def _cropped(image: LabelledImage, scale: int) -> LabelledImage:
+    height, width = (n - n % scale for n in image.labels.shape)
+    return LabelledImage(image.values[:, :height, :width], image.labels[:height, :width], image.name)
+
+
+def make_versions(values: NDArray[np.float32], networks: Sequence[str], scale: int) -> dict[str, NDArray[np.float32]]:
+    """Return the intact image (C, H, W) and what each method makes of its coarsened form."""
+    low = mtf_decimate(torch.from_numpy(np.ascontiguousarray(values))[None], scale, DEFAULT_MTF).numpy()
+    versions = {INTACT: values}
+    versions |= {name: run_classical(classical(name, scale), low)[0] for name in CLASSICAL}
+    return versions | {name: answer_of(name, low, None).images[0] for name in networks}
+
+
+def block_counts(
+    truth: NDArray[np.int64], named: NDArray[np.int64], classes: tuple[str, ...]
+) -> list[NDArray[np.int64]]:
+    """Return the confusion (K, K) of each block; they add up to the whole image's."""
+    height, width = truth.shape
+    parts = [
+        (slice(row, row + BLOCK), slice(col, col + BLOCK))
+        for row in range(0, height, BLOCK)
+        for col in range(0, width, BLOCK)
+    ]
+    return [Confusion.of(truth[part], named[part], classes).counts for part in parts]
+
+
+def miou_difference(one: NDArray[np.int64], other: NDArray[np.int64], seed: int = 0) -> Interval:
+    """Return the difference of two mean IoUs with its 95 % interval over draws of blocks, the same for both.
+
+    Parameters
+    ----------
+    one, other : ndarray of int, shape (blocks, K, K)
+    seed : int
+    """
+    drawn = draws(len(one), seed)
+    gaps = _miou(np.tensordot(drawn, one, 1)) - _miou(np.tensordot(drawn, other, 1))
+    low, high = np.nanpercentile(gaps, [2.5, 97.5])
+    return Interval(float(_miou(one.sum(0)) - _miou(other.sum(0))), float(low), float(high))
+
+
+def _miou(counts: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return the mean IoU over the classes that occur, of (…, K, K) counts."""
+    c = np.asarray(counts, np.float64)
+    hit = np.diagonal(c, axis1=-2, axis2=-1)
+    union = c.sum(-1) + c.sum(-2) - hit
+    shares = np.where(union > 0, hit / np.maximum(union, 1e-9), np.nan)
+    return np.asarray(np.nanmean(shares, axis=-1))
+
+
+def to_markdown(arms: Sequence[SegmentArm], title: str) -> str:
+    """Return the table."""
+    lines = [title, "", "| arm | mIoU % | pixel accuracy % | mIoU over bicubic, points |", "|---|---|---|---|"]
+    for arm in arms:
+        s, gap = arm.confusion.scores(), arm.over_bicubic
+        cell = "" if gap is None else f"{100 * gap.mean:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
+        lines.append(f"| {arm.name} | {100 * s['miou']:.1f} | {100 * s['accuracy']:.1f} | {cell} |")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""One job on one scene: its blocks, what decides their bytes, resuming, summary, verification."""

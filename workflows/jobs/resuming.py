@@ -1,0 +1,100 @@
+"""Going on with a job: what an earlier run left, whether it is the same job, and a clean store with what is intact."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from scenelift.pipeline.errors import InputChangedError, SinkError, UsageError
+from scenelift.pipeline.faults import commit_point
+from scenelift.pipeline.jobs.journal import SPARE, History, Journal, differences, restore_journal, spare_journal
+from scenelift.pipeline.jobs.publishing import borne, restore_replaced, sweep
+from scenelift.pipeline.jobs.salvage import carry_over
+from scenelift.pipeline.outputs.sinks import ZarrSink
+from scenelift.pipeline.scenes.inputs import input_digest, input_stamps
+from scenelift.workflows.jobs.summary import Run
+from scenelift.workflows.planning import Plan
+
+
+def check_fingerprint(plan: Plan, history: History) -> None:
+    """Refuse to go on with another job than the one that was begun, and spell out the difference."""
+    found = differences(history.fingerprint, plan.fingerprint)
+    if found:
+        state = "exists, made with other input or settings" if plan.path.exists() else "was begun with others"
+        raise UsageError(
+            f"output {plan.path} {state}: {'; '.join(found)}. Choose another name or add --overwrite to start anew"
+        )
+
+
+def check_input(plan: Plan) -> None:
+    """Check that the input is still the one of the fingerprint.
+
+    Raises
+    ------
+    InputChangedError
+    """
+    source = plan.job.source
+    if input_stamps(source) != plan.stamps and input_digest(source) != plan.fingerprint["input"]["sha256"]:
+        raise InputChangedError(f"{source.paths[0]} was changed while it was being enhanced: give the command again")
+
+
+def to_resume(plan: Plan, history: History | None) -> History | None:
+    """Return the history to go on with; None to start anew."""
+    if history is None:
+        return None
+    if history.done and (plan.settings.overwrite or not plan.path.exists()):
+        return None
+    if plan.settings.overwrite and differences(history.fingerprint, plan.fingerprint):
+        return None
+    check_fingerprint(plan, history)
+    if plan.path.exists() and not (plan.settings.overwrite or borne(plan.path, history)):
+        if history.named:
+            raise damaged(plan.path)
+        raise UsageError(f"output {plan.path} exists; add --overwrite to replace it once this job is finished")
+    return history
+
+
+def damaged(path: Path, file: str = "") -> SinkError:
+    """Return the error to raise where an output is not what was published."""
+    return SinkError(f"{path} is damaged{file and f' ({file})'}: mend it with `scenelift verify --repair`")
+
+
+def spare(plan: Plan, found: History | None) -> None:
+    """Keep the journal of an output that may be replaced, until it is."""
+    if found and (found.named or borne(plan.path, found)):
+        spare_journal(plan.work)
+
+
+def give_up(plan: Plan) -> None:
+    """Leave no trace of a job of which nothing is to be kept; an output from before has its own journal again."""
+    restore_replaced(plan.path, plan.work)
+    if plan.path.exists() and restore_journal(plan.work):
+        sweep(plan.work)
+    else:
+        shutil.rmtree(plan.work, ignore_errors=True)
+
+
+def open_work(plan: Plan, history: History | None, run: Run) -> tuple[Journal, ZarrSink]:
+    """Make a clean store, with the intact blocks of an earlier run linked in, and open the journal."""
+    store, old, new = plan.job.store, plan.work / "store.old", plan.work / "store.new"
+    if store.exists() and history:
+        shutil.rmtree(old, ignore_errors=True)
+        store.rename(old)
+    restore_replaced(plan.path, plan.work)
+    sweep(plan.work, keep=(SPARE, "store.old") if history else (SPARE,))
+    sink = ZarrSink.create(new, plan.job.output, shards=plan.settings.shards)
+    commit_point("store-created")
+    if history:
+        run.commits = {commit.block: commit for commit in carry_over(old, new, history.commits.values())}
+        if history.named and plan.path.is_dir():  # a finished output with holes gives its other blocks
+            missing = [commit for commit in history.commits.values() if commit.block not in run.commits]
+            run.commits |= {commit.block: commit for commit in carry_over(plan.path, new, missing)}
+        run.resumed = len(run.commits)
+        commit_point("salvaged")
+    new.rename(store)
+    shutil.rmtree(old, ignore_errors=True)
+    if history:
+        return Journal.reopen(plan.work), ZarrSink.open(store, sink.block)
+    journal = Journal.create(plan.work, plan.fingerprint, plan.command, silent=not plan.job.checked)
+    commit_point("journal-created")
+    return journal, ZarrSink.open(store, sink.block)

@@ -1,0 +1,87 @@
+"""What a job did, as its driver counts it and as people and machines are told."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import psutil
+
+from scenelift.models.catalog import ModelRef
+from scenelift.pipeline.jobs.journal import Commit
+from scenelift.workflows.jobs.blocks import BlockRecord
+from scenelift.workflows.planning import Plan
+
+
+@dataclass(frozen=True)
+class EnhanceSummary:
+    """What was done, for people and machines."""
+
+    output: str
+    models: list[str]
+    width: int
+    height: int
+    bands: int
+    scale: int
+    blocks: int
+    skipped: int
+    resumed: int
+    """Blocks that an earlier run had finished."""
+    holes: list[int]
+    """Blocks that failed and hold no data."""
+    seconds: float
+    """Of the whole job, from the call to the published output."""
+    blocks_seconds: float
+    """From the first block handed out to the last one written."""
+    blocks_cpu_seconds: float
+    """CPU time of all processes in the blocks: a yardstick that a busy machine does not stretch."""
+    megapixels_per_second: float
+    """Output pixels (all bands) made by this run per second, in millions."""
+    model_share: float
+    """Fraction of the workers' busy time spent in the models."""
+    peak_memory_mb: float
+    """Largest resident memory of any one process after a block."""
+    device: str
+    precision: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass
+class Run:
+    """What this run has done so far."""
+
+    records: list[BlockRecord] = field(default_factory=list)
+    commits: dict[int, Commit] = field(default_factory=dict)
+    holes: dict[int, str] = field(default_factory=dict)
+    resumed: int = 0
+    blocks_seconds: float = 0.0
+
+
+def summarize(plan: Plan, run: Run, started: float) -> EnhanceSummary:
+    """Return what to tell of a run that began at ``started`` (`time.perf_counter`)."""
+    out, records, seconds = plan.job.output, run.records, time.perf_counter() - started
+    busy = sum(r.read_s + r.model_s + r.write_s for r in records)
+    return EnhanceSummary(
+        output=str(plan.path),
+        models=[m.name if isinstance(m, ModelRef) else m.spec.name for m in plan.job.models],
+        width=out.grid.width,
+        height=out.grid.height,
+        bands=len(out.bands),
+        scale=plan.job.scale,
+        blocks=len(plan.blocks),
+        skipped=sum(not commit.files for commit in run.commits.values()),
+        resumed=run.resumed,
+        holes=sorted(run.holes),
+        seconds=round(seconds, 3),
+        blocks_seconds=round(run.blocks_seconds, 3),
+        blocks_cpu_seconds=round(sum(r.cpu_s for r in records), 3),
+        megapixels_per_second=round(sum(r.pixels for r in records) * len(out.bands) / 1e6 / seconds, 3),
+        model_share=round(sum(r.model_s for r in records) / busy, 4) if busy else 0.0,
+        peak_memory_mb=round(max([psutil.Process().memory_info().rss, *(r.rss for r in records)]) / 2**20, 1),
+        device=plan.device,
+        precision=plan.precision,
+    )

@@ -1,0 +1,187 @@
+"""`scenelift verify`: is an output still what was published, byte by byte; and if not, mend just what is damaged."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from scenelift.pipeline.cluster import Cluster
+from scenelift.pipeline.errors import ResumableError, SceneliftError, SinkError, UsageError
+from scenelift.pipeline.jobs.inspection import problems, read_block, wrong_pixels
+from scenelift.pipeline.jobs.journal import Commit, History, Journal, differences, read_journal
+from scenelift.pipeline.jobs.locks import Lock
+from scenelift.pipeline.jobs.publishing import borne, damage, publish, restore_replaced, sweep
+from scenelift.pipeline.jobs.salvage import carry_over, damaged_files
+from scenelift.pipeline.outputs.sinks import ZarrSink
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.scenes import SceneSource
+from scenelift.workflows.jobs.blocks import process_block
+from scenelift.workflows.planning import Plan, plan_of, work_folder
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found, and what was done about it."""
+
+    output: str
+    files: int
+    """Files compared with the journal."""
+    blocks: int
+    """Blocks recorded."""
+    damaged_files: list[str]
+    damaged_blocks: list[int]
+    problems: list[str]
+    """Wrong structure or place on Earth."""
+    holes: list[int]
+    """Blocks published without data since they failed."""
+    repaired: bool = False
+
+    @property
+    def intact(self) -> bool:
+        """Whether nothing is wrong (any more)."""
+        return self.repaired or not (self.damaged_files or self.problems)
+
+    def lines(self) -> list[str]:
+        """Return what a person wants to read."""
+        found = [f"damaged: {name}" for name in self.damaged_files] + [f"wrong: {text}" for text in self.problems]
+        if self.damaged_blocks:
+            found.append(f"damaged blocks: {', '.join(map(str, self.damaged_blocks))}")
+        if self.holes:
+            found.append(f"blocks without data: {', '.join(map(str, self.holes))}")
+        state = "repaired" if self.repaired else "intact" if self.intact else "DAMAGED"
+        return [*found, f"{self.output}: {state} ({self.files} files, {self.blocks} blocks checked)"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self) | {"intact": self.intact}
+
+
+def verify(output: str | Path, repair: bool = False) -> Verdict:
+    """Check an output against its journal; writes nothing unless `repair` is asked for.
+
+    Parameters
+    ----------
+    output : str or Path
+    repair : bool
+        Compute damaged blocks again, rebuild what is derived from them, and put the mended output in place in one
+        step. Needs the input and the models as they were.
+
+    Raises
+    ------
+    UsageError
+        If the output has no journal, or cannot be mended because input or models have changed.
+    ResumableError
+        If the job that makes it is not finished.
+    """
+    path = Path(output).absolute()
+    history = _finished(path)
+    verdict = _inspect(path, history)
+    if not repair or (verdict.intact and not verdict.holes):
+        return verdict
+    _repair(path, history, verdict)
+    after = _inspect(path, _finished(path))
+    if not after.intact:
+        raise SinkError(f"{path} is still damaged after repair: {', '.join(after.damaged_files + after.problems)}")
+    return replace(verdict, repaired=True, holes=after.holes)
+
+
+def _finished(path: Path) -> History:
+    history = read_journal(work_folder(path))
+    if history is None:
+        raise UsageError(
+            f"{path} has no journal ({work_folder(path)}): it was not made by `scenelift enhance`, or moved"
+        )
+    if not history.published or not (history.done or path.exists()):
+        raise ResumableError(f"{path} is not finished: go on with `scenelift resume {path}`")
+    return history
+
+
+def _inspect(path: Path, history: History) -> Verdict:
+    # where neither lies there intact, it is the one that is known to have done so that was damaged
+    intact = borne(path, history)
+    known = intact or history.published[-1]
+    damaged = [] if intact else damage(path, known.sums) if path.exists() else [str(path)]
+    found = problems(path, history.fingerprint["output"]) if path.exists() else ["missing"]
+    if path.suffix.lower() == ".zarr":
+        blocks = {c.block for c in history.commits.values() if damaged_files(path, c.files)}
+    else:
+        blocks = set(wrong_pixels(path, history) if damaged else ())
+    blocks -= known.holes.keys()  # those that were computed since are not there yet
+    shown = [name or path.name for name in damaged]
+    return Verdict(str(path), len(known.sums), len(history.commits), shown, sorted(blocks), found, sorted(known.holes))
+
+
+def _repair(path: Path, history: History, verdict: Verdict) -> None:
+    """Build the output again from its intact blocks and the recomputed ones, and put it in place."""
+    plan = plan_of(path, history.command)
+    if found := differences(history.fingerprint, plan.fingerprint):
+        raise UsageError(f"{path} cannot be mended as it was: {'; '.join(found)}")
+    with Lock(plan.work) as lock, closing(Journal.reopen(plan.work)) as journal:
+        restore_replaced(path, plan.work)
+        sweep(plan.work)
+        if not history.done and borne(path, history) is history.published[0]:
+            journal.finish()  # or the next publication would take it for one that never came to be
+        store = ZarrSink.create(plan.job.store, plan.job.output, shards=plan.settings.shards)
+        wanting = {*verdict.damaged_blocks, *verdict.holes}
+        healthy = [c for n, c in history.commits.items() if n not in wanting]
+        if path.suffix.lower() == ".zarr":
+            kept = carry_over(path, plan.job.store, healthy)
+        else:
+            kept = _copy_pixels(path, history, plan, store, healthy)
+        commits = {c.block: c for c in kept}
+        commits |= _recompute(plan, history, [n for n in range(len(plan.blocks)) if n not in commits], journal)
+        store = ZarrSink.open(plan.job.store, store.block)
+        publish(store, plan.job.output, path, journal, lock, commits.values(), shards=plan.settings.shards)
+        sweep(plan.work)
+
+
+def _copy_pixels(path: Path, history: History, plan: Plan, store: ZarrSink, healthy: Iterable[Commit]) -> list[Commit]:
+    """Move blocks that read right from a damaged GeoTIFF into a store."""
+    if not path.exists():
+        return []
+    try:
+        scene = open_scene(SceneSource((str(path),)))
+    except SceneliftError:
+        return []
+    for commit in (commits := list(healthy)):
+        if commit.files:
+            window = plan.blocks[commit.block].scaled(plan.job.scale)
+            store.write(window, *read_block(scene, history, window))
+    return commits
+
+
+def _recompute(plan: Plan, history: History, blocks: list[int], journal: Journal) -> dict[int, Commit]:
+    done = {}
+    task = functools.partial(process_block, plan.job)
+    for record in Cluster(None).run(task, blocks):
+        commit = record.commit()
+        before = history.commits.get(commit.block)
+        if before is not None and before.pixels != commit.pixels:
+            raise SinkError(
+                f"block {commit.block} comes out differently than it did: another machine or library? "
+                "Make the output anew with --overwrite"
+            )
+        journal.commit(commit)
+        done[commit.block] = commit
+    return done
+
+
+def resume_plan(output: Path) -> Plan:
+    """Return the plan of the unfinished (or finished) job whose output is `output`.
+
+    Raises
+    ------
+    UsageError
+        If there is no journal beside it.
+    """
+    path = output.absolute()
+    history = read_journal(work_folder(path))
+    if history is None:
+        raise UsageError(f"nothing to resume: {work_folder(path)} holds no journal")
+    plan = plan_of(path, history.command)
+    # what was to be replaced is replaced: the finished output is this job's own
+    return replace(plan, settings=replace(plan.settings, overwrite=False)) if history.done else plan

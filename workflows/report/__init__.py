@@ -1,0 +1,1 @@
+"""The report: one HTML page on a scene before and after."""

@@ -1,0 +1,213 @@
+"""Training recipes: TOML files read into frozen settings; a key nobody knows is an error."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch.nn import Module
+
+from scenelift.models.errors import ModelError
+from scenelift.models.networks.architectures import build
+from scenelift.models.spec import ModelSpec
+from scenelift.models.training.adversarial import Adversarial
+from scenelift.models.training.losses import pixel_loss
+from scenelift.models.training.schedule import Phase, Plan
+from scenelift.models.training.tasks import Denoising, SuperResolution, Task
+from scenelift.workflows.filling import Nested, fill
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where clean patches come from."""
+
+    path: str
+    """A zip of images, a folder, a raster, a Zarr store, an npz; or a glob; relative to the data folder."""
+    weight: float = 1.0
+    """How often it is drawn from, relative to the others."""
+    bands: tuple[int, ...] | None = None
+    """1-based bands to use; None: all."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained and validated on."""
+
+    train: tuple[Source, ...]
+    validation: tuple[Source, ...] = ()
+    """Other places. Without any, a tenth of the training places is kept aside."""
+    side: int = 64
+    """Side of training patches, pixels of the clean image."""
+    gains: tuple[float, float] = (1.0, 1.0)
+    """Range of the random factor on reflectance."""
+    validation_count: int = 100
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.side <= 4096:
+            raise ModelError(f"data.side must be from 8 to 4096 pixels, got {self.side}")
+        if len(self.gains) != 2 or not 0 < self.gains[0] <= self.gains[1]:
+            raise ModelError(f"data.gains must be two positive factors, the smaller first, got {list(self.gains)}")
+        if self.validation_count < 1:
+            raise ModelError(f"data.validation_count must be at least 1, got {self.validation_count}")
+        if not all(source.weight > 0 for source in self.train):
+            raise ModelError("the weight of a source must be above 0")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training run."""
+
+    name: str
+    task: str
+    """"super-resolution" or "denoise"."""
+    arch: dict[str, Any]
+    data: Data
+    plan: Plan
+    degradation: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the task's degradation, see `scenelift.models.training.tasks`."""
+    start: str | None = None
+    """Shipped model or checkpoint whose weights to start from; tensors of another shape start fresh."""
+    patch: int = 128
+    """Side of the patches the engine will hand the network."""
+    adversarial: Adversarial | None = None
+    note: str = ""
+    """For the model card: what this model is for, and where it should not be trusted."""
+
+    def __post_init__(self) -> None:
+        if self.task not in ("super-resolution", "denoise"):
+            raise ModelError(f"recipe {self.name!r}: task must be super-resolution or denoise, not {self.task!r}")
+        # what cannot be trained, or cannot be stored at the end, is an error before any data is read
+        make_spec(self, build(self.arch), {})
+        make_task(self)
+        for phase in self.plan.phases:
+            pixel_loss(phase.loss)
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """Read a recipe by its path, or by the name of one that ships.
+
+    Raises
+    ------
+    ModelError
+        If there is none, it is not TOML, a key is unknown or missing, or a value is out of range.
+    """
+    return recipe_from(*read_recipe_file(name, RECIPES, "recipe"))
+
+
+def read_recipe_file(name: str | Path, shipped: Path, kind: str) -> tuple[dict[str, Any], str]:
+    """Return what a recipe's TOML file says, and the file's path for messages.
+
+    Parameters
+    ----------
+    name : str or path
+        A file, or the name of a recipe in ``shipped``.
+    shipped : path
+    kind : str
+        What messages call it.
+
+    Raises
+    ------
+    ModelError
+        If there is none, or it is not TOML.
+    """
+    path = Path(name)
+    if not path.is_file():
+        path = shipped / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in shipped.glob("*.toml")))
+        raise ModelError(f"no {kind} {str(name)!r}: give a TOML file or one of {known}")
+    try:
+        return tomllib.loads(path.read_text()), str(path)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} is not TOML: {error}") from None
+
+
+def recipe_from(values: dict[str, Any], where: str) -> Recipe:
+    """Build a recipe from nested dictionaries, checking every key."""
+    recipe: Recipe = fill(Recipe, values, where, _NESTED)
+    return recipe
+
+
+def adaptation(task: str, scenes: Sequence[str], steps: int = 600, bands: tuple[int, ...] | None = None) -> Recipe:
+    """Return a recipe that goes on training a shipped model on the user's own scenes, by Wald's protocol.
+
+    No labels and no other data are needed: the scenes are degraded, and the network learns to undo it.
+
+    Parameters
+    ----------
+    task : str
+        Name of a shipped recipe, e.g. "sr-x2" or "denoise"; its weights are the start.
+    scenes : sequence of str
+        Rasters, folders of rasters, or zips.
+    steps : int
+        Training steps.
+    bands : tuple of int, optional
+        1-based bands to use, in this order; default: all.
+
+    Raises
+    ------
+    ModelError
+        If there is no such recipe, or no scene is given.
+    """
+    base = load_recipe(task)
+    if not scenes:
+        raise ModelError("--task needs --scenes: the rasters to adapt to")
+    sources = tuple(Source(str(Path(scene).absolute()), bands=bands) for scene in scenes)
+    phase = Phase(steps, rate=base.plan.phases[-1].rate / 3, loss=base.plan.phases[-1].loss)
+    plan = dataclasses.replace(base.plan, phases=(phase,), validate_every=max(1, min(100, steps // 4)), patience=4)
+    return dataclasses.replace(
+        base,
+        name=f"{base.name}-adapted",
+        data=dataclasses.replace(base.data, train=sources, validation=()),
+        plan=plan,
+        start=base.name,
+        adversarial=None,
+        note=f"{base.name}, adapted to {len(scenes)} scene(s) of the user.",
+    )
+
+
+def make_task(recipe: Recipe) -> Task:
+    """Return what the network is to undo."""
+    kind: Any = SuperResolution if recipe.task == "super-resolution" else Denoising
+    known = {f.name for f in dataclasses.fields(kind)}
+    if unknown := sorted(set(recipe.degradation) - known):
+        raise ModelError(f"recipe {recipe.name!r}: degradation does not know {unknown[0]!r}")
+    try:
+        task: Task = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in recipe.degradation.items()})
+    except TypeError as error:
+        raise ModelError(f"recipe {recipe.name!r}, degradation: {error}") from None
+    if task.scale != recipe.arch.get("scale", 1):
+        raise ModelError(f"recipe {recipe.name!r}: degradation and architecture differ in scale")
+    return task
+
+
+def make_spec(recipe: Recipe, module: Module, record: dict[str, Any]) -> ModelSpec:
+    """Return the contract of the trained network with the engine."""
+    bands = int(recipe.arch.get("bands", 1))
+    return ModelSpec(
+        name=recipe.name,
+        task="super-resolution" if recipe.task == "super-resolution" else "denoise",
+        scale=int(recipe.arch.get("scale", 1)),
+        halo=int(module.halo),  # type: ignore[arg-type]
+        bands=None if bands == 1 else bands,
+        multiple_of=int(getattr(module, "factor", 1)),
+        patch=recipe.patch,
+        needs_noise=recipe.task == "denoise",
+        record=record,
+    )
+
+
+_NESTED: Nested = {
+    (Recipe, "data"): Data,
+    (Recipe, "plan"): Plan,
+    (Recipe, "adversarial"): Adversarial,
+    (Data, "train"): Source,
+    (Data, "validation"): Source,
+    (Plan, "phases"): Phase,
+}
