@@ -1,20 +1,30 @@
-"""Small pictures of large scenes: averaged by windows, stretched alike, as PNG."""
+"""Small pictures of large scenes: averaged by windows or read from overviews, stretched alike, as PNG."""
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 from PIL import Image
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
 
+from scenelift.pipeline.errors import SceneError
 from scenelift.pipeline.outputs.outputs import pictures
-from scenelift.pipeline.scenes.scenes import Scene
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.rasters import GDAL_OPTIONS
+from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
 
+SIDE = 192
+"""Longer side of a preview, pixels."""
 RGB = ("B04", "B03", "B02")
 STRIP = 4_000_000
 """About how many pixels of a band are read at once."""
@@ -115,3 +125,65 @@ def png(picture: NDArray[np.uint8]) -> bytes:
 def data_uri(content: bytes) -> str:
     """Return a PNG file as text that stands in a page instead of an address."""
     return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
+def preview(path: Path, scene: Scene) -> bytes:
+    """Return a PNG of an output, made from its overviews.
+
+    Parameters
+    ----------
+    path : Path
+        GeoTIFF or Zarr group.
+    scene : Scene
+        The same, opened.
+
+    Raises
+    ------
+    SceneError
+        If the file cannot be read.
+    """
+    view = _zarr_view(path) if path.is_dir() else overview(path, [i + 1 for i in channels(scene)], SIDE)
+    return png(stretch_of(view)(view))
+
+
+def overview(path: Path, bands: Sequence[int], side: int) -> NDArray[np.float32]:
+    """Read bands of a GeoTIFF with its longer side shrunk to at most `side` pixels.
+
+    Parameters
+    ----------
+    path : Path
+    bands : sequence of int
+        1-based.
+    side : int
+
+    Returns
+    -------
+    ndarray of float32, shape (len(bands), height, width)
+        Stored values; NaN where there is no data.
+
+    Raises
+    ------
+    SceneError
+        If the file cannot be read.
+    """
+    try:
+        with rasterio.Env(**GDAL_OPTIONS), rasterio.open(path, driver="GTiff") as file:
+            shrink = max(1.0, max(file.shape) / side)
+            shape = len(bands), max(1, round(file.height / shrink)), max(1, round(file.width / shrink))
+            found = file.read(list(bands), out_shape=shape, resampling=Resampling.average, masked=True)
+    except RasterioError as error:
+        raise SceneError(f"cannot read {path}: {error}") from None
+    return np.ma.filled(found.astype(np.float32), np.nan)
+
+
+def coarse_level(path: Path, side: int) -> Path:
+    """Return the group of a Zarr pyramid whose longer side is the smallest that is at least `side` pixels."""
+    levels = sorted((p for p in path.iterdir() if p.name.isdigit() and p.is_dir()), key=lambda p: int(p.name))
+    return levels[-1] if levels and side <= 256 else path
+
+
+def _zarr_view(path: Path) -> NDArray[np.float32]:
+    scene = open_scene(SceneSource((str(coarse_level(path, SIDE)),)))
+    factor = factor_for(scene, SIDE)
+    height, width = scene.grid.shape
+    return view_of(scene, factor, (max(1, height // factor), max(1, width // factor)))

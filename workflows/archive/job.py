@@ -22,16 +22,23 @@ from scenelift.pipeline.jobs.locks import Lock
 from scenelift.pipeline.outputs.outputs import pictures
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.places import footprint_of
+from scenelift.pipeline.scenes.quicklooks import preview
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows.archive import record as records
 from scenelift.workflows.archive.entries import Entry
 from scenelift.workflows.archive.filters import choose_bands, facts_of
-from scenelift.workflows.archive.previews import write_preview
-from scenelift.workflows.archive.record import DONE, FAILED, SKIPPED, SceneRecord, is_settled, read_record
-from scenelift.workflows.archive.remote import at_hand
+from scenelift.workflows.archive.record import (
+    DONE,
+    FAILED,
+    SKIPPED,
+    SceneRecord,
+    is_settled,
+    read_record,
+    write_durably,
+)
 from scenelift.workflows.archive.settings import ArchiveSettings, Folder
 from scenelift.workflows.archive.stac import COLLECTION, item_of, write_item
-from scenelift.workflows.archive.transfer import upload
+from scenelift.workflows.archive.transfer import at_hand, upload
 from scenelift.workflows.enhance import EnhanceSummary, Progress, carry_out, refuse_foreign
 from scenelift.workflows.evidence.score import plain, score
 from scenelift.workflows.planning import Plan, make_plan
@@ -198,7 +205,7 @@ class SceneJob:
         base: SceneRecord,
     ) -> SceneRecord:
         after = open_scene(SceneSource((str(plan.path),)))
-        write_preview(plan.path, after, self.folder.preview(entry.id))
+        write_durably(self.folder.preview(entry.id), preview(plan.path, after))
         digest, size = _content(plan)
         made = replace(
             base,

@@ -19,8 +19,8 @@ from scenelift.pipeline.tiles import TileGrid
 from scenelift.workflows.archive.entries import Entry
 from scenelift.workflows.archive.filters import choose_bands, facts_of
 from scenelift.workflows.archive.record import is_settled, read_record
-from scenelift.workflows.archive.remote import is_remote
 from scenelift.workflows.archive.settings import ArchiveSettings, Folder
+from scenelift.workflows.archive.transfer import is_remote
 
 LOOKING = 8
 """Scenes looked at side by side."""

@@ -1,19 +1,51 @@
-"""Copies of finished scenes in an object store: large objects in parts, and the one that makes a scene visible last."""
+"""Scenes that lie elsewhere, fetched when their turn comes; copies of finished ones in an object store."""
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from urllib.parse import urlparse
 
-from scenelift.pipeline.errors import ResumableError, UsageError
+from scenelift.pipeline.errors import ResumableError, SceneError, SinkError, UsageError
 from scenelift.pipeline.files import tree_files
 
+PIECE = 1 << 22
+"""Bytes copied at once."""
 PART = 8 << 20
 """Bytes of a part; objects of more than two parts go up in parts."""
 DOOR = "zarr.json"
 """The object without which nobody can open a Zarr store."""
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is an address."""
+    return "://" in path
+
+
+@contextmanager
+def at_hand(paths: tuple[str, ...], scratch: Path) -> Iterator[tuple[str, ...]]:
+    """Yield local paths of files, of which those elsewhere are copied below `scratch` for as long as this lasts.
+
+    Raises
+    ------
+    SceneError
+        If one of them cannot be fetched.
+    SinkError
+        If the disk refuses.
+    """
+    if not any(map(is_remote, paths)):
+        yield paths
+        return
+    try:
+        yield tuple(
+            _fetch(path, scratch / str(number)) if is_remote(path) else path for number, path in enumerate(paths)
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def check_target(address: str) -> None:
@@ -80,3 +112,29 @@ def _system(address: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         raise UsageError(f"cannot use {address}: {error}") from None
     return system, str(root)
+
+
+def _fetch(address: str, folder: Path) -> str:
+    import fsspec
+
+    target = folder / (posixpath.basename(urlparse(address).path) or "scene")
+    try:
+        with fsspec.open(address, "rb") as file:
+            _save(file, target)
+    except SinkError:
+        raise
+    except Exception as error:  # noqa: BLE001 - libraries raise anything for a network that fails
+        raise SceneError(f"cannot fetch {address}: {type(error).__name__}: {error}") from None
+    return str(target)
+
+
+def _save(file: IO[bytes], target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as out:
+            while piece := file.read(PIECE):
+                out.write(piece)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise  # of the network
+        raise SinkError.of(target, error) from error
