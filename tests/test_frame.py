@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = CONFIGURATION["project"]
+ROOMS = ("pipeline", "models", "workflows")
+MOST_FILES = 16
+"""Most Python files of a folder: more, and nobody knows any longer where to look."""
 CONDA_NAMES = {"torch": "pytorch", "dask": "dask-core", "matplotlib": "matplotlib-base"}
 IMPORT_NAMES = {
     "pillow": "PIL",
@@ -58,12 +62,30 @@ def imported(folder: str) -> set[str]:
 
 def test_every_import_is_declared_and_every_declaration_used() -> None:
     declared = {IMPORT_NAMES.get(name, name) for name in requirements(*OPTIONAL)}
-    used = imported("pipeline") | imported("models") | imported("workflows")
+    used = set().union(*map(imported, ROOMS))
     assert used <= declared
     assert declared - used - NOT_IMPORTED == set()
 
 
-@pytest.mark.parametrize("room", ["pipeline", "models", "workflows"])
+def folders(top: str) -> list[Path]:
+    """A folder and all below it that hold files of the project."""
+    below = [path for path in (ROOT / top).rglob("*") if path.is_dir() and path.name != "__pycache__"]
+    return [ROOT / top, *(path for path in below if any(file.is_file() for file in path.iterdir()))]
+
+
+def test_every_folder_is_a_declared_package() -> None:
+    found = {f"scenelift.{'.'.join(path.relative_to(ROOT).parts)}" for room in ROOMS for path in folders(room)}
+    assert set(CONFIGURATION["tool"]["setuptools"]["packages"]) == found
+
+
+@pytest.mark.parametrize("top", [*ROOMS, "tests"])
+def test_no_room_is_too_full(top: str) -> None:
+    files = {path: [file for file in path.glob("*.py") if file.name != "__init__.py"] for path in folders(top)}
+    full = {str(path.relative_to(ROOT)): len(found) for path, found in files.items() if len(found) > MOST_FILES}
+    assert not full
+
+
+@pytest.mark.parametrize("room", ROOMS)
 def test_a_room_refuses_to_be_imported_under_its_folder_name(room: str) -> None:
     done = subprocess.run([sys.executable, "-c", f"import {room}"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
