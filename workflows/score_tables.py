@@ -6,33 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.scores.registry import known_scores
 from scenelift.workflows.console import table
 from scenelift.workflows.evidence.score import ScoreReport
-
-LABELS = {
-    "psnr": "PSNR, dB",
-    "psnr_mean": "PSNR, mean of bands, dB",
-    "mae": "MAE, reflectance",
-    "rmse": "RMSE, reflectance",
-    "bias": "bias, reflectance",
-    "sam": "spectral angle, degrees",
-    "ergas": "ERGAS",
-    "coarse_rmse": "RMSE of 2 x 2 means, reflectance",
-    "ssim": "SSIM",
-    "ms_ssim": "MS-SSIM",
-    "vif": "VIF",
-    "tenengrad": "Tenengrad",
-    "high_frequency": "high-frequency energy",
-    "rms_contrast": "RMS contrast",
-    "visible_contrast": "visible contrast",
-    "noise": "noise estimate, reflectance",
-    "mean": "mean, reflectance",
-    "snr": "signal to noise",
-    "enl": "equivalent looks",
-}
-"""What each score is called, in the order shown."""
-
-RATIOS = ("tenengrad", "high_frequency", "rms_contrast", "visible_contrast")
 
 
 def print_scores(report: ScoreReport) -> None:
@@ -41,12 +17,11 @@ def print_scores(report: ScoreReport) -> None:
     if report.factor > 1:
         title += f" (means of {report.factor} x {report.factor} pixels)"
     rows = []
-    for name, label in LABELS.items():
-        if name not in report.values and name not in report.by_band:
-            continue
-        suffix = " (test / reference)" if report.test and name in RATIOS else ""
-        each = report.by_band.get(name, ("",) * len(report.bands))
-        rows.append([label + suffix, number(report.values.get(name, "")), *map(number, each)])
+    for name, score in known_scores().items():
+        if name in report.values:
+            suffix = " (test / reference)" if report.test and score.kind == "ratio" else ""
+            each = report.by_band.get(name, ("",) * len(report.bands))
+            rows.append([score.title + suffix, number(report.values[name]), *map(number, each)])
     table(f"{title}\ndata range {report.data_range:g}", ["", "all bands", *report.bands], rows)
     if report.map:
         print(f"error map: {report.map}")

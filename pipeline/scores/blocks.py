@@ -12,12 +12,24 @@ from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.sinks import ZarrSink
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
-from scenelift.pipeline.scores.areas import HALO, Area
+from scenelift.pipeline.scores.areas import Area
 from scenelift.pipeline.scores.pairs import Pair, open_pair
-from scenelift.pipeline.scores.scores import Convention, block_statistics
-from scenelift.pipeline.scores.sums import Sums
-from scenelift.pipeline.scores.texture import texture_sums
+from scenelift.pipeline.scores.scores import Convention, Statistics, block_statistics
 from scenelift.pipeline.tiles import TileGrid, Window
+
+
+@dataclass(frozen=True)
+class MapPart:
+    """Where blocks write their part of an error map."""
+
+    store: Path
+    output: Output
+
+    def write(self, window: Window, error: np.ndarray) -> None:
+        """Write the mean over bands of errors (C, H, W), NaN where there are none."""
+        count = np.isfinite(error).sum(axis=0)
+        mean = np.where(count, np.nansum(error, axis=0) / np.maximum(count, 1), np.nan)
+        ZarrSink.open(self.store, self.output.block).write(window, mean[None].astype(np.float32), None)
 
 
 @dataclass(frozen=True)
@@ -31,8 +43,7 @@ class ScoreJob:
     convention: Convention
     border: int
     block: int
-    map_store: Path | None
-    map_output: Output | None
+    map: MapPart | None
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,7 @@ class BlockScore:
     pixels: int
     rss: int
     """Memory of the worker's process after the block, bytes."""
-    sums: Sums
+    sums: Statistics
 
 
 def blocks_of(scene: Scene, job: ScoreJob) -> TileGrid:
@@ -70,18 +81,17 @@ def score_block(job: ScoreJob, index: int) -> BlockScore:
     scene = opened.reference if isinstance(opened, Pair) else opened
     target = blocks_of(scene, job)[index]
     core = target.row, target.col, target.stop_row, target.stop_col
-    area = Area.around(core, scene.grid.shape, HALO if job.convention.windows else 0)
+    area = Area.around(core, scene.grid.shape, job.convention.halo)
     if isinstance(opened, Pair):
         x, y, valid = opened.read(area)
         valid = valid & _inside(area, scene.grid.shape, job.border)
-        if job.map_store and job.map_output:
-            _write_map(job.map_store, job.map_output, target, area, np.where(valid, np.abs(y - x), np.nan))
-        sums: Sums = block_statistics(x, y, valid, area, job.convention)
+        if job.map:
+            job.map.write(target, np.where(valid, np.abs(y - x), np.nan)[(slice(None), *area.owned())])
+        sums = block_statistics(x, y, valid, area, job.convention)
     else:
         region = opened.read(Window(*area.origin, *area.shape))
-        valid = region.valid & np.isfinite(region.values) & _inside(area, scene.grid.shape, job.border)
-        image = np.where(valid, region.values, 0).astype(np.float64)
-        sums = texture_sums(image, valid, area, job.convention.ranges(len(image)))
+        valid = region.valid & _inside(area, scene.grid.shape, job.border)
+        sums = block_statistics(None, region.values, valid, area, job.convention)
     return BlockScore(index, target.size, psutil.Process().memory_info().rss, sums)
 
 
@@ -90,10 +100,3 @@ def _inside(area: Area, shape: tuple[int, int], border: int) -> np.ndarray:
     at = [start + np.arange(size) for start, size in zip(area.origin, area.shape, strict=True)]
     rows, columns = ((a >= border) & (a < size - border) for a, size in zip(at, shape, strict=True))
     return rows[:, None] & columns[None, :]
-
-
-def _write_map(store: Path, output: Output, target: Window, area: Area, error: np.ndarray) -> None:
-    part = error[(slice(None), *area.owned())]
-    count = np.isfinite(part).sum(axis=0)
-    mean = np.where(count, np.nansum(part, axis=0) / np.maximum(count, 1), np.nan)
-    ZarrSink.open(store, output.block).write(target, mean[None].astype(np.float32), None)

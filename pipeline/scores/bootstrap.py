@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from scenelift.pipeline.scores.registry import Score
+from scenelift.pipeline.scores.scores import Convention, Statistics
 
 DRAWS = 10_000
 CHUNK = 500
@@ -96,3 +100,31 @@ def ratio_interval(tops: NDArray[np.float64], bottoms: NDArray[np.float64], seed
         means = np.where(known, ratios, 0).sum(axis=1) / known.sum(axis=1)
     low, high = np.nanpercentile(means, [2.5, 97.5])
     return Interval(float((tops.sum(axis=0) / bottoms.sum(axis=0)).mean()), float(low), float(high))
+
+
+def score_intervals(
+    parts: Sequence[Statistics], scores: Sequence[Score], convention: Convention, seed: int = 0
+) -> dict[str, Interval]:
+    """Return scores of a scene, each with its 95 % interval over draws of the scene's blocks.
+
+    Parameters
+    ----------
+    parts : sequence of Statistics
+        Those of each block.
+    scores : sequence of Score
+    convention : Convention
+        The one the statistics were made with.
+    seed : int
+    """
+    drawn = draws(len(parts), seed)
+    chunks = [Statistics.weighted(parts, drawn[at : at + CHUNK].astype(float)) for at in range(0, DRAWS, CHUNK)]
+    whole = Statistics.weighted(parts, np.ones((1, len(parts))))
+    found = {}
+    for score in scores:
+        mean = float(score.value(whole, convention)[0])
+        low = high = mean
+        if np.isfinite(mean):
+            values = np.concatenate([score.value(chunk, convention) for chunk in chunks])
+            low, high = np.nanpercentile(values, [2.5, 97.5])
+        found[score.name] = Interval(mean, float(low), float(high))
+    return found

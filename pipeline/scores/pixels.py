@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scenelift.pipeline.scores.areas import Area, halve
-from scenelift.pipeline.scores.sums import Sums
+from scenelift.pipeline.scores.sums import Block, Sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,18 +34,9 @@ class PixelSums(Sums):
     """Cells wholly valid in both images."""
 
 
-def pixel_sums(x: np.ndarray, y: np.ndarray, mask: np.ndarray, area: Area) -> PixelSums:
-    """Sum errors over the pixels an area owns.
-
-    Parameters
-    ----------
-    x, y : numpy.ndarray
-        Reference and test, float64, shape (C, H, W), invalid pixels holding any finite value.
-    mask : numpy.ndarray
-        Boolean, shape (C, H, W).
-    area : Area
-        Which pixels the block owns.
-    """
+def pixel_sums(block: Block) -> PixelSums:
+    """Sum errors over the pixels that a block owns."""
+    x, y, mask, area = block.reference, block.test, block.valid, block.area
     own = (slice(None), *area.owned())
     mine = mask[own]
     error = np.where(mine, y[own] - x[own], 0)

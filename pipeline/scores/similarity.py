@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scenelift.pipeline.scores.areas import LEVELS, Area, halve
+from scenelift.pipeline.scores.areas import LEVELS, halve
 from scenelift.pipeline.scores.stencils import correlate, gaussian_kernel, whole
-from scenelift.pipeline.scores.sums import Sums, ratio
+from scenelift.pipeline.scores.sums import Block, Sums, ratio
 
 SSIM_RADIUS = 5
 SSIM_KERNEL = gaussian_kernel(1.5, SSIM_RADIUS)
@@ -32,27 +32,23 @@ class SimilaritySums(Sums):
 
     @property
     def mean_ssim(self) -> np.ndarray:
-        """SSIM of each band at full resolution, shape (C,); NaN without a whole window."""
-        return ratio(self.ssim[0], self.windows[0])
+        """SSIM of each band at full resolution, shape (..., C); NaN without a whole window."""
+        return ratio(self.ssim[..., 0, :], self.windows[..., 0, :])
 
     @property
     def ms_ssim(self) -> np.ndarray:
-        """MS-SSIM of each band, shape (C,).
+        """MS-SSIM of each band, shape (..., C).
 
         Structure at every scale but the coarsest, SSIM at the coarsest, to the powers ``MS_SSIM_WEIGHTS``.
         Scales on which no whole window fits are left out and the remaining weights rescaled to sum to one.
         A negative mean counts as zero.
         """
-        return np.array([self._ms_ssim(band) for band in range(self.windows.shape[1])])
-
-    def _ms_ssim(self, band: int) -> float:
-        levels = int(np.cumprod(self.windows[:, band] > 0).sum())
-        if not levels:
-            return float("nan")
-        terms = self.structure[:levels, band] / self.windows[:levels, band]
-        terms[-1] = self.ssim[levels - 1, band] / self.windows[levels - 1, band]
-        weights = MS_SSIM_WEIGHTS[:levels] / MS_SSIM_WEIGHTS[:levels].sum()
-        return float(np.prod(np.maximum(terms, 0) ** weights))
+        fits = np.logical_and.accumulate(self.windows > 0, axis=-2)
+        coarsest = fits & ~np.concatenate([fits[..., 1:, :], np.zeros_like(fits[..., :1, :])], axis=-2)
+        terms = np.where(coarsest, ratio(self.ssim, self.windows), ratio(self.structure, self.windows))
+        weights = np.where(fits, MS_SSIM_WEIGHTS[:, None], 0)
+        weights = ratio(weights, weights.sum(axis=-2, keepdims=True))
+        return np.prod(np.where(fits, np.maximum(terms, 0), 1) ** weights, axis=-2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,36 +66,21 @@ class InformationSums(Sums):
         return ratio(self.kept, self.total)
 
 
-def similarity_sums(
-    reference: np.ndarray, test: np.ndarray, valid: np.ndarray, area: Area, data_range: np.ndarray
-) -> SimilaritySums:
-    """Sum SSIM over the windows an area owns, at five scales.
+def similarity_sums(block: Block) -> SimilaritySums:
+    """Sum SSIM over the windows that a block owns, at five scales.
 
     Conventions (those of Wang et al. 2004 and of ``skimage.metrics.structural_similarity`` with
     ``gaussian_weights=True, sigma=1.5, use_sample_covariance=False``): 11 x 11 Gaussian windows, population
     covariance, K1 = 0.01, K2 = 0.03, whole windows only. Coarser scales are exact means of 2 x 2 cells of
     the scene's own grid; a cell with an invalid pixel is invalid, and so is a window with an invalid cell.
-
-    Parameters
-    ----------
-    reference, test : numpy.ndarray
-        Float64, shape (C, H, W), invalid pixels holding any finite value.
-    valid : numpy.ndarray
-        Boolean, shape (C, H, W).
-    area : Area
-        Which pixels the block owns.
-    data_range : numpy.ndarray
-        Shape (C,): the span of values that counts as full scale, in the images' unit.
     """
-    bands = len(reference)
-    sums = np.zeros((3, LEVELS, bands))
-    for band in range(bands):
-        x, y, mask = reference[band], test[band], valid[band]
+    sums = np.zeros((3, LEVELS, len(block.test)))
+    for band, (x, y, mask) in enumerate(zip(block.reference, block.test, block.valid, strict=True)):
         for level in range(LEVELS):
             if level:
                 x, y, mask = halve(x), halve(y), halve(mask)
-            ssim, structure = _ssim_maps(x, y, float(data_range[band]))
-            own = area.owned(level, shift=SSIM_RADIUS)
+            ssim, structure = _ssim_maps(x, y, float(block.ranges[band]))
+            own = block.area.owned(level, shift=SSIM_RADIUS)
             keep = whole(mask, len(SSIM_KERNEL))[own]
             sums[:, level, band] = ssim[own][keep].sum(), structure[own][keep].sum(), keep.sum()
     return SimilaritySums(*sums)
@@ -113,28 +94,25 @@ def _ssim_maps(x: np.ndarray, y: np.ndarray, data_range: float) -> tuple[np.ndar
     return luminance * structure, structure
 
 
-def information_sums(
-    reference: np.ndarray, test: np.ndarray, valid: np.ndarray, area: Area, data_range: np.ndarray
-) -> InformationSums:
-    """Sum the two informations of pixel-domain VIF over the windows an area owns, at four scales.
+def information_sums(block: Block) -> InformationSums:
+    """Sum the two informations of pixel-domain VIF over the windows that a block owns, at four scales.
 
     Conventions of ``sewar.vifp`` and ``torchmetrics``: values rescaled to 0..255 by the data range, Gaussian
     windows of 17, 9, 5 and 3 pixels with sigma = size / 5, whole windows only, every second filtered pixel kept
     from one scale to the next, counted from the scene's upper-left corner. A window that touches an invalid pixel
-    at any scale is left out. Parameters as in :func:`similarity_sums`.
+    at any scale is left out.
     """
-    bands = len(reference)
-    sums = np.zeros((2, bands))
-    for band in range(bands):
-        factor = 255 / float(data_range[band])
-        x, y, mask = reference[band] * factor, test[band] * factor, valid[band]
+    sums = np.zeros((2, len(block.test)))
+    for band, (x, y, mask) in enumerate(zip(block.reference, block.test, block.valid, strict=True)):
+        factor = 255 / float(block.ranges[band])
+        x, y = x * factor, y * factor
         for level, size in enumerate((17, 9, 5, 3)):
             kernel = gaussian_kernel(size / 5, size // 2)
             if level:
                 x, y = correlate(x, kernel)[::2, ::2], correlate(y, kernel)[::2, ::2]
                 mask = whole(mask, size)[::2, ::2]
             kept, total = _information_maps(x, y, kernel)
-            own = area.owned(level)
+            own = block.area.owned(level)
             keep = whole(mask, size)[own]
             sums[:, band] += kept[own][keep].sum(), total[own][keep].sum()
     return InformationSums(*sums)

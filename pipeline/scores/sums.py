@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
+from scenelift.pipeline.scores.areas import Area
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """What is measured: part of a pair of images. Where one image is measured, it is ``test``."""
+
+    reference: np.ndarray
+    """Float64, shape (C, H, W): the block's core and its halo; invalid pixels are 0."""
+    test: np.ndarray
+    """The same of the image that is scored."""
+    valid: np.ndarray
+    """Boolean, shape (C, H, W): pixels that are data in both."""
+    area: Area
+    """Which pixels, cells and windows the block owns."""
+    ranges: np.ndarray
+    """Full scale of each band in the images' unit, shape (C,)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """Base of records whose fields are arrays or records of sums; ``+`` adds field by field.
+    """Base of records whose fields are arrays of sums; ``+`` adds field by field.
 
     Addition is associative and commutative up to float64 rounding, so blocks may be summed in any order and
-    grouping. A field that is None was not measured; it must be None on both sides.
+    grouping.
     """
 
     def __add__(self, other: Self) -> Self:
-        pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))
-        return type(self)(**{name: None if mine is None else mine + theirs for name, mine, theirs in pairs})
+        names = [f.name for f in dataclasses.fields(self)]
+        return type(self)(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+    @staticmethod
+    def weighted(parts: Sequence[Sums], weights: np.ndarray) -> Sums:
+        """Return the sums of parts, each counted ``weights`` (draws, parts) times, as arrays (draws, ...)."""
+        names = [f.name for f in dataclasses.fields(parts[0])]
+        stacks = {name: np.stack([getattr(part, name) for part in parts]) for name in names}
+        return type(parts[0])(**{name: np.tensordot(weights, stack, 1) for name, stack in stacks.items()})
 
 
 def ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from scipy import ndimage
 from scenelift.pipeline.scores.areas import LEVELS, Area, cells, halve
 from scenelift.pipeline.scores.similarity import SSIM_KERNEL, SSIM_RADIUS
 from scenelift.pipeline.scores.stencils import correlate, whole
-from scenelift.pipeline.scores.sums import Sums, ratio
+from scenelift.pipeline.scores.sums import Block, Sums, ratio
 
 PIXELS_PER_DEGREE = 32.0
 """Viewing condition of the contrast-sensitivity weighting: about a 96 dpi screen at half a metre."""
@@ -77,8 +77,8 @@ class TextureSums(Sums):
         weights = contrast_sensitivity(PIXELS_PER_DEGREE * 0.375 / 2.0 ** np.arange(LEVELS - 1)) ** 2
         energies = ratio(self.octaves, self.cells)
         seen = ~np.isnan(energies)
-        total = np.sqrt((weights * np.where(seen, energies, 0)).sum(axis=1))
-        return np.where(seen.any(axis=1), total, np.nan)
+        total = np.sqrt((weights * np.where(seen, energies, 0)).sum(axis=-1))
+        return np.where(seen.any(axis=-1), total, np.nan)
 
     @property
     def noise(self) -> np.ndarray:
@@ -87,13 +87,18 @@ class TextureSums(Sums):
         Median absolute diagonal Haar coefficient over 0.6745 (Donoho and Johnstone 1994). Fine texture counts as
         noise, so for a real scene this is an upper estimate.
         """
-        return np.array([_median(histogram) for histogram in self.diagonals]) / _MAD
+        return _median(self.diagonals) / _MAD
 
     @property
     def signal_to_noise(self) -> np.ndarray:
-        """Mean over the estimated noise, shape (C,); infinite where no noise is found. Its square is the ENL."""
+        """Mean over the estimated noise, shape (C,); infinite where no noise is found."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.mean / self.noise
+
+    @property
+    def equivalent_looks(self) -> np.ndarray:
+        """Signal to noise squared, shape (C,)."""
+        return self.signal_to_noise**2
 
 
 def contrast_sensitivity(frequency: np.ndarray) -> np.ndarray:
@@ -106,21 +111,12 @@ def _mannos_sakrison(frequency: np.ndarray) -> np.ndarray:
     return 2.6 * (0.0192 + scaled) * np.exp(-(scaled**1.1))
 
 
-def texture_sums(image: np.ndarray, valid: np.ndarray, area: Area, data_range: np.ndarray) -> TextureSums:
-    """Sum sharpness, contrast and noise over what an area owns.
+def texture_sums(block: Block) -> TextureSums:
+    """Sum sharpness, contrast and noise of the test image over what a block owns.
 
-    Parameters
-    ----------
-    image : numpy.ndarray
-        Float64, shape (C, H, W), invalid pixels holding any finite value.
-    valid : numpy.ndarray
-        Boolean, shape (C, H, W); neighbourhoods and cells that touch an invalid pixel are left out.
-    area : Area
-        Which pixels the block owns.
-    data_range : numpy.ndarray
-        Shape (C,): full scale in the image's unit.
+    Neighbourhoods and cells that touch an invalid pixel are left out.
     """
-    bands = [_band(x / scale, mask, area) for x, mask, scale in zip(image, valid, data_range, strict=True)]
+    bands = [_band(x / scale, m, block.area) for x, m, scale in zip(block.test, block.valid, block.ranges, strict=True)]
     return TextureSums(*(np.stack(column) for column in zip(*bands, strict=True)))
 
 
@@ -176,13 +172,13 @@ def _diagonals(x: np.ndarray, mask: np.ndarray, area: Area) -> np.ndarray:
     return np.bincount(bins, minlength=_BINS).astype(np.float64)
 
 
-def _median(histogram: np.ndarray) -> float:
-    total = histogram.sum()
-    if not total:
-        return float("nan")
-    cumulative = np.cumsum(histogram)
-    index = int(np.searchsorted(cumulative, total / 2))
-    if index == 0:
-        return 0.0
-    inside = (total / 2 - cumulative[index - 1]) / histogram[index]
-    return float(_LOWEST * (_HIGHEST / _LOWEST) ** ((index - 1 + inside) / (_BINS - 2)))
+def _median(histogram: np.ndarray) -> np.ndarray:
+    """Return the median that histograms (..., bins) tell of, shape (...); NaN without a count."""
+    cumulative = np.cumsum(histogram, axis=-1)
+    half = cumulative[..., -1:] / 2
+    index = (cumulative < half).sum(axis=-1, keepdims=True)
+    counted, below = (
+        np.take_along_axis(a, np.maximum(i, 0), -1) for a, i in ((histogram, index), (cumulative, index - 1))
+    )
+    value = _LOWEST * (_HIGHEST / _LOWEST) ** ((index - 1 + ratio(half - below, counted)) / (_BINS - 2))
+    return np.where(half > 0, np.where(index == 0, 0, value), np.nan)[..., 0]

@@ -10,13 +10,13 @@ from pathlib import Path
 from string import Template
 
 from scenelift.pipeline.scenes.quicklooks import data_uri
+from scenelift.pipeline.scores.registry import Score, columns
 from scenelift.workflows.archive.record import SceneRecord, counts, write_durably
 from scenelift.workflows.archive.settings import Folder
 
 TEMPLATE = Path(__file__).with_name("page.html")
 CARRIED = 400
 """Most scenes whose pictures the page carries inside; of more it shows the files in its own folder."""
-SCORES = ("noise", "snr", "tenengrad", "input_psnr")
 COLUMNS = ("", "scene", "status", "date", "clouds, %", "size, px", "blocks", "seconds", "MB")
 WIDTH = 960
 """Width of the map, pixels."""
@@ -33,8 +33,9 @@ def write_page(folder: Folder, records: Sequence[SceneRecord]) -> Path:
     folder : Folder
     records : sequence of SceneRecord
     """
-    shown = [name for name in SCORES if any(name in record.scores for record in records)]
-    heads = [*COLUMNS, *(name.removeprefix("input_") for name in shown), "why"]
+    known = {f"input_{score.name}" if score.kind == "pair" else score.name: score for score in columns("archive")}
+    shown = {name: score for name, score in known.items() if any(name in record.scores for record in records)}
+    heads = [*COLUMNS, *(score.label for score in shown.values()), "why"]
     found = counts(records)
     facts = {name: str(number) for name, number in found.items() if number or name == "done"}
     facts |= {
@@ -59,7 +60,7 @@ def _button(name: str) -> str:
     return f'<button type="button">{escape(name)}</button>' if name else ""
 
 
-def _row(folder: Folder, record: SceneRecord, shown: Sequence[str], *, carried: bool) -> str:
+def _row(folder: Folder, record: SceneRecord, shown: dict[str, Score], *, carried: bool) -> str:
     name = escape(record.id)
     if record.output:
         name = f'<a href="{escape(record.output)}">{name}</a> <a href="scenes/{name}/{name}.json">item</a>'
@@ -74,7 +75,7 @@ def _row(folder: Folder, record: SceneRecord, shown: Sequence[str], *, carried: 
         _number(record.blocks, 0),
         _number(record.seconds, 1),
         _number(record.bytes / 1e6 if record.bytes is not None else None, 2),
-        *(_number(record.scores.get(score), 4) for score in shown),
+        *(_number(record.scores.get(name), score.digits) for name, score in shown.items()),
         f'<td class="why" data-v="{escape(record.reason or "")}">{escape(record.reason or "")}</td>',
     ]
     return f'<tr id="scene-{escape(record.id)}">{"".join(cells)}</tr>'

@@ -9,12 +9,11 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
 from scenelift.pipeline.cluster import Cluster, ClusterSettings, open_cluster
@@ -25,14 +24,12 @@ from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.sinks import ZarrSink
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Band, Scene, SceneSource
-from scenelift.pipeline.scores.blocks import BlockScore, ScoreJob, blocks_of, score_block
+from scenelift.pipeline.scores.blocks import BlockScore, MapPart, ScoreJob, blocks_of, score_block
 from scenelift.pipeline.scores.pairs import Pair, open_pair
-from scenelift.pipeline.scores.scores import Convention, Scores, scores
-from scenelift.pipeline.scores.texture import TextureSums
+from scenelift.pipeline.scores.registry import pixel_names
+from scenelift.pipeline.scores.scores import REFLECTANCE_RANGE, Convention, Statistics, scores
 from scenelift.workflows.planning import work_folder
 
-REFLECTANCE_RANGE = 0.3
-"""Full scale for reflectance where none is given: what most land in the visible bands stays under."""
 BYTE_RANGE = 1.0
 """Full scale for 8-bit images, whose 0 to 255 are read as 0 to 1."""
 
@@ -137,48 +134,57 @@ def score(
     pair = open_pair(reference, test) if test else None
     scene = pair.reference if pair else open_scene(reference)
     full_scale = settings.data_range or (BYTE_RANGE if scene.is_byte else REFLECTANCE_RANGE)
-    convention = Convention(full_scale, settings.ratio, settings.windows)
-    if error_map:
-        _check_map(error_map, pair)
-    work = _scratch(error_map) if error_map else None
-    job = _plan(scene, reference, test, convention, settings, work)
-    records: list[tuple[int, int]] = []
-    try:
-        if job.map_store and job.map_output:
-            ZarrSink.create(job.map_store, job.map_output)
-        total = None
+    names = None if settings.windows or pair is None else pixel_names()
+    convention = Convention(full_scale, settings.ratio, names)
+    total, records = Statistics(), list[BlockScore]()
+    with _error_map(error_map, pair, settings.block) as part:
+        job = ScoreJob(uuid.uuid4().hex, reference, test, convention, settings.border, settings.block, part)
         for record in _in_order(job, scene, place or cluster or ClusterSettings(0), progress):
-            total = record.sums if total is None else total + record.sums
-            records.append((record.pixels, record.rss))
-        if error_map and work and job.map_store and job.map_output:
-            write_cog(ZarrSink.open(job.map_store, job.map_output.block), job.map_output, work / error_map.name)
-            (work / error_map.name).replace(error_map)
-    finally:
-        if work:
-            shutil.rmtree(work, ignore_errors=True)
-    values, by_band = _results(total, convention)
+            total = total + record.sums if records else record.sums
+            records.append(replace(record, sums=Statistics()))
+    found = scores(total, convention)
     return ScoreReport(
         reference=scene.name,
         test=pair.test.name if pair else None,
         factor=pair.factor if pair else 1,
-        bands=_names(scene),
+        bands=tuple(band.description or f"band {i}" for i, band in enumerate(scene.bands, start=1)),
         data_range=full_scale,
         blocks=len(records),
         seconds=round(time.perf_counter() - started, 3),
-        peak_memory_mb=round(max(psutil.Process().memory_info().rss, *(r for _, r in records)) / 2**20, 1),
-        values=values,
-        by_band=by_band,
+        peak_memory_mb=round(max(psutil.Process().memory_info().rss, *(r.rss for r in records)) / 2**20, 1),
+        values={"pixels": found.pixels, **found.values},
+        by_band=found.bands,
         map=str(error_map) if error_map else None,
     )
 
 
-def _names(scene: Scene) -> tuple[str, ...]:
-    return tuple(band.description or f"band {i}" for i, band in enumerate(scene.bands, start=1))
-
-
-def _check_map(path: Path, pair: Pair | None) -> None:
+@contextmanager
+def _error_map(path: Path | None, pair: Pair | None, block: int) -> Iterator[MapPart | None]:
+    """Give blocks a place for their part of an error map; publish it at the end, and leave nothing where that fails."""
+    if path is None:
+        yield None
+        return
     if pair is None:
         raise UsageError("--map needs two scenes: there is no error without a reference")
+    _check_map(path, pair)
+    try:
+        work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise SinkError.of(path, error) from error
+    grid = pair.reference.grid
+    side = min(block, grid.height), min(block, grid.width)
+    output = Output(grid, "float32", (Band("absolute error", 1.0, 0.0, True),), float("nan"), False, side)
+    part = MapPart(work / "store.zarr", output)
+    try:
+        ZarrSink.create(part.store, output)
+        yield part
+        write_cog(ZarrSink.open(part.store, side), output, work / path.name)
+        (work / path.name).replace(path)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _check_map(path: Path, pair: Pair) -> None:
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise UsageError(f"the error map {path} must end in .tif")
     if not path.absolute().parent.is_dir():
@@ -188,31 +194,6 @@ def _check_map(path: Path, pair: Pair | None) -> None:
         raise UsageError(f"the error map {path} is one of the inputs")
     if read_fingerprint(work_folder(path)) is not None:
         raise UsageError(f"the error map {path} is the output of an enhancement: choose another name")
-
-
-def _scratch(path: Path) -> Path:
-    """Make a folder beside the map that is nobody else's."""
-    try:
-        return Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    except OSError as error:
-        raise SinkError.of(path, error) from error
-
-
-def _plan(
-    scene: Scene,
-    reference: SceneSource,
-    test: SceneSource | None,
-    convention: Convention,
-    settings: ScoreSettings,
-    work: Path | None,
-) -> ScoreJob:
-    output = None
-    if work:
-        side = min(settings.block, scene.grid.height), min(settings.block, scene.grid.width)
-        band = Band("absolute error", 1.0, 0.0, True)
-        output = Output(scene.grid, "float32", (band,), float("nan"), False, side)
-    store = work / "store.zarr" if work else None
-    return ScoreJob(uuid.uuid4().hex, reference, test, convention, settings.border, settings.block, store, output)
 
 
 def _in_order(
@@ -232,28 +213,3 @@ def _in_order(
             while following in waiting:
                 yield waiting.pop(following)
                 following += 1
-
-
-def _results(total: Any, convention: Convention) -> tuple[dict[str, Any], dict[str, tuple[float, ...]]]:
-    if isinstance(total, TextureSums):
-        return quality(total, convention)
-    found: Scores = scores(total, convention)
-    return found.as_dict(), found.bands
-
-
-def quality(texture: TextureSums, convention: Convention) -> tuple[dict[str, Any], dict[str, tuple[float, ...]]]:
-    """Return what can be said of a scene without a reference: over all bands (means), and band by band."""
-    ranges = convention.ranges(len(texture.pixels))
-    bands = {
-        "mean": texture.mean * ranges,
-        "noise": texture.noise * ranges,
-        "snr": texture.signal_to_noise,
-        "enl": texture.signal_to_noise**2,
-        "rms_contrast": texture.rms_contrast,
-        "visible_contrast": texture.visible_contrast,
-        "tenengrad": texture.tenengrad,
-        "high_frequency": texture.high_frequency,
-    }
-    known = {name: values[~np.isnan(values)] for name, values in bands.items()}
-    means = {name: float(values.mean()) if values.size else float("nan") for name, values in known.items()}
-    return {"pixels": int(texture.pixels.sum())} | means, {k: tuple(map(float, v)) for k, v in bands.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from html import escape
 from pathlib import Path
@@ -13,10 +14,12 @@ from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.places import place_of
 from scenelift.pipeline.scenes.quicklooks import Stretch, crop_of, data_uri, heat, png
 from scenelift.pipeline.scenes.scenes import Scene, crs_name
+from scenelift.pipeline.scores.bootstrap import Interval
+from scenelift.pipeline.scores.registry import Score
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.report.charts import line_chart
 from scenelift.workflows.report.curves import histograms, spectra
-from scenelift.workflows.report.evidence import Score, Triple
+from scenelift.workflows.report.evidence import Row, Triple
 
 
 def provenance_of(scene: Scene) -> dict[str, Any]:
@@ -32,12 +35,12 @@ def provenance_of(scene: Scene) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def table(title: str, note: str, rows: dict[str, list[Score]]) -> str:
+def table(title: str, note: str, rows: dict[str, Row]) -> str:
     """Return a table: one row a scene, one column a score with its interval beneath."""
-    heads = "".join(f'<th scope="col">{escape(score.name)}</th>' for score in next(iter(rows.values())))
+    heads = "".join(f'<th scope="col">{escape(score.title)}</th>' for score, _ in next(iter(rows.values())))
     body = "".join(
         f'<tr class="{"best" if name == "after" else ""}"><th scope="row">{escape(name)}</th>'
-        + "".join(_cell(score) for score in row)
+        + "".join(_cell(*cell) for cell in row)
         + "</tr>"
         for name, row in rows.items()
     )
@@ -48,12 +51,12 @@ def table(title: str, note: str, rows: dict[str, list[Score]]) -> str:
     )
 
 
-def _cell(score: Score) -> str:
-    value, digits = score.value, score.digits
+def _cell(score: Score, value: Interval) -> str:
     if not np.isfinite(value.mean):
         return f"<td>{'identical' if value.mean > 0 else '–'}</td>"
-    span = f"<small>{value.low:.{digits}f} to {value.high:.{digits}f}</small>" if value.low < value.high else ""
-    return f"<td>{value.mean:.{digits}f}{span}</td>"
+    text = functools.partial(score.text, paired=False)
+    span = f"<small>{text(value.low)} to {text(value.high)}</small>" if value.low < value.high else ""
+    return f"<td>{text(value.mean)}{span}</td>"
 
 
 def facts(triple: Triple) -> str:

@@ -21,11 +21,11 @@ from scenelift.pipeline.scenes.places import place_of
 from scenelift.pipeline.scenes.quicklooks import Stretch, data_uri, factor_for, heat, png, stretch_of, view_of
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.scores.pairs import Pair
+from scenelift.pipeline.scores.scores import REFLECTANCE_RANGE
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.report.charts import locator
 from scenelift.workflows.report.evidence import (
-    RANGE,
-    Score,
+    Row,
     Triple,
     busiest,
     consistency,
@@ -140,7 +140,7 @@ def _save(path: Path, content: bytes) -> None:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
-def _export(folder: Path, pictures: dict[str, bytes], tables: list[tuple[str, str, dict[str, list[Score]]]]) -> None:
+def _export(folder: Path, pictures: dict[str, bytes], tables: list[tuple[str, str, dict[str, Row]]]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -152,7 +152,7 @@ def _export(folder: Path, pictures: dict[str, bytes], tables: list[tuple[str, st
         writer.writerow(["table", "scene", "score", "value", "low", "high"])
         for title, _, rows in tables:
             for name, row in rows.items():
-                writer.writerows([title, name, s.name, s.value.mean, s.value.low, s.value.high] for s in row)
+                writer.writerows([title, name, score.title, v.mean, v.low, v.high] for score, v in row)
 
 
 def _pictures(triple: Triple, uncertainty: SceneSource | None) -> tuple[dict[str, bytes], Stretch]:
@@ -190,11 +190,11 @@ def _heat_png(values: NDArray[np.floating[Any]]) -> bytes:
     return png(heat(values, float(np.percentile(known, 99)) if known.size else 1.0))
 
 
-def _tables(triple: Triple) -> list[tuple[str, str, dict[str, list[Score]]]]:
+def _tables(triple: Triple) -> list[tuple[str, str, dict[str, Row]]]:
     blocks = f"means of {len(triple.blocks())} blocks spread over the scene, 95 % intervals by drawing blocks"
     tables = []
     if triple.truth:
-        note = f"Against {triple.truth.name}; full scale {RANGE} reflectance; {blocks}."
+        note = f"Against {triple.truth.name}; full scale {REFLECTANCE_RANGE} reflectance; {blocks}."
         tables.append(("Against the truth", note, truth_table(triple)))
     note = f"How far the scene after is from the scene before when averaged back to its grid; {blocks}."
     tables.append(("Consistency", note, {"after": consistency(triple)}))
