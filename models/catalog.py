@@ -110,7 +110,7 @@ def _classical_names() -> list[str]:
     return [f"{method}-x2" if scales else method for method, scales in CLASSICAL.items()]
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=32)
 def load(ref: ModelRef) -> Any:
     """Load a model as an enhancer; later calls with the same reference return the same object.
 

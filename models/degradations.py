@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from scenelift.models.errors import ModelError
 SENTINEL2_MTF: dict[str, float] = {"B02": 0.275, "B03": 0.28, "B04": 0.25, "B08": 0.24}
 """Modulation transfer at the Nyquist frequency of Sentinel-2's 10 m bands (used by the SEN2 fusion toolkits)."""
 
+DEFAULT_MTF = 0.26
+"""Transfer at the Nyquist frequency of a band that nothing is known of: the middle of Sentinel-2's 10 m bands."""
+
 # Sentinel-2A noise model by band: alpha, beta (counts) and A (counts per W m-2 sr-1 um-1), from the L1C
 # metadata's noise model; E0 is the solar irradiance (W m-2 um-1).
 SENTINEL2_NOISE: dict[str, tuple[float, float, float, float]] = {
@@ -31,6 +35,28 @@ SENTINEL2_NOISE: dict[str, tuple[float, float, float, float]] = {
 }
 RESAMPLING_LOSS = 0.65
 """Share of the noise's standard deviation that survives the resampling of L1B to L1C."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """How 8-bit images show reflectance: linearly, from 0."""
+
+    level: float
+    """Reflectance of one of the 255 levels."""
+
+    @property
+    def peak(self) -> float:
+        """Reflectance shown as 255."""
+        return 255 * self.level
+
+
+EUROSAT = Stretch(2750 / 255 / 10000)
+"""That of EuroSAT's colour images: 0 to 255 are reflectances of 0 to 0.275."""
+
+
+def mtf_of(bands: Sequence[str | None]) -> list[float]:
+    """Return the transfer at the Nyquist frequency of bands by their names; ``DEFAULT_MTF`` for others."""
+    return [SENTINEL2_MTF.get(band or "", DEFAULT_MTF) for band in bands]
 
 
 def mtf_sigma(mtf: float, scale: int) -> float:
@@ -85,6 +111,11 @@ def mtf_decimate(x: Tensor, scale: int, mtf: float | Sequence[float]) -> Tensor:
     x = F.pad(x, (pad,) * 4, mode="reflect")
     rows = F.conv2d(x, weights[..., None], stride=(scale, 1), groups=bands)
     return F.conv2d(rows, weights[:, :, None], stride=(1, scale), groups=bands)
+
+
+def area_decimate(x: Tensor, scale: int) -> Tensor:
+    """Shrink to the means of ``scale`` x ``scale`` pixels."""
+    return F.avg_pool2d(x, scale)
 
 
 def bicubic_decimate(x: Tensor, scale: int) -> Tensor:
@@ -142,7 +173,7 @@ def speckle(x: Tensor, looks: float, generator: torch.Generator) -> Tensor:
     return x * torch.from_numpy(draw).to(x)
 
 
-def jpeg(x: Tensor, quality: int, peak: float = 0.275) -> Tensor:
+def jpeg(x: Tensor, quality: int, peak: float = EUROSAT.peak) -> Tensor:
     """Pass each band through 8-bit baseline JPEG (ITU-T T.81) over the reflectance range 0..``peak``."""
     levels = (x / peak * 255).round().clamp(0, 255).to(torch.uint8).reshape(-1, *x.shape[2:]).numpy()
     decoded = np.stack([_jpeg_band(band, quality) for band in levels])

@@ -83,7 +83,7 @@ class TorchEnhancer:
     threads : int
         CPU threads.
     noise : tuple of float, optional
-        Standard deviation (reflectance) for each band.
+        Standard deviation (reflectance) for each band; None: it must be given with the patches.
     """
 
     def __init__(
@@ -95,8 +95,6 @@ class TorchEnhancer:
         threads: int = 1,
         noise: tuple[float, ...] | None = None,
     ) -> None:
-        if spec.needs_noise and noise is None:
-            raise ModelError(f"model {spec.name} needs a noise level for each band")
         self.spec = spec
         self.module = module.eval()
         self._device = torch.device(device)
@@ -108,21 +106,30 @@ class TorchEnhancer:
         # Pool threads take the process-wide setting; each keeps to a single core.
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
-    def __call__(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Enhance a batch of patches; see `scenelift.pipeline.enhance.Enhancer`."""
+    def __call__(self, patches: NDArray[np.float32], noise: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Enhance a batch of patches; see `scenelift.pipeline.enhance.Enhancer`.
+
+        Parameters
+        ----------
+        patches : ndarray of float32, shape (N, C, P + 2 halo, P + 2 halo)
+        noise : ndarray, optional
+            Standard deviation (reflectance) for each patch and band, shape (N, C), instead of the enhancer's own.
+        """
         count, bands = patches.shape[:2]
         together = self.spec.bands or 1
         samples = torch.from_numpy(np.ascontiguousarray(patches)).reshape(-1, together, *patches.shape[2:])
-        sigma = self._sigma(count, bands) if self.spec.needs_noise else None
+        sigma = self._sigma(count, bands, noise) if self.spec.needs_noise else None
         cores = self._on_cpu(samples, sigma) if self._device.type == "cpu" else self._on_gpu(samples, sigma)
         return cores.reshape(count, -1, *cores.shape[2:]).numpy()
 
-    def _sigma(self, count: int, bands: int) -> Tensor:
-        levels = self._noise or ()
-        if len(levels) not in (1, bands):
-            raise ModelError(f"{len(levels)} noise levels for {bands} bands")
-        per_band = torch.tensor(levels, dtype=torch.float32).expand(bands)
-        return per_band.repeat(count) if self.spec.bands is None else per_band.mean().repeat(count)
+    def _sigma(self, count: int, bands: int, noise: NDArray[np.float32] | None) -> Tensor:
+        if noise is None and self._noise is None:
+            raise ModelError(f"model {self.spec.name} needs a noise level for each band")
+        levels = torch.as_tensor(self._noise if noise is None else noise, dtype=torch.float32)
+        if levels.shape[-1] not in (1, bands):
+            raise ModelError(f"{levels.shape[-1]} noise levels for {bands} bands")
+        each = levels.expand(count, bands)
+        return each.reshape(-1) if self.spec.bands is None else each.mean(1)
 
     @torch.inference_mode()
     def _forward(self, samples: Tensor, sigma: Tensor | None) -> Tensor:

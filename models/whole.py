@@ -1,134 +1,107 @@
-"""Whole images through networks and classical methods, mirrored at their edges as the engine does."""
+"""Whole images through a model in one pass, continued by reflection at their edges as the engine does."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from scenelift.models.catalog import checkpoint_path
+from scenelift.models.catalog import checkpoint_path, find, load, load_spec, with_settings
 from scenelift.models.checkpoint import load_checkpoint
-from scenelift.models.classical.classical import CLASSICAL
+from scenelift.models.classical.classical import CLASSICAL, classical
+from scenelift.models.enhancer import TorchEnhancer
 from scenelift.models.errors import ModelError
-from scenelift.models.precision import to_precision
+from scenelift.models.networks.layers import mirror
 from scenelift.models.spec import ModelSpec
-from scenelift.models.training.tasks import apply_whole
-from scenelift.models.wrappers import blend, self_ensemble
+from scenelift.models.wrappers import blend, with_extras
 
 Images = NDArray[np.float32]
 """(N, C, H, W) reflectance."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a method made of the images."""
+def run_whole(model: Any, images: Images, sigma: NDArray[np.float32] | None = None) -> Images:
+    """Run a model over whole images.
 
-    images: Images
-    """(N, C, scale·H, scale·W)."""
-    spread: Images | None = None
-    """Standard deviation over the eight symmetries, where they were averaged."""
+    Parameters
+    ----------
+    model : enhancer
+        A classical method, or a network with its contract (`scenelift.models.enhancer.TorchEnhancer`).
+    images : ndarray of float32, shape (N, C, H, W)
+        Reflectance. The prediction of an image does not depend on the others.
+    sigma : ndarray, optional
+        Noise level of each image and band, shape (N, C), for models that take one; default: the model's own.
+
+    Returns
+    -------
+    ndarray of float32, shape (N, C', scale * H, scale * W)
+    """
+    spec = model.spec
+    height, width = images.shape[2:]
+    rows, columns = (mirror(n, spec.halo, -n % spec.multiple_of).numpy() for n in (height, width))
+    patches = images[:, :, rows[:, None], columns]
+    out = model(patches, sigma) if spec.needs_noise and sigma is not None else model(patches)
+    return np.asarray(out[:, :, : height * spec.scale, : width * spec.scale])
 
 
-def run_classical(method: Any, images: Images) -> Images:
-    """Run a classical enhancer on whole images, mirrored at their edges."""
-    halo = method.spec.halo
-    padded = np.pad(images, ((0, 0), (0, 0), (halo, halo), (halo, halo)), mode="reflect")
-    answer: Images = method(padded)
-    return answer
+def load_method(
+    name: str, scale: int = 1, *, precision: str = "fp32", deviation: bool = False, consistency: int = 0
+) -> Any:
+    """Load a method by the name that tables know it by.
 
-
-def load_network(name: str) -> tuple[nn.Module, ModelSpec]:
-    """Load a shipped model, a checkpoint, or a blend of two, written FIRST~SECOND@SHARE.
+    Parameters
+    ----------
+    name : str
+        A classical method ("lanczos"), whatever `enhance` takes as a model, or a blend of two checkpoints, written
+        FIRST~SECOND@SHARE.
+    scale : int
+        Of a classical method.
+    precision : {"fp32", "bf16"}
+    deviation : bool
+        Average a network over the eight turned and mirrored images, and follow each band by their standard deviation.
+    consistency : int
+        Back-projection steps after a network.
 
     Raises
     ------
     ModelError
         If there is no such model.
     """
-    pair, _, share = name.partition("@")
-    first, _, second = pair.partition("~")
-    if not second:
-        return _load(name)
-    try:
-        part = float(share)
-    except ValueError:
-        raise ModelError(f"a blend is written FIRST~SECOND@SHARE, got {name!r}") from None
-    (one, spec), (other, _) = _load(first), _load(second)
-    return blend(one, other, part), spec
+    if name in CLASSICAL:
+        return classical(name, scale)
+    settings = {"precision": precision, "uncertainty": deviation, "consistency": consistency}
+    if "~" not in name:
+        return load(with_settings(find(name), threads=torch.get_num_threads(), **settings))
+    (one, spec), (other, _), share = _blended(name)
+    module, spec = with_extras(blend(one, other, share), spec, uncertainty=deviation, consistency=consistency)
+    return TorchEnhancer(module, spec, precision=precision, threads=torch.get_num_threads())
 
 
-def check_network(name: str, scale: int) -> None:
-    """Refuse what does not turn images into images ``scale`` times as large.
+def spec_of(name: str) -> ModelSpec:
+    """Return the contract of a network that `load_method` loads.
 
     Raises
     ------
     ModelError
+        If there is no such network.
     """
-    if name in CLASSICAL:
-        return
-    spec = load_network(name)[1]
-    if spec.task == "landcover" or spec.out_bands is not None:
-        raise ModelError(f"{name} makes no images: give a network that enhances")
-    if spec.scale != scale:
-        raise ModelError(f"{name} does not enlarge by {scale}" if scale > 1 else f"{name} is no denoiser")
+    return _blended(name)[0][1] if "~" in name else load_spec(find(name))
 
 
-def _load(name: str) -> tuple[nn.Module, ModelSpec]:
+def _blended(name: str) -> tuple[tuple[nn.Module, ModelSpec], tuple[nn.Module, ModelSpec], float]:
+    pair, _, share = name.partition("@")
+    try:
+        part = float(share)
+    except ValueError:
+        raise ModelError(f"a blend must be FIRST~SECOND@SHARE, got {name!r}") from None
+    one, other = (_checkpoint(half) for half in pair.split("~", 1))
+    return one, other, part
+
+
+def _checkpoint(name: str) -> tuple[nn.Module, ModelSpec]:
     path = checkpoint_path(name)
     if path is None:
-        raise ModelError(f"no model {name!r} among the shipped ones, and no such checkpoint")
+        raise ModelError(f"only checkpoints and shipped networks can be blended, not {name!r}")
     return load_checkpoint(path, valid=True)
-
-
-@torch.inference_mode()
-def answer_of(
-    name: str, images: Images, sigma: NDArray[np.float32] | None, precision: str = "fp32", *, tta: bool = False
-) -> Answer:
-    """Run a network on whole images, one at a time.
-
-    Parameters
-    ----------
-    name : str
-        As for `load_network`.
-    images : ndarray
-        (N, C, H, W) float32 reflectance.
-    sigma : ndarray, optional
-        (N, C) noise level, for denoisers.
-    precision : {"fp32", "bf16"}
-    tta : bool
-        Average over the eight turned and mirrored images.
-    """
-    module, spec = load_network(name)
-    together = spec.bands or 1
-    if spec.bands is not None and spec.bands != images.shape[1]:
-        raise ModelError(f"{name} wants {spec.bands} bands together, the images have {images.shape[1]}")
-    if spec.needs_noise and sigma is None:
-        raise ModelError(f"{name} is a denoiser and needs a noise level")
-    ready = to_precision(module, precision).to(memory_format=torch.channels_last)
-    found, spreads = [], []
-    for index, image in enumerate(torch.from_numpy(images)):
-        x = image.reshape(-1, together, *image.shape[1:])
-        rest = _levels(sigma, index, together) if spec.needs_noise else ()
-
-        def forward(turned: Tensor, rest: tuple[Tensor, ...] = rest) -> Tensor:
-            return apply_whole(ready, spec.halo, (turned, *rest), spec.multiple_of)
-
-        mean, spread = self_ensemble(forward, x) if tta else (forward(x), None)
-        found.append(mean.reshape(len(image), *mean.shape[2:]))
-        if spread is not None:
-            spreads.append(spread.reshape(len(image), *spread.shape[2:]))
-    return Answer(torch.stack(found).numpy(), torch.stack(spreads).numpy() if spreads else None)
-
-
-def run_network(name: str, images: Images, sigma: NDArray[np.float32] | None = None, precision: str = "fp32") -> Images:
-    """Return the images alone of `answer_of`."""
-    return answer_of(name, images, sigma, precision).images
-
-
-def _levels(sigma: Any, index: int, together: int) -> tuple[Tensor, ...]:
-    level = torch.from_numpy(sigma[index])
-    return (level if together == 1 else level.mean().reshape(1),)

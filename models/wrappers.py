@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scenelift.models.degradations import mtf_decimate, mtf_kernel
+from scenelift.models.degradations import DEFAULT_MTF, mtf_decimate, mtf_kernel
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.layers import crop
 from scenelift.models.spec import ModelSpec
@@ -122,7 +122,7 @@ class Consistent(nn.Module):
         Back-projections.
     """
 
-    def __init__(self, module: nn.Module, halo: int, scale: int, mtf: float = 0.26, steps: int = 1) -> None:
+    def __init__(self, module: nn.Module, halo: int, scale: int, mtf: float = DEFAULT_MTF, steps: int = 1) -> None:
         super().__init__()
         self.module, self.inner, self.scale, self.mtf, self.steps = module, halo, scale, mtf, steps
         self.margin = back_projection_halo(scale, mtf, steps)
@@ -142,7 +142,7 @@ def with_extras(
     tta: bool = False,
     uncertainty: bool = False,
     consistency: int = 0,
-    mtf: float = 0.26,
+    mtf: float = DEFAULT_MTF,
 ) -> tuple[nn.Module, ModelSpec]:
     """Wrap an unpadded network and state the wrapped one's contract with the engine.
 

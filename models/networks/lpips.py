@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scenelift.models.networks.features import PEAK
+from scenelift.models.degradations import EUROSAT
 
 TRUNK = "alexnet-owt-7be5be79.pth"
 """What torchvision calls the weights of AlexNet."""
@@ -41,5 +41,5 @@ class Lpips:
     @torch.inference_mode()
     def __call__(self, answer: Tensor, truth: Tensor) -> Tensor:
         """Return (N,) distances of (N, 3, H, W) images in reflectance, 0.275 shown as white."""
-        distance: Tensor = self._net(answer / PEAK * 2 - 1, truth / PEAK * 2 - 1)
+        distance: Tensor = self._net(answer / EUROSAT.peak * 2 - 1, truth / EUROSAT.peak * 2 - 1)
         return distance.flatten()

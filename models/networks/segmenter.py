@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scenelift.models.degradations import EUROSAT
 from scenelift.models.errors import ModelError
-from scenelift.models.networks.features import PEAK, trunk_weights
+from scenelift.models.networks.features import trunk_weights
 
 STRIDE = 32
 """Patches start at multiples of this: the encoder halves five times."""
@@ -48,7 +49,7 @@ class Segmenter(nn.Module):
         bands: int = 3,
         encoder: str = "tu-efficientnet_lite0",
         decoder: tuple[int, ...] | list[int] = (96, 64, 48, 32, 16),
-        white: float = PEAK,
+        white: float = EUROSAT.peak,
         context: int = 64,
         valid: bool = False,
     ) -> None:

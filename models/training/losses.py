@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scenelift.models.degradations import mtf_decimate
+from scenelift.models.degradations import DEFAULT_MTF, mtf_decimate
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.layers import GAIN
 
@@ -60,7 +60,7 @@ def ssim_loss(answer: Tensor, truth: Tensor, data_range: float = 0.3) -> Tensor:
     return 1 - (top / ((mu_a**2 + mu_t**2 + c1) * (var_a + var_t + c2))).mean()
 
 
-def consistency(answer: Tensor, low: Tensor, scale: int, mtf: float = 0.265) -> Tensor:
+def consistency(answer: Tensor, low: Tensor, scale: int, mtf: float = DEFAULT_MTF) -> Tensor:
     """Mean absolute difference (reflectance) between the degraded answer and the input it came from."""
     return F.l1_loss(mtf_decimate(answer, scale, mtf), low)
 

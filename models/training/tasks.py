@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from scenelift.models.degradations import (
     SENTINEL2_MTF,
@@ -95,38 +95,3 @@ class Denoising:
     def weight(self, inputs: Inputs) -> Tensor | float:
         """Return weights that make errors count relative to the noise; otherwise the strongest noise rules alone."""
         return LEVEL / (inputs[1] + LEVEL / 8)
-
-
-def mirror(size: int, halo: int, extra: int = 0) -> Tensor:
-    """Return (size + 2·halo + extra,) indices that continue an axis by reflection, as often as it takes."""
-    if size == 1:
-        return torch.zeros(1 + 2 * halo + extra, dtype=torch.long)
-    at = torch.arange(-halo, size + halo + extra) % (2 * size - 2)
-    return torch.minimum(at, 2 * size - 2 - at)
-
-
-def apply_whole(module: nn.Module, halo: int, inputs: Inputs, multiple_of: int = 1) -> Tensor:
-    """Run an unpadded network on whole images, continued by reflection as the tiling engine does.
-
-    Parameters
-    ----------
-    module : Module
-        (N, C, P + 2·halo, Q + 2·halo) to (N, C', k·P, k·Q).
-    halo : int
-    inputs : tuple of Tensor
-        (N, C, H, W) and what else the network takes.
-    multiple_of : int
-        P and Q must be multiples of this.
-
-    Returns
-    -------
-    Tensor
-        (N, C', k·H, k·W).
-    """
-    x = inputs[0]
-    height, width = x.shape[2:]
-    extra = (-height % multiple_of, -width % multiple_of)
-    x = x[..., mirror(height, halo, extra[0]), :][..., mirror(width, halo, extra[1])]
-    y = module(x.contiguous(memory_format=torch.channels_last), *inputs[1:])
-    scale = y.shape[2] // (height + extra[0])
-    return y[..., : scale * height, : scale * width]

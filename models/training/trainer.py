@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
-from scenelift.models.networks.layers import crop
+from scenelift.models.networks.layers import crop, mirror
 from scenelift.models.precision import pick_precision
 from scenelift.models.training.losses import pixel_loss
 from scenelift.models.training.optimizers import make_optimizers
 from scenelift.models.training.schedule import Phase, Plan, rate_at
 from scenelift.models.training.states import read_state, write_state
-from scenelift.models.training.tasks import Inputs, Task, mirror
+from scenelift.models.training.tasks import Inputs, Task
 from scenelift.models.training.team import Team
 
 

@@ -26,7 +26,11 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        return self.text(".2f")
+
+    def text(self, form: str) -> str:
+        """Return mean and interval, each in the given format."""
+        return f"{self.mean:{form}} [{self.low:{form}}, {self.high:{form}}]"
 
 
 @functools.lru_cache(maxsize=2)

@@ -70,6 +70,12 @@ class Statistics(dict[str, Sums]):
         """Whether two images were compared."""
         return "paired" in self
 
+    @property
+    def samples(self) -> int:
+        """Valid samples: pixels times bands."""
+        count = self["paired" if self.paired else "single"]
+        return int(count.samples.sum()) if isinstance(count, Count) else 0
+
     def __add__(self, other: Statistics) -> Statistics:
         return Statistics({key: sums + other[key] for key, sums in self.items()})
 
@@ -174,5 +180,5 @@ def scores(statistics: Statistics, convention: Convention | None = None) -> Scor
     return Scores(
         {score.name: float(score.value(statistics, convention)) for score in measured},
         {name: tuple(map(float, values)) for name, values in each.items() if values is not None},
-        int(statistics["paired" if statistics.paired else "single"].samples.sum()),
+        statistics.samples,
     )

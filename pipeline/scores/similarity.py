@@ -48,7 +48,8 @@ class SimilaritySums(Sums):
         terms = np.where(coarsest, ratio(self.ssim, self.windows), ratio(self.structure, self.windows))
         weights = np.where(fits, MS_SSIM_WEIGHTS[:, None], 0)
         weights = ratio(weights, weights.sum(axis=-2, keepdims=True))
-        return np.prod(np.where(fits, np.maximum(terms, 0), 1) ** weights, axis=-2)
+        value = np.prod(np.where(fits, np.maximum(terms, 0), 1) ** weights, axis=-2)
+        return np.where(fits[..., 0, :], value, np.nan)
 
 
 @dataclass(frozen=True, eq=False)

@@ -109,7 +109,7 @@ def test_losses_vanish_or_reach_their_floor_at_the_truth():
     assert float(losses.mse(x, x)) == float(losses.l1(x, x)) == 0
     assert float(losses.charbonnier(x, x)) == pytest.approx(1e-2)
     assert float(losses.ssim_loss(x, x)) == pytest.approx(0, abs=1e-5)
-    assert float(losses.consistency(x, d.mtf_decimate(x, 2, 0.265), 2)) == 0
+    assert float(losses.consistency(x, d.mtf_decimate(x, 2, d.DEFAULT_MTF), 2)) == 0
     with pytest.raises(ModelError, match="loss must be one of"):
         losses.pixel_loss("best")
 

@@ -10,9 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
-from scenelift.pipeline.scores.bootstrap import Interval
 from scenelift.workflows.console import table
-from scenelift.workflows.evidence.cases import DENOISE, TRUTH
+from scenelift.workflows.evidence.cases import REFERENCE
 from scenelift.workflows.evidence.compare import (
     BASELINES,
     CASES,
@@ -58,12 +57,10 @@ def _with_bar(settings: CompareSettings, cluster: ClusterSettings, quiet: bool) 
 
 def command_of(settings: CompareSettings) -> str:
     """Return the command that makes a comparison again."""
-    levels = [str(case.amount) for case in settings.cases if case.task == DENOISE]
-    scales = [str(case.amount) for case in settings.cases if case.task != DENOISE]
     parts = ["scenelift compare", f"--each {settings.each}"]
     parts += [f"--seed {settings.seed}"] if settings.seed else []
     if settings.cases != CASES:
-        parts += [f"--levels {','.join(levels)}", f"--scales {','.join(scales)}"]
+        parts += [f"--cases {','.join(case.name for case in settings.cases)}"]
     parts += [f"--data {settings.data.name}"] if settings.data else []
     parts += [f"--model {','.join(settings.networks)}"] if settings.networks is not None else []
     return " ".join(parts)
@@ -75,12 +72,14 @@ def print_tables(found: Comparison) -> None:
         baseline, best = BASELINES[case.task], found.best_classical(case)
         rows = []
         for row in table_rows(found, case):
-            psnr = "identical" if row["method"] == TRUTH else str(row["psnr"])
+            psnr = "identical" if row["method"] == REFERENCE else str(row["psnr"])
             figures = [psnr, *(f"{row[name].mean:.3f}" for name in ("ssim", "vif"))]
-            rows.append([row["method"], *figures, _gap(row["over_baseline"]), _gap(row["over_best"])])
+            rows.append(
+                [
+                    row["method"],
+                    *figures,
+                    *("" if row[key] is None else row[key].text("+.2f") for key in ("over_baseline", "over_best")),
+                ]
+            )
         heads = ["method", "PSNR dB [95 %]", "SSIM", "VIF", f"over {baseline}", f"over {best}"]
         table(case.title, heads, rows)
-
-
-def _gap(value: Interval | None) -> str:
-    return "" if value is None else f"{value.mean:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"

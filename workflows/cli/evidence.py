@@ -81,6 +81,9 @@ def compare(
     quick: Annotated[bool, typer.Option("--quick", help="10 images a class, one noise level: minutes.")] = False,
     each: Annotated[int | None, typer.Option(help="Images of every class; default 20.")] = None,
     seed: Annotated[int, typer.Option(help="Which images are drawn, and their noise.")] = 0,
+    cases: Annotated[
+        str | None, typer.Option(help="What is done to the images: x2, x2:area, x2:mtf=.4:noise=2, noise25, sensor.")
+    ] = None,
     levels: Annotated[str | None, typer.Option(help="Noise levels (8-bit), e.g. 5,15,25,50.")] = None,
     scales: Annotated[str | None, typer.Option(help="Scales of super-resolution, e.g. 2,4.")] = None,
     model: Annotated[
@@ -92,12 +95,16 @@ def compare(
     """Compare every method on the same images: the paper's table and figure, with intervals."""
     from scenelift.pipeline.cluster import ClusterSettings
     from scenelift.workflows.cli.compare_command import run_compare
-    from scenelift.workflows.evidence.cases import DENOISE, SHARPEN, Case
+    from scenelift.workflows.evidence.cases import Degradation
     from scenelift.workflows.evidence.compare import CASES, QUICK, QUICK_EACH, CompareSettings
 
     usual = QUICK if quick else CASES
-    chosen = tuple(Case(DENOISE, n) for n in whole_numbers("--levels", levels)) if levels is not None else usual[:-2]
-    chosen += tuple(Case(SHARPEN, n) for n in whole_numbers("--scales", scales)) if scales is not None else usual[-2:]
+    chosen = (
+        tuple(Degradation(noise=n) for n in whole_numbers("--levels", levels)) if levels is not None else usual[:-2]
+    )
+    chosen += tuple(Degradation(n) for n in whole_numbers("--scales", scales)) if scales is not None else usual[-2:]
+    if cases is not None:
+        chosen = tuple(Degradation.parse(name) for name in split_names(cases))
     count = each if each is not None else QUICK_EACH if quick else CompareSettings.each
     networks = split_names(model) if model is not None else None
     settings = CompareSettings(data, count, seed, chosen, networks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -70,19 +70,23 @@ def evaluate_sr(
     bands: Bands = None,
     each: Each = 60,
     seed: Seed = 0,
-    degradation: Annotated[str, typer.Option(help="mtf (the sensor's blur) or bicubic.")] = "mtf",
+    degradation: Annotated[
+        str, typer.Option(help="mtf (the sensor's blur), mtf=.35, area or bicubic; with noise: area:noise=2.")
+    ] = "mtf",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     tta: Tta = False,
     consistency: Annotated[int, typer.Option(help="Back-projection steps after the network.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Degrade images, super-resolve them, score them against themselves (Wald's protocol)."""
-    from scenelift.workflows.evidence.evaluate import evaluate_sr as run
+    from scenelift.workflows.evidence.cases import Degradation
+    from scenelift.workflows.evidence.evaluate import evaluate
     from scenelift.workflows.evidence.metrics import print_rows
     from scenelift.workflows.evidence.samples import read_sample
 
     sample = read_sample(data, each, seed, band_numbers(bands))
-    rows = run(sample, model, scale, degradation=degradation, precision=precision, tta=tta, consistency=consistency)
+    case = Degradation.parse(f"x{scale}" if degradation == "mtf" else f"x{scale}:{degradation}")
+    rows = evaluate(sample, model, case, precision=precision, tta=tta, consistency=consistency, seed=seed)
     print_rows(rows, sample.title, sample.peak, "ibp", as_json)
 
 
@@ -101,11 +105,12 @@ def evaluate_denoise(
     as_json: Json = False,
 ) -> None:
     """Add noise to images, denoise them, score them against the clean ones."""
-    from scenelift.workflows.evidence.evaluate import evaluate_denoise as run
+    from scenelift.workflows.evidence.cases import Degradation
+    from scenelift.workflows.evidence.evaluate import evaluate
     from scenelift.workflows.evidence.metrics import print_rows
     from scenelift.workflows.evidence.samples import read_sample
 
     sample = read_sample(data, each, seed, band_numbers(bands))
-    settings: dict[str, Any] = {"precision": precision, "tta": tta, "seed": seed, "baselines": baselines}
-    rows = run(sample, model, level=level, times=times, auto=auto, **settings)
+    case = Degradation(sensor=times) if level is None else Degradation(noise=level)
+    rows = evaluate(sample, model, case, precision=precision, tta=tta, auto=auto, seed=seed, baselines=baselines)
     print_rows(rows, sample.title, sample.peak, "noisy", as_json)

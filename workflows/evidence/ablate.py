@@ -21,17 +21,18 @@ from scenelift.models.networks.features import trunk_available
 from scenelift.models.training.adversarial import Adversarial, AdversarialTrainer
 from scenelift.models.training.tasks import Denoising, Inputs
 from scenelift.models.training.trainer import Trainer
-from scenelift.models.whole import run_network
+from scenelift.models.whole import load_method, run_whole
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scores.bootstrap import Interval, interval
-from scenelift.workflows.evaluation_images import LEVEL, with_noise
-from scenelift.workflows.evidence.cases import DENOISE, Case, measure, sample_of
+from scenelift.workflows.evidence.cases import Degradation
+from scenelift.workflows.evidence.metrics import measure
+from scenelift.workflows.evidence.samples import read_sample
 from scenelift.workflows.training.images import Mixture
 from scenelift.workflows.training.recipe import Recipe, make_spec, recipe_from
 from scenelift.workflows.training.runs import begin
 from scenelift.workflows.training.train import identity, read_data
 
-CASE = Case(DENOISE, 25)
+CASE = Degradation(noise=25)
 SEEDS = 3
 BASELINE = "baseline"
 
@@ -176,12 +177,12 @@ def _scores(variant: Variant, settings: AblateSettings, seed: int, folder: Path)
         found: dict[str, list[float]] = json.loads(stored.read_text())
         return found
     checkpoint = _train(recipe, variant, settings, run)
-    sample = sample_of(settings.data and settings.data / "eurosat_rgb_val.zip", settings.each, 0)
-    noisy = np.stack([with_noise(x, CASE.amount * LEVEL, seed=i) for i, x in enumerate(sample.images)])
-    sigma = np.full(noisy.shape[:2], CASE.amount * LEVEL, np.float32)
-    answers = run_network(str(checkpoint), noisy, sigma)
-    rows = [measure(x, y, CASE, sample.peak) for x, y in zip(sample.images, answers, strict=True)]
-    found = {name: [row[name] for row in rows] for name in ("psnr", "ssim", "vif")}
+    sample = read_sample(settings.data and settings.data / "eurosat_rgb_val.zip", settings.each)
+    noisy, sigma = CASE.apply(sample.images, sample.bands, sample.level)
+    restored = run_whole(load_method(str(checkpoint)), noisy, sigma)
+    names = ("psnr", "ssim", "vif")
+    rows = [measure(x, y, 1, sample.peak, names) for x, y in zip(sample.images, restored, strict=True)]
+    found = {name: [row[name] for row in rows] for name in names}
     stored.write_text(json.dumps(found))
     return found
 

@@ -56,7 +56,7 @@ def page_text(outcomes: list[Outcome], settings: AblateSettings, command: str) -
         f"Written by `{command}`: a denoiser of {settings.blocks} residual blocks, {settings.channels} channels, "
         f"{settings.steps} steps of {settings.batch} patches (EuroSAT's training split), {settings.seeds} seeds "
         f"each; scored on {baseline.psnr.shape[1]} images of its validation split with white noise of "
-        f"{CASE.amount} levels. Intervals: 95 %, bootstrap over images of the paired differences (means over "
+        f"{CASE.noise:g} levels. Intervals: 95 %, bootstrap over images of the paired differences (means over "
         "seeds). The budget is small: it ranks how fast variants learn, not where they end.",
         "",
         "| variant | PSNR, dB | SSIM | difference, dB [95 %] | over seeds (sd), dB | the paper, dB |",
@@ -66,7 +66,7 @@ def page_text(outcomes: list[Outcome], settings: AblateSettings, command: str) -
         gap, spread = "", ""
         if outcome is not baseline:
             found = outcome.gain(baseline)
-            gap = f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+            gap = found.text("+.2f")
             spread = f"{outcome.spread(baseline):.2f}"
         paper = "" if outcome.variant.paper is None else f"{outcome.variant.paper:+.1f}"
         means = f"{outcome.psnr.mean():.2f} | {outcome.ssim.mean():.3f}"

@@ -1,174 +1,201 @@
-"""One image, degraded by rule, enhanced by every method, scored against itself."""
+"""One experiment: images degraded by a rule, restored by any method, to be measured against what they were."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from scenelift.models.catalog import find, load, load_spec, shipped, with_settings
-from scenelift.models.classical.classical import CLASSICAL, classical
-from scenelift.models.degradations import SENTINEL2_MTF, mtf_decimate
-from scenelift.models.networks.perception import distances
+from scenelift.models.catalog import shipped
+from scenelift.models.degradations import (
+    EUROSAT,
+    SENTINEL2_NOISE,
+    area_decimate,
+    bicubic_decimate,
+    mtf_decimate,
+    mtf_of,
+    sentinel2_sigma,
+)
+from scenelift.models.whole import Images, load_method, run_whole, spec_of
 from scenelift.pipeline.errors import UsageError
-from scenelift.pipeline.scores.scores import Convention, block_statistics, scores
-from scenelift.workflows.evaluation_images import LEVEL, Image, enhance_image, with_noise
-from scenelift.workflows.evidence.samples import Sample, read_sample
 
 DENOISE, SHARPEN = "denoise", "super-resolution"
-INPUT, TRUTH = "noisy input", "the truth itself"
-FILTERS = ("bilateral", "wavelet", "nlm", "tv", "wiener", "median")
-RESAMPLERS = ("nearest", "bilinear", "bicubic", "lanczos", "ibp")
+INPUT, REFERENCE = "noisy", "reference"
+"""Names in tables of the degraded images and of the undegraded ones."""
+CLASSICAL: dict[str, tuple[str, ...]] = {
+    DENOISE: ("bilateral", "wavelet", "nlm", "tv", "wiener", "median"),
+    SHARPEN: ("nearest", "bilinear", "bicubic", "lanczos", "ibp"),
+}
+"""Methods without learning, by task."""
+GRAMMAR = "xSCALE[:mtf=M|:area|:bicubic][:noise=LEVELS], noiseLEVELS, or sensor[:times=FACTOR]"
+MAX_SCALE, MAX_LEVELS = 8, 255
 
 
 @dataclass(frozen=True)
-class Case:
-    """A way to spoil an image."""
+class Degradation:
+    """How images are made worse: shrunk through a blur, then noise added."""
 
-    task: str
-    """``DENOISE`` or ``SHARPEN``."""
-    amount: int
-    """Levels of white noise (8-bit), or the scale."""
+    scale: int = 1
+    """Factor by which they are shrunk."""
+    blur: str | float = "sensor"
+    """What blurs before shrinking: "sensor" (each band's MTF), a transfer at Nyquist for all bands, "area" (the mean of
+    scale x scale pixels) or "bicubic" (antialiased)."""
+    noise: float = 0.0
+    """White noise, levels of 255."""
+    sensor: float = 0.0
+    """Sentinel-2A's own signal-dependent noise, times this."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.scale <= MAX_SCALE:
+            raise UsageError(f"scales must be from 2 to {MAX_SCALE}, got {self.name!r}")
+        if not 0 <= self.noise <= MAX_LEVELS or not 0 <= self.sensor <= MAX_LEVELS:
+            raise UsageError(f"noise must be from 0 to {MAX_LEVELS} levels (or times the sensor's), got {self.name!r}")
+        if isinstance(self.blur, float) and not 0 < self.blur < 1:
+            raise UsageError(f"the MTF at Nyquist must lie between 0 and 1, got {self.name!r}")
+        if self.scale == 1 and not (self.noise or self.sensor):
+            raise UsageError("a degradation must shrink images or add noise")
+
+    @classmethod
+    def parse(cls, text: str) -> Degradation:
+        """Read a degradation's name: "x4", "x2:mtf=.35", "x2:area:noise=2", "noise25", "sensor", "sensor:times=2".
+
+        Raises
+        ------
+        UsageError
+            If it is none, or a number is out of range.
+        """
+        wrong = UsageError(f"no degradation {text!r}: give {GRAMMAR}, e.g. x2, x2:area:noise=2, noise25")
+        head, *options = text.strip().split(":")
+        kind, digits = re.fullmatch(r"([a-z]*)(.*)", head, re.DOTALL).groups()  # type: ignore[union-attr]
+        kinds = [option for option in options if "=" not in option]
+        given = dict(option.split("=", 1) for option in options if "=" in option)
+        try:
+            amount, numbers = float(digits or "nan"), {name: float(value) for name, value in given.items()}
+        except ValueError:
+            raise wrong from None
+        if kind == "x" and amount in range(2, 100) and kinds in ([], ["area"], ["bicubic"]):
+            blurs = [*kinds, *(numbers.pop(name) for name in ("mtf",) if name in numbers)]
+            if len(blurs) <= 1 and numbers.keys() <= {"noise"}:
+                return cls(int(amount), *blurs, noise=numbers.get("noise", 0.0))
+        if kind == "noise" and digits and not options:
+            return cls(noise=amount)
+        if head == "sensor" and not kinds and numbers.keys() <= {"times"}:
+            return cls(sensor=numbers.get("times", 1.0))
+        raise wrong
 
     @property
-    def key(self) -> str:
-        """Short name, e.g. "noise 25" or "x4"."""
-        return f"noise {self.amount}" if self.task == DENOISE else f"x{self.amount}"
+    def name(self) -> str:
+        """What `parse` reads."""
+        if self.scale == 1:
+            times = "" if self.sensor == 1 else f":times={_plain(self.sensor)}"
+            return f"noise{_plain(self.noise)}" if self.noise else f"sensor{times}"
+        blur = f":mtf={_plain(self.blur)}" if isinstance(self.blur, float) else f":{self.blur}"
+        noise = f":noise={_plain(self.noise)}" if self.noise else ""
+        return f"x{self.scale}{'' if self.blur == 'sensor' else blur}{noise}"
 
     @property
     def title(self) -> str:
         """Name for people."""
-        if self.task == DENOISE:
-            return f"White noise, {self.amount} levels of 255 ({self.amount * LEVEL:.4f} reflectance)"
-        return f"Super-resolution x{self.amount} (blurred by the sensor's MTF, decimated)"
+        if self.sensor:
+            times = "" if self.sensor == 1 else f", {_plain(self.sensor)} times as strong"
+            return f"Sentinel-2's own signal-dependent noise{times}"
+        noise = f"white noise of {_plain(self.noise)} levels of 255 ({self.noise * EUROSAT.level:.4f} reflectance)"
+        if self.scale == 1:
+            return noise.capitalize()
+        blurs = {"sensor": "blurred by the sensor's MTF, decimated", "area": "means of areas", "bicubic": "antialiased"}
+        blur = blurs.get(str(self.blur), f"blurred to an MTF of {self.blur} at Nyquist, decimated")
+        return f"Super-resolution ×{self.scale} ({blur}{', ' + noise if self.noise else ''})"
 
     @property
-    def scale(self) -> int:
-        """Output pixels per input pixel."""
-        return self.amount if self.task == SHARPEN else 1
+    def task(self) -> str:
+        """Task of the networks that undo it."""
+        return SHARPEN if self.scale > 1 else DENOISE
 
+    @property
+    def unrestored(self) -> str:
+        """Method that restores nothing: the degraded images, or their plain interpolation."""
+        return "bicubic" if self.scale > 1 else INPUT
 
-@dataclass(frozen=True)
-class TrialJob:
-    """What a worker must know to try one image; small and picklable."""
+    def cut(self, images: Images) -> Images:
+        """Return images (N, C, H, W) cut to whole multiples of the scale."""
+        height, width = (n - n % self.scale for n in images.shape[2:])
+        return images[..., :height, :width]
 
-    data: Path | None
-    each: int
-    seed: int
-    cases: tuple[Case, ...]
-    networks: tuple[str, ...]
-    """Shipped models and checkpoints; each is tried on the cases it is for."""
+    def shrink(self, images: Tensor, bands: Sequence[str]) -> Tensor:
+        """Return the images without the noise, (N, C, H / scale, W / scale), each by itself."""
+        if self.scale == 1:
+            return images
+        if isinstance(self.blur, str) and self.blur != "sensor":
+            shrink = {"area": area_decimate, "bicubic": bicubic_decimate}[self.blur]
+            return torch.cat([shrink(image, self.scale) for image in images.split(1)])
+        mtf = [self.blur] * len(bands) if isinstance(self.blur, float) else mtf_of(bands)
+        return torch.cat([mtf_decimate(image, self.scale, mtf) for image in images.split(1)])
 
+    def apply(
+        self, images: Images, bands: Sequence[str], level: float = EUROSAT.level, seed: int = 0
+    ) -> tuple[Images, NDArray[np.float32]]:
+        """Degrade images.
 
-@dataclass(frozen=True)
-class Trial:
-    """One image's scores for every case and method."""
+        Parameters
+        ----------
+        images : ndarray of float32, shape (N, C, H, W)
+            Reflectance; sides multiples of the scale.
+        bands : sequence of str
+            Name of each band, for its MTF and its noise; "" where it is not known.
+        level : float
+            Reflectance of one of 255 levels.
+        seed : int
+            Of the noise.
 
-    index: int
-    values: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
-    """(case's key, method) to scores by name."""
+        Returns
+        -------
+        degraded : ndarray of float32, shape (N, C, H / scale, W / scale)
+        sigma : ndarray of float32, shape (N, C)
+            Standard deviation of the noise in each image and band, reflectance.
+        """
+        low = self.shrink(torch.from_numpy(np.ascontiguousarray(images, np.float32)), bands)
+        if self.sensor:
+            known = [band if band in SENTINEL2_NOISE else "B03" for band in bands]
+            sigma = self.sensor * sentinel2_sigma(low, known)
+        else:
+            sigma = torch.full_like(low, self.noise * level)
+        if self.noise or self.sensor:
+            low = low + sigma * torch.randn(low.shape, generator=torch.Generator().manual_seed(seed))
+        return low.numpy(), sigma.square().mean((2, 3)).sqrt().numpy()
 
 
 @functools.cache
-def networks_for(case: Case, names: tuple[str, ...], bands: int) -> tuple[str, ...]:
-    """Return those of the networks that are made for a case and for images of so many bands."""
-    specs = {name: load_spec(find(name)) for name in names}
-    fitting = {n: s for n, s in specs.items() if s.bands in (None, bands) and s.out_bands is None}
-    return tuple(n for n, s in fitting.items() if (s.task, s.scale) == (case.task, case.scale))
+def networks_for(degradation: Degradation, names: tuple[str, ...], bands: int) -> tuple[str, ...]:
+    """Return those of the networks that undo a degradation and take images of so many bands.
+
+    Raises
+    ------
+    ModelError
+        If there is no such network.
+    """
+    specs = {name: spec_of(name) for name in names}
+    fitting = {name: spec for name, spec in specs.items() if spec.bands in (None, bands) and spec.out_bands is None}
+    return tuple(n for n, s in fitting.items() if (s.task, s.scale) == (degradation.task, degradation.scale))
 
 
 def shipped_networks() -> tuple[str, ...]:
     """Return the names of the shipped networks that denoise or sharpen."""
-    return tuple(name for name in shipped() if load_spec(find(name)).task in (DENOISE, SHARPEN))
+    return tuple(name for name in shipped() if spec_of(name).task in (DENOISE, SHARPEN))
 
 
-@functools.lru_cache(maxsize=1)
-def sample_of(data: Path | None, each: int, seed: int) -> Sample:
-    """Return the images, read once a process."""
-    return read_sample(data, each, seed)
+def restore(
+    degradation: Degradation, low: Images, sigma: NDArray[np.float32], methods: Sequence[str]
+) -> Iterator[tuple[str, Images]]:
+    """Yield each method's name and the images (N, C, H, W) that it makes of the degraded ones."""
+    for name in methods:
+        yield name, low if name == INPUT else run_whole(load_method(name, degradation.scale), low, sigma)
 
 
-def try_image(job: TrialJob, index: int) -> Trial:
-    """Spoil image number ``index`` in every way of the job, mend it by every method, and score."""
-    torch.set_num_threads(1)  # images are tried side by side, one a worker; more threads would only wait
-    sample = sample_of(job.data, job.each, job.seed)
-    trial = Trial(index)
-    for case in job.cases:
-        height, width = (n - n % case.scale for n in sample.images.shape[2:])
-        truth = sample.images[index][:, :height, :width]
-        spoilt = degrade(case, truth, sample, seed=job.seed * 1_000_003 + index)
-        for method, answer in _answers(case, truth, spoilt, job.networks, sample.level):
-            trial.values[case.key, method] = measure(truth, answer, case, sample.peak)
-    return trial
-
-
-def degrade(case: Case, truth: Image, sample: Sample, seed: int) -> Image:
-    """Return what a worse sensor would have seen: noise added, or blurred by the MTF and decimated."""
-    if case.task == DENOISE:
-        return with_noise(truth, case.amount * sample.level, seed)
-    mtf = [SENTINEL2_MTF.get(band, 0.26) for band in sample.bands]
-    low: Image = mtf_decimate(torch.from_numpy(truth.copy())[None], case.scale, mtf)[0].numpy()
-    return low
-
-
-def _answers(
-    case: Case, truth: Image, spoilt: Image, networks: tuple[str, ...], level: float
-) -> list[tuple[str, Image]]:
-    if case.task == DENOISE:
-        answers = [(INPUT, spoilt)]
-        methods: tuple[str, ...] = FILTERS
-    else:
-        answers, methods = [], RESAMPLERS
-    for name in (*methods, *networks_for(case, networks, len(truth))):
-        answers.append((name, enhance_image(_enhancer(name, case, len(truth), level), spoilt)))
-    return [*answers, (TRUTH, truth)]
-
-
-@functools.lru_cache(maxsize=64)
-def _enhancer(name: str, case: Case, bands: int, level: float) -> Any:
-    sigma = case.amount * level if case.task == DENOISE else None
-    if name in CLASSICAL:
-        return classical(name, case.scale, sigma)
-    ref = find(name)
-    noise = (sigma,) * bands if sigma is not None else None
-    return load(with_settings(ref, noise=noise))
-
-
-def measure(truth: Image, answer: Image, case: Case, peak: float) -> dict[str, float]:
-    """Return an image's scores, ``scale`` pixels cropped at every side; see `scenelift.pipeline.scores.scores`."""
-    border = case.scale if case.task == SHARPEN else 0
-    inner = (slice(None), slice(border, truth.shape[1] - border), slice(border, truth.shape[2] - border))
-    convention = Convention(peak, ratio=case.scale)
-    found = scores(block_statistics(truth[inner], answer[inner], convention=convention), convention).as_dict()
-    values = {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
-    if len(truth) == 3:
-        a, t = (torch.from_numpy(np.ascontiguousarray(x[inner]))[None] for x in (answer, truth))
-        values |= {name: float(distance(a, t)) for name, distance in distances().items()}
-    return values
-
-
-def digest_of(job: TrialJob) -> str:
-    """Return a short digest of everything that decides a comparison."""
-    models = [find(name).digest for name in job.networks]
-    return hashlib.sha256(repr((job, models)).encode()).hexdigest()[:12]
-
-
-def check_cases(cases: Sequence[Case]) -> None:
-    """Refuse a comparison of nothing.
-
-    Raises
-    ------
-    UsageError
-        If there is no case, or one of a size that makes no sense.
-    """
-    if not cases:
-        raise UsageError("nothing to compare: give at least one noise level or scale")
-    for case in cases:
-        if not 1 <= case.amount <= 255 or (case.task == SHARPEN and not 2 <= case.amount <= 8):
-            raise UsageError(f"cannot compare {case.key!r}: noise is 1 to 255 levels, scales are 2 to 8")
+def _plain(number: float | str) -> str:
+    return repr(number).removesuffix(".0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -12,32 +13,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from scenelift.models.catalog import find
 from scenelift.models.networks.features import trunk_available
+from scenelift.models.whole import Images
 from scenelift.pipeline.cluster import ClusterSettings, open_cluster
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scores.bootstrap import Interval, interval
 from scenelift.workflows.evidence.cases import (
+    CLASSICAL,
     DENOISE,
-    FILTERS,
     INPUT,
-    RESAMPLERS,
+    REFERENCE,
     SHARPEN,
-    TRUTH,
-    Case,
-    Trial,
-    TrialJob,
-    check_cases,
-    digest_of,
+    Degradation,
     networks_for,
-    sample_of,
+    restore,
     shipped_networks,
-    try_image,
 )
+from scenelift.workflows.evidence.metrics import measure
+from scenelift.workflows.evidence.samples import Sample, read_sample
 
-CASES = (*(Case(DENOISE, level) for level in (5, 15, 25, 50)), Case(SHARPEN, 2), Case(SHARPEN, 4))
-QUICK = (Case(DENOISE, 25), Case(SHARPEN, 2), Case(SHARPEN, 4))
+CASES = (*(Degradation(noise=level) for level in (5, 15, 25, 50)), Degradation(2), Degradation(4))
+QUICK = (Degradation(noise=25), Degradation(2), Degradation(4))
 QUICK_EACH = 10
 """Images of every class in the quick comparison."""
 BASELINES = {DENOISE: "bilateral", SHARPEN: "bicubic"}
@@ -53,14 +53,68 @@ class CompareSettings:
     each: int = 20
     """Images of every class."""
     seed: int = 0
-    cases: tuple[Case, ...] = CASES
+    cases: tuple[Degradation, ...] = CASES
     networks: tuple[str, ...] | None = None
     """Shipped names or checkpoints; None: all that ship."""
 
     def __post_init__(self) -> None:
-        check_cases(self.cases)
+        if not self.cases:
+            raise UsageError("nothing to compare: give at least one noise level or scale")
         if self.each < 1:
             raise UsageError(f"--each must be at least 1, got {self.each}")
+
+
+@dataclass(frozen=True)
+class CompareJob:
+    """What a worker must know to try one image; small and picklable."""
+
+    data: Path | None
+    each: int
+    seed: int
+    cases: tuple[Degradation, ...]
+    networks: tuple[str, ...]
+    """Shipped models and checkpoints; each is tried on the cases it is for."""
+
+    def digest(self) -> str:
+        """Return a short digest of everything that decides a comparison."""
+        models = [find(name).digest for name in self.networks]
+        return hashlib.sha256(repr((self, models)).encode()).hexdigest()[:12]
+
+
+Trial = dict[tuple[str, str], dict[str, float]]
+"""One image's scores: (case's name, method) to scores by name."""
+
+
+@functools.lru_cache(maxsize=1)
+def _sample_of(data: Path | None, each: int, seed: int) -> Sample:
+    """Return the images, read once a process."""
+    return read_sample(data, each, seed)
+
+
+@functools.lru_cache(maxsize=32)
+def _degraded(job: CompareJob, case: Degradation) -> tuple[Images, Images, NDArray[np.float32]]:
+    """Return all images, degraded, and their noise, made once a process: the draw of noise is that of `evaluate`."""
+    sample = _sample_of(job.data, job.each, job.seed)
+    reference = case.cut(sample.images)
+    return reference, *case.apply(reference, sample.bands, sample.level, job.seed)
+
+
+def try_image(job: CompareJob, index: int) -> tuple[int, Trial]:
+    """Degrade image number ``index`` in every way of the job, restore it by every method, and score it."""
+    torch.set_num_threads(1)  # images are tried side by side, one a worker; more threads would only wait
+    peak, found = _sample_of(job.data, job.each, job.seed).peak, Trial()
+    for case in job.cases:
+        reference, low, sigma = (values[index : index + 1] for values in _degraded(job, case))
+        methods = methods_for(case, job.networks, reference.shape[1])
+        for method, images in (*restore(case, low, sigma, methods[:-1]), (REFERENCE, reference)):
+            found[case.name, method] = measure(reference[0], images[0], case.scale, peak)
+    return index, found
+
+
+def methods_for(case: Degradation, networks: tuple[str, ...], bands: int) -> tuple[str, ...]:
+    """Return a case's methods in the order shown, the reference last."""
+    unrestored = (INPUT,) if case.scale == 1 else ()
+    return (*unrestored, *CLASSICAL[case.task], *networks_for(case, networks, bands), REFERENCE)
 
 
 @dataclass(frozen=True)
@@ -72,39 +126,38 @@ class Comparison:
     count: int
     peak: float
     """Full scale of PSNR and SSIM, reflectance."""
-    cases: tuple[Case, ...]
+    cases: tuple[Degradation, ...]
     methods: dict[str, tuple[str, ...]]
-    """Case's key to its methods, in the order shown; the networks come before the truth."""
+    """Case's name to its methods, in the order shown; the networks come before the reference."""
     networks: tuple[str, ...]
     values: dict[tuple[str, str, str], NDArray[np.float64]]
-    """(case's key, method, score) to one value an image."""
+    """(case's name, method, score) to one value an image."""
     digest: str
     seconds: float
     command: str = "scenelift compare"
     """What a reader types to make it again."""
 
-    def mean(self, case: Case, method: str, score: str) -> Interval:
+    def mean(self, case: Degradation, method: str, score: str) -> Interval:
         """Return a method's mean over images."""
-        return interval(self.values[case.key, method, score])
+        return interval(self.values[case.name, method, score])
 
-    def difference(self, case: Case, method: str, other: str, score: str) -> Interval:
+    def difference(self, case: Degradation, method: str, other: str, score: str) -> Interval:
         """Return the mean paired difference of two methods."""
-        return interval(self.values[case.key, method, score] - self.values[case.key, other, score])
+        return interval(self.values[case.name, method, score] - self.values[case.name, other, score])
 
-    def scores(self, case: Case) -> list[str]:
+    def scores(self, case: Degradation) -> list[str]:
         """Return the names of the scores a case has."""
-        methods = self.methods[case.key]
-        return [s for k, m, s in self.values if k == case.key and m == methods[0]]
+        methods = self.methods[case.name]
+        return [s for k, m, s in self.values if k == case.name and m == methods[0]]
 
-    def best_classical(self, case: Case, score: str = "psnr") -> str:
+    def best_classical(self, case: Degradation, score: str = "psnr") -> str:
         """Return the classical method with the highest mean."""
-        known = FILTERS if case.task == DENOISE else RESAMPLERS
-        return max(known, key=lambda m: float(np.nanmean(self.values[case.key, m, score])))
+        return max(CLASSICAL[case.task], key=lambda m: float(np.nanmean(self.values[case.name, m, score])))
 
-    def best_network(self, case: Case, score: str = "psnr") -> str | None:
+    def best_network(self, case: Degradation, score: str = "psnr") -> str | None:
         """Return the network with the highest mean; None if none is made for the case."""
-        own = [m for m in self.methods[case.key] if m in self.networks]
-        return max(own, key=lambda m: float(np.nanmean(self.values[case.key, m, score]))) if own else None
+        own = [m for m in self.methods[case.name] if m in self.networks]
+        return max(own, key=lambda m: float(np.nanmean(self.values[case.name, m, score]))) if own else None
 
 
 Progress = Callable[[int, int], None]
@@ -132,13 +185,13 @@ def compare(
     """
     settings, started = settings or CompareSettings(), time.perf_counter()
     networks = shipped_networks() if settings.networks is None else settings.networks
-    sample = sample_of(settings.data, settings.each, settings.seed)
-    job = TrialJob(settings.data, settings.each, settings.seed, settings.cases, networks)
+    sample = _sample_of(settings.data, settings.each, settings.seed)
+    job = CompareJob(settings.data, settings.each, settings.seed, settings.cases, networks)
     count = len(sample.images)
     trials: dict[int, Trial] = {}
     with open_cluster(cluster or ClusterSettings(0)) as place:
-        for trial in place.run(functools.partial(try_image, job), range(count)):
-            trials[trial.index] = trial
+        for index, trial in place.run(functools.partial(try_image, job), range(count)):
+            trials[index] = trial
             if progress:
                 progress(len(trials), count)
     return Comparison(
@@ -146,37 +199,34 @@ def compare(
         count=count,
         peak=sample.peak,
         cases=settings.cases,
-        methods={case.key: _methods(case, networks, sample.images.shape[1]) for case in settings.cases},
+        methods={case.name: methods_for(case, networks, sample.images.shape[1]) for case in settings.cases},
         networks=networks,
         values=_columns([trials[i] for i in range(count)]),
-        digest=digest_of(job),
+        digest=job.digest(),
         seconds=round(time.perf_counter() - started, 1),
     )
 
 
-def _methods(case: Case, networks: tuple[str, ...], bands: int) -> tuple[str, ...]:
-    own = networks_for(case, networks, bands)
-    return (INPUT, *FILTERS, *own, TRUTH) if case.task == DENOISE else (*RESAMPLERS, *own, TRUTH)
-
-
 def _columns(trials: list[Trial]) -> dict[tuple[str, str, str], NDArray[np.float64]]:
-    first = trials[0].values
+    first = trials[0]
     return {
-        (key, method, score): np.array([t.values[key, method].get(score, np.nan) for t in trials])
+        (key, method, score): np.array([t[key, method].get(score, np.nan) for t in trials])
         for key, method in first
         for score in first[key, method]
     }
 
 
-def table_rows(found: Comparison, case: Case) -> list[dict[str, Any]]:
+def table_rows(found: Comparison, case: Degradation) -> list[dict[str, Any]]:
     """Return a case's table: one row a method, means, and PSNR differences to the two yardsticks with intervals."""
     baseline, best = BASELINES[case.task], found.best_classical(case)
     rows = []
-    for method in found.methods[case.key]:
+    for method in found.methods[case.name]:
         row: dict[str, Any] = {"method": method}
-        row |= {score: found.mean(case, method, score) for score in found.scores(case) if score != "pixels"}
-        row["over_baseline"] = None if method in (baseline, TRUTH) else found.difference(case, method, baseline, "psnr")
-        row["over_best"] = None if method in (best, TRUTH) else found.difference(case, method, best, "psnr")
+        row |= {score: found.mean(case, method, score) for score in found.scores(case)}
+        row["over_baseline"] = (
+            None if method in (baseline, REFERENCE) else found.difference(case, method, baseline, "psnr")
+        )
+        row["over_best"] = None if method in (best, REFERENCE) else found.difference(case, method, best, "psnr")
         rows.append(row)
     return rows
 
@@ -188,11 +238,11 @@ def write_images_csv(found: Comparison, path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(["case", "method", "image", *names])
         for case in found.cases:
-            for method in found.methods[case.key]:
-                columns = [found.values.get((case.key, method, name)) for name in names]
+            for method in found.methods[case.name]:
+                columns = [found.values.get((case.name, method, name)) for name in names]
                 for index in range(found.count):
                     cells = ["" if column is None else f"{column[index]:.6g}" for column in columns]
-                    writer.writerow([case.key, method, index, *cells])
+                    writer.writerow([case.name, method, index, *cells])
 
 
 def to_json(found: Comparison) -> str:
@@ -204,7 +254,7 @@ def to_json(found: Comparison) -> str:
         return value
 
     tables = {
-        case.key: [{k: plain(v) for k, v in row.items()} for row in table_rows(found, case)] for case in found.cases
+        case.name: [{k: plain(v) for k, v in row.items()} for row in table_rows(found, case)] for case in found.cases
     }
     facts = {"images": found.title, "count": found.count, "peak": found.peak, "digest": found.digest}
     facts |= {"features": trunk_available(), "seconds": found.seconds, "tables": tables}

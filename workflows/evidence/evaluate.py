@@ -7,141 +7,127 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
-from scenelift.models.classical.classical import CLASSICAL, classical
-from scenelift.models.degradations import (
-    SENTINEL2_MTF,
-    SENTINEL2_NOISE,
-    bicubic_decimate,
-    mtf_decimate,
-    sentinel2_sigma,
-)
 from scenelift.models.errors import ModelError
-from scenelift.models.whole import Answer, answer_of, check_network, run_classical
-from scenelift.models.wrappers import back_project
+from scenelift.models.networks.perception import frechet_distance
+from scenelift.models.whole import Images, load_method, run_whole, spec_of
 from scenelift.pipeline.scenes.noise_estimate import estimate_noise
-from scenelift.workflows.evidence.metrics import Row, make_rows
+from scenelift.workflows.evidence.cases import CLASSICAL, DENOISE, INPUT, REFERENCE, SHARPEN, Degradation
+from scenelift.workflows.evidence.metrics import Row, inside, measure, row_of
 from scenelift.workflows.evidence.samples import Sample
-from scenelift.workflows.training.images import RGB
 
-SR_BASELINES = ("nearest", "bicubic", "lanczos", "ibp")
-DENOISE_BASELINES = ("bilateral", "wavelet", "nlm", "tv")
+BASELINES = {SHARPEN: ("nearest", "bicubic", "lanczos", "ibp"), DENOISE: (INPUT, "bilateral", "wavelet", "nlm", "tv")}
+"""Methods without learning that a table holds."""
+COMPARED = {SHARPEN: "ibp", DENOISE: INPUT}
+"""Method that the others are compared with, image by image."""
 
 
-def evaluate_sr(
+def evaluate(
     sample: Sample,
     models: Sequence[str],
-    scale: int,
+    degradation: Degradation,
     *,
-    degradation: str = "mtf",
     precision: str = "fp32",
     tta: bool = False,
     consistency: int = 0,
+    auto: bool = False,
+    seed: int = 0,
+    baselines: bool = True,
 ) -> list[Row]:
-    """Score super-resolution by Wald's protocol; the reference for paired differences is back-projection.
+    """Degrade images, restore them by every method, and score them against what they were.
 
     Parameters
     ----------
     sample : Sample
-        Cut to multiples of ``scale``.
     models : sequence of str
-        Shipped names, checkpoints, or blends (FIRST~SECOND@SHARE); classical baselines are always in the table.
-    scale : int
-    degradation : {"mtf", "bicubic"}
-        Gaussian by each band's MTF, or antialiased bicubic.
+        Shipped names, checkpoints, or blends (FIRST~SECOND@SHARE).
+    degradation : Degradation
     precision : {"fp32", "bf16"}
     tta : bool
         Average over the eight turned and mirrored images.
     consistency : int
         Back-projection steps after the network.
-    """
-    if not 2 <= scale <= 8:
-        raise ModelError(f"--scale must be from 2 to 8, got {scale}")
-    for name in models:
-        check_network(name, scale)
-    height, width = (n - n % scale for n in sample.images.shape[2:])
-    truth = torch.from_numpy(sample.images[..., :height, :width])
-    mtf = [SENTINEL2_MTF.get(band, 0.26) for band in sample.bands]
-    if degradation not in ("mtf", "bicubic"):
-        raise ModelError(f"degradation must be mtf or bicubic, not {degradation!r}")
-
-    def degrade(x: torch.Tensor) -> torch.Tensor:
-        return mtf_decimate(x, scale, mtf) if degradation == "mtf" else bicubic_decimate(x, scale)
-
-    low = degrade(truth).numpy()
-    answers: dict[str, tuple[Answer, float]] = {}
-    for name in (*SR_BASELINES, *models):
-        started = time.perf_counter()
-        if name in CLASSICAL:
-            answer = Answer(run_classical(classical(name, scale), low))
-        else:
-            answer = answer_of(name, low, None, precision, tta=tta)
-            if consistency:
-                image = torch.from_numpy(answer.images)
-                image = back_project(image, torch.from_numpy(low), scale, mtf, consistency)
-                answer = Answer(image.numpy(), answer.spread)
-        answers[name] = answer, time.perf_counter() - started
-    answers["truth"] = Answer(truth.numpy()), 0.0
-    residual = {
-        name: float((degrade(torch.from_numpy(a.images)) - torch.from_numpy(low)).abs().mean())
-        for name, (a, _) in answers.items()
-    }
-    return make_rows(answers, truth.numpy(), sample.peak, scale, "ibp", residual, sample.places, sample.bands == RGB)
-
-
-def evaluate_denoise(
-    sample: Sample,
-    models: Sequence[str],
-    *,
-    level: float | None = None,
-    times: float = 1.0,
-    auto: bool = False,
-    precision: str = "fp32",
-    tta: bool = False,
-    seed: int = 0,
-    baselines: bool = True,
-) -> list[Row]:
-    """Score denoising; the reference for paired differences is the noisy input.
-
-    Parameters
-    ----------
-    sample : Sample
-    models : sequence of str
-        Shipped names or checkpoints.
-    level : float, optional
-        White noise in levels of 255 (reflectance 0.00108 each; of an 8-bit scene read as 0 to 1, 1 / 255). None:
-        Sentinel-2A's signal-dependent noise, ``times`` as strong.
-    times : float
-        Factor on the sensor's noise.
     auto : bool
-        Networks get an estimated level for each image and band instead of the true one.
-    precision, tta
-        As in ``evaluate_sr``.
+        Networks get an estimated noise level for each image and band instead of the true one.
     seed : int
         Of the noise.
     baselines : bool
-        Whether the classical filters, slower than the networks, are in the table.
+        Whether the classical methods, some slower than the networks, are in the table.
+
+    Raises
+    ------
+    ModelError
+        If a model does not undo the degradation, or takes other bands.
     """
     for name in models:
-        check_network(name, 1)
-    clean = torch.from_numpy(sample.images)
-    if level is not None:
-        sigma_map = torch.full_like(clean, level * sample.level)
-    else:
-        bands = [band if band in SENTINEL2_NOISE else "B03" for band in sample.bands]
-        sigma_map = times * sentinel2_sigma(clean, bands)
-    generator = torch.Generator().manual_seed(seed)
-    noisy = (clean + sigma_map * torch.randn(clean.shape, generator=generator)).numpy()
-    sigma = sigma_map.square().mean((2, 3)).sqrt().numpy()  # (N, C)
-    told = np.array([[estimate_noise(b) for b in x] for x in noisy], np.float32) if auto else sigma
-    answers: dict[str, tuple[Answer, float]] = {"noisy": (Answer(noisy), 0.0)}
-    for name in (*(DENOISE_BASELINES if baselines else ()), *models):
-        started = time.perf_counter()
-        if name in CLASSICAL:
-            each = zip(noisy, sigma.mean(1), strict=True)
-            images = [run_classical(classical(name, 1, float(s)), x[None])[0] for x, s in each]
-            answer = Answer(np.stack(images))
-        else:
-            answer = answer_of(name, noisy, told, precision, tta=tta)
-        answers[name] = answer, time.perf_counter() - started
-    return make_rows(answers, sample.images, sample.peak, 2, "noisy", {}, sample.places)
+        _check(name, degradation, len(sample.bands))
+    compared = COMPARED[degradation.task]
+    reference = degradation.cut(sample.images)
+    low, sigma = degradation.apply(reference, sample.bands, sample.level, seed)
+    told = np.array([[estimate_noise(b) for b in x] for x in low], np.float32) if auto else sigma
+    predictions: dict[str, tuple[Images, Images | None, float]] = {}
+    for name in (*(BASELINES[degradation.task] if baselines else (compared,)), *models):
+        started, out, deviation = time.perf_counter(), low, None
+        if name in CLASSICAL[degradation.task]:
+            out = run_whole(load_method(name, degradation.scale), low, sigma)
+        elif name != INPUT:
+            method = load_method(name, precision=precision, deviation=tta, consistency=consistency)
+            out = run_whole(method, low, told)
+            out, deviation = (out[:, ::2], out[:, 1::2]) if tta else (out, None)
+        predictions[name] = out, deviation, time.perf_counter() - started
+    if degradation.task == SHARPEN:
+        predictions[REFERENCE] = reference, None, 0.0
+    common = reference, degradation.scale, sample.peak
+    pairs = zip(reference, predictions[compared][0], strict=True)
+    base = np.array([measure(x, y, *common[1:], ("psnr",))["psnr"] for x, y in pairs])
+    return [
+        row_of(
+            name,
+            out,
+            *common,
+            baseline=None if name in (compared, REFERENCE) else base,
+            places=sample.places,
+            consistency=_residual(degradation, out, low, sample.bands) if degradation.scale > 1 else None,
+            seconds=seconds,
+            frechet=_frechet(out, reference, degradation.scale),
+            spearman=_correlation(out, deviation, reference, degradation.scale),
+        )
+        for name, (out, deviation, seconds) in predictions.items()
+    ]
+
+
+def _check(name: str, degradation: Degradation, bands: int) -> None:
+    if name in CLASSICAL[degradation.task]:
+        return
+    spec = spec_of(name)
+    if spec.task == "landcover" or spec.out_bands is not None:
+        raise ModelError(f"{name} makes no images: give a network that enhances")
+    if spec.scale != degradation.scale:
+        does = f"enlarges by {spec.scale}" if spec.scale > 1 else "does not enlarge"
+        raise ModelError(f"{name} {does}: for {degradation.name} give a network of scale {degradation.scale}")
+    if spec.bands not in (None, bands):
+        raise ModelError(f"{name} wants {spec.bands} bands together, the images have {bands}: choose them by --bands")
+
+
+def _residual(degradation: Degradation, out: Images, low: Images, bands: Sequence[str]) -> float:
+    """Return the low-resolution consistency: how far the prediction, degraded again, is from the input."""
+    again = degradation.shrink(torch.from_numpy(out), bands).numpy()
+    return float(np.abs(again - low).mean())
+
+
+def _frechet(out: Images, reference: Images, scale: int) -> float | None:
+    if reference.shape[1] != 3:
+        return None
+    return frechet_distance(*(torch.from_numpy(inside(images, scale)) for images in (out, reference)))
+
+
+def _correlation(out: Images, deviation: Images | None, reference: Images, scale: int) -> float | None:
+    """Return the rank correlation of the ensemble's standard deviation with the absolute error."""
+    if deviation is None:
+        return None
+    error = inside(np.abs(out - reference), scale).ravel()
+    step = max(1, error.size // 500_000)
+    pair: tuple[NDArray[np.float32], NDArray[np.float32]] = inside(deviation, scale).ravel()[::step], error[::step]
+    return float(spearmanr(*pair).statistic)

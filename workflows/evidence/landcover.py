@@ -17,12 +17,26 @@ from scenelift.models.networks.classifier import Classifier
 from scenelift.models.training.confusion import Confusion
 from scenelift.models.whole import Images
 from scenelift.pipeline.scores.bootstrap import Interval
-from scenelift.workflows.evaluation_images import data_folder
+from scenelift.workflows.evidence.cases import CLASSICAL, DENOISE, SHARPEN, Degradation, networks_for, restore
 from scenelift.workflows.evidence.retrain import Budget, retrained
+from scenelift.workflows.evidence.samples import data_folder
 from scenelift.workflows.evidence.statistics import McNemar, macro_auc, mcnemar, recovery
-from scenelift.workflows.landcover.arms import CASES, INTACT, Case, make_arms, networks_for
 from scenelift.workflows.training.classifier import probabilities
+from scenelift.workflows.training.images import RGB
 from scenelift.workflows.training.labelled_images import LabelledImages, read_labelled
+
+INTACT = "HR"
+"""Name of the arm whose images were not degraded."""
+TRIED = {DENOISE: CLASSICAL[DENOISE][:3], SHARPEN: CLASSICAL[SHARPEN][3:]}
+"""Methods without learning that are tried: the others take long for little."""
+CASES = ("x2", "x4", "noise5", "noise15", "noise25", "noise50", "sensor")
+PREFERRED = {
+    "x2": (("sr-x2-rgb", "sr-x2"), ("sr-x2-rgb-taught",)),
+    "x4": (("sr-x4-rgb-deep", "sr-x4"), ("sr-x4-rgb-taught",), ("sr-x4-gan",)),
+    "x1": (("denoise-rgb-deep", "denoise"), ("denoise-rgb-taught",)),
+}
+"""Shipped networks by scale: those with the smallest error, driven by a classifier, adversarial; the first of each that
+fits is taken."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +64,7 @@ class LandcoverSettings:
         if not self.cases:
             raise ModelError("nothing to try: give at least one of --cases")
         for name in self.cases:
-            Case(name)
+            Degradation.parse(name)
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,7 @@ class Arm:
     confusion: Confusion
     auc: float
     recovery: Interval | None
-    """None for the intact and the spoilt images."""
+    """None for the intact and the unrestored images."""
 
     @property
     def named(self) -> NDArray[np.int64]:
@@ -75,7 +89,7 @@ class Arm:
 class Trial:
     """One case: all arms, and the network against the best method without learning."""
 
-    case: Case
+    case: Degradation
     classifier: str
     tuned: bool
     """Whether every arm had a classifier tuned on its own kind of images."""
@@ -104,7 +118,7 @@ Progress = Callable[[str], None]
 
 
 def run_experiment(settings: LandcoverSettings, progress: Progress | None = None) -> Experiment:
-    """Spoil, mend and classify.
+    """Degrade, restore and classify.
 
     Raises
     ------
@@ -122,20 +136,52 @@ def run_experiment(settings: LandcoverSettings, progress: Progress | None = None
         raise ModelError(f"{path} has {intact.shape[1]} bands, {settings.classifiers[0]} takes {first.bands}")
     trials = []
     for name in settings.cases:
-        case = Case(name)
+        case = Degradation.parse(name)
         if any(side % case.scale for side in intact.shape[2:]):
             raise ModelError(f"{path}: sides {intact.shape[2:]} are no multiples of {case.scale}")
-        networks = networks_for(case, settings.networks, intact.shape[1])
+        wanted = settings.networks
+        networks = preferred(case, intact.shape[1]) if wanted is None else networks_for(case, wanted, intact.shape[1])
         say(f"{case.name}: {', '.join(networks) or 'no network'}")
         arms = make_arms(case, intact, networks, settings.seed)
         for title, module in modules.items():
             shares = {arm: probabilities(module, torch.from_numpy(values)).numpy() for arm, values in arms.items()}
-            trials.append(judge(case, shares, sample, networks, title))
+            trials.append(trial_of(case, shares, sample, networks, title))
         if settings.retrain is not None:
             trials.append(_tuned_trial(case, settings, first, sample, arms, networks, say))
     count = f"{len(sample)} images" + (f", {settings.each} a class" if settings.each else "")
     title = f"{path.name}, {count}, seed {settings.seed}"
     return Experiment(title, first.classes, len(sample), tuple(trials))
+
+
+def preferred(case: Degradation, bands: int) -> tuple[str, ...]:
+    """Return a shipped network of each training objective that undoes a degradation of images of so many bands."""
+    choices = (
+        networks_for(case, tuple(n for n in names if n in shipped()), bands)
+        for names in PREFERRED.get(f"x{case.scale}", ())
+    )
+    return tuple(fitting[0] for fitting in choices if fitting)
+
+
+def make_arms(case: Degradation, images: Images, networks: Sequence[str], seed: int = 0) -> dict[str, Images]:
+    """Return each arm's images (N, C, H, W), on the grid of the intact ones.
+
+    Parameters
+    ----------
+    case : Degradation
+    images : ndarray of float32, shape (N, C, H, W)
+        Reflectance; sides multiples of the scale.
+    networks : sequence of str
+    seed : int
+        Of the noise.
+
+    Returns
+    -------
+    dict
+        "HR", the unrestored images, the classical methods, the networks.
+    """
+    bands = RGB if images.shape[1] == len(RGB) else ("",) * images.shape[1]
+    low, sigma = case.apply(images, bands, seed=seed)
+    return {INTACT: images, **dict(restore(case, low, sigma, (case.unrestored, *TRIED[case.task], *networks)))}
 
 
 def shipped_classifiers() -> tuple[str, ...]:
@@ -162,7 +208,7 @@ def load_classifiers(names: Sequence[str]) -> dict[str, Classifier]:
 
 
 def _tuned_trial(
-    case: Case,
+    case: Degradation,
     settings: LandcoverSettings,
     module: Classifier,
     sample: LabelledImages,
@@ -179,11 +225,11 @@ def _tuned_trial(
         say(f"{case.name}: tuning on {name}")
         own = retrained(module, values, known.labels, budget)
         classify[name] = probabilities(own, torch.from_numpy(arms[name])).numpy()
-    return judge(case, classify, sample, networks, settings.classifiers[0], tuned=True)
+    return trial_of(case, classify, sample, networks, settings.classifiers[0], tuned=True)
 
 
-def judge(
-    case: Case,
+def trial_of(
+    case: Degradation,
     shares: dict[str, NDArray[np.float32]],
     sample: LabelledImages,
     networks: Sequence[str],
@@ -191,22 +237,22 @@ def judge(
     tuned: bool = False,
 ) -> Trial:
     """Score every arm of a case."""
-    truth = sample.labels
-    right = {name: values.argmax(1) == truth for name, values in shares.items()}
+    labels = sample.labels
+    right = {name: values.argmax(1) == labels for name, values in shares.items()}
     arms = []
     for name, values in shares.items():
-        mended = name not in (INTACT, case.spoilt)
+        restored = name not in (INTACT, case.unrestored)
         arms.append(
             Arm(
                 name,
                 values,
-                Confusion.of(truth, values.argmax(1), sample.classes),
-                macro_auc(truth, values),
-                recovery(truth, right[INTACT], right[case.spoilt], right[name]) if mended else None,
+                Confusion.of(labels, values.argmax(1), sample.classes),
+                macro_auc(labels, values),
+                recovery(labels, right[INTACT], right[case.unrestored], right[name]) if restored else None,
             )
         )
     scores = {arm.name: arm.confusion.scores()["balanced_accuracy"] for arm in arms}
-    best = max((case.spoilt, *case.classical), key=lambda name: scores[name])
+    best = max((case.unrestored, *TRIED[case.task]), key=lambda name: scores[name])
     tests = {name: mcnemar(right[name], right[best]) for name in networks}
     return Trial(case, classifier, tuned, tuple(arms), best, tests)
 

@@ -2,78 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from scenelift.models.networks.perception import FEATURES, LPIPS
 from scenelift.pipeline.scores.bootstrap import Interval
-from scenelift.workflows.evidence.cases import DENOISE, INPUT, SHARPEN, TRUTH, Case
+from scenelift.pipeline.scores.registry import columns
+from scenelift.workflows.evidence.cases import INPUT, REFERENCE, Degradation
 from scenelift.workflows.evidence.compare import BASELINES, Comparison, table_rows
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A row of the paper's Table 1."""
-
-    label: str
-    task: str
-    method: str
-    """Our method of that name; "" for the network of that task."""
-    psnr: float
-    ssim: float
-
-
-PAPER = (
-    Claim("bilateral filter", DENOISE, "bilateral", 28.45, 0.812),
-    Claim("wavelet shrinkage", DENOISE, "wavelet", 29.30, 0.828),
-    Claim("CNN denoiser", DENOISE, "", 34.10, 0.912),
-    Claim("bicubic interpolation", SHARPEN, "bicubic", 27.85, 0.784),
-    Claim("GAN super-resolution", SHARPEN, "", 32.75, 0.896),
-)
-"""What the paper reports; its images, noise level and scale are not published."""
-
-COLUMNS = {
-    "ssim": ("SSIM", 3),
-    "ms_ssim": ("MS-SSIM", 3),
-    "vif": ("VIF", 3),
-    "rmse": ("RMSE", 5),
-    "sam": ("SAM, °", 2),
-    "ergas": ("ERGAS", 2),
-    "tenengrad": ("Tenengrad", 2),
-    "high_frequency": ("high freq.", 2),
-    "visible_contrast": ("contrast", 3),
-    FEATURES: ("features", 3),
-    LPIPS: ("LPIPS", 3),
-}
-"""Scores of the tables: heading and decimals."""
-
-
-def paper_case(found: Comparison, task: str) -> Case | None:
-    """Return the case whose classical baseline scores nearest to the paper's; cases with a network come first."""
-    cases = [case for case in found.cases if case.task == task]
-    cases = [case for case in cases if found.best_network(case)] or cases
-    reported = next(claim.psnr for claim in PAPER if claim.method == BASELINES[task])
-    return min(cases, key=lambda c: abs(found.mean(c, BASELINES[task], "psnr").mean - reported), default=None)
-
-
-def paper_method(found: Comparison, claim: Claim) -> tuple[Case, str] | None:
-    """Return our case and method for a row of the paper: for a GAN the network of that name, if there is one."""
-    case = paper_case(found, claim.task)
-    if case is None:
-        return None
-    if claim.method:
-        return case, claim.method
-    adversarial = [m for m in found.methods[case.key] if m in found.networks and "gan" in m]
-    if "GAN" in claim.label and adversarial:
-        return case, adversarial[0]
-    best = found.best_network(case)
-    return (case, best) if best else None
+from scenelift.workflows.evidence.metrics import PERCEPTUAL
+from scenelift.workflows.evidence.paper import PAPER, draw_figure, paper_method
 
 
 def write_page(found: Comparison, folder: Path) -> Path:
     """Write ``comparison.md`` and its figure into a folder; return the page's path."""
-    from scenelift.workflows.evidence.figure import draw_figure
-
     draw_figure(found, folder / "comparison.png")
     page = folder / "comparison.md"
     page.write_text(page_text(found))
@@ -115,7 +55,7 @@ def _paper_table(found: Comparison) -> str:
             case, method = place
             psnr, ssim = (found.mean(case, method, score) for score in ("psnr", "ssim"))
             name = f"{method} (not adversarial)" if "GAN" in claim.label and "gan" not in method else method
-            ours = f"{name}, {case.key} | {psnr} | {_span(ssim, 3)}"
+            ours = f"{name}, {case.name} | {psnr} | {ssim.text('.3f')}"
         lines.append(f"| {claim.label} | {claim.psnr:.2f} | {claim.ssim:.3f} | {ours} |")
     return "\n".join(lines)
 
@@ -131,11 +71,11 @@ def _verdicts(found: Comparison) -> list[str]:
             lines.append(f"- {text}not tried here.")
             continue
         gap = found.difference(mine[0], mine[1], theirs[1], "psnr")
-        lines.append(f"- {text}{mine[1]} gains {_signed(gap)} dB here. {_verdict(gap, claimed)}")
+        lines.append(f"- {text}{mine[1]} gains {gap.text('+.2f')} dB here. {_verdict(gap, claimed)}")
         best = found.best_classical(mine[0])
         if best != theirs[1]:
             over = found.difference(mine[0], mine[1], best, "psnr")
-            lines[-1] += f" Over the best classical method ({best}) it is {_signed(over)} dB."
+            lines[-1] += f" Over the best classical method ({best}) it is {over.text('+.2f')} dB."
     intro = (
         "The paper's images, noise level and scale are not published, so its absolute figures cannot be checked. We "
         "take the case whose baseline scores nearest to the paper's, and compare directions and margins:"
@@ -154,25 +94,27 @@ def _verdict(gap: Interval, claimed: float) -> str:
 def _conventions(found: Comparison) -> str:
     return (
         f"Means over images; PSNR and SSIM relative to {found.peak:.4f} reflectance (the span of the 8-bit images). "
-        "Intervals: 10,000 bootstrap draws of images; differences are paired, image by image. The truth is the image "
-        "itself (Wald's protocol), not a finer sensor's picture, and the images were JPEG files. RMSE in reflectance. "
-        "Tenengrad, high-frequency energy and contrast are ratios to the truth: 1 is as sharp as the truth, more is "
+        "Intervals: 10,000 bootstrap draws of images; differences are paired, image by image. The reference is the "
+        "image itself (Wald's protocol), not a finer sensor's picture, and the images were JPEG files. Tenengrad, "
+        "high-frequency energy and contrast are ratios to the reference's: 1 is as sharp, more is "
         "noise or invention. MS-SSIM uses the scales that fit the image. ERGAS is 100 / scale times the root mean "
         'square relative error. "features" is the distance of EfficientNet-Lite0 features, in the form of LPIPS but '
         "not LPIPS."
     )
 
 
-def _case_table(found: Comparison, case: Case) -> str:
-    names = [name for name in COLUMNS if name in found.scores(case)]
+def _case_table(found: Comparison, case: Degradation) -> str:
+    known = {score.name: (score.title, score.text) for score in columns("compare") if score.name != "psnr"}
+    known |= {name: (label, f"{{:.{digits}f}}".format) for name, (label, digits) in PERCEPTUAL.items()}
+    shown = {name: how for name, how in known.items() if name in found.scores(case)}
     baseline, best = BASELINES[case.task], found.best_classical(case)
-    heads = ["method", "PSNR, dB [95 %]", *(COLUMNS[n][0] for n in names), f"over {baseline}, dB", f"over {best}, dB"]
+    heads = ["method", "PSNR, dB [95 %]", *(title for title, _ in shown.values())]
+    heads += [f"over {name}, dB" for name in (baseline, best)]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for row in table_rows(found, case):
-        psnr = "identical" if row["method"] == TRUTH else str(row["psnr"])
-        cells = [_label(found, row["method"]), psnr]
-        cells += [f"{row[name].mean:.{COLUMNS[name][1]}f}" for name in names]
-        cells += ["" if row[key] is None else _signed(row[key]) for key in ("over_baseline", "over_best")]
+        psnr = "identical" if row["method"] == REFERENCE else str(row["psnr"])
+        cells = [_label(found, row["method"]), psnr, *(text(row[name].mean) for name, (_, text) in shown.items())]
+        cells += ["" if row[key] is None else row[key].text("+.2f") for key in ("over_baseline", "over_best")]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -180,12 +122,4 @@ def _case_table(found: Comparison, case: Case) -> str:
 def _label(found: Comparison, method: str) -> str:
     if method in found.networks:
         return f"**{method}**"
-    return f"*{method}*" if method in (TRUTH, INPUT) else method
-
-
-def _span(value: Interval, digits: int) -> str:
-    return f"{value.mean:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
-
-
-def _signed(value: Interval) -> str:
-    return f"{value.mean:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"
+    return f"*{method}*" if method in (REFERENCE, INPUT) else method

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from scenelift.models.errors import ModelError
 from scenelift.models.whole import Images
-from scenelift.workflows.evaluation_images import data_folder
+from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.training.images import PatchSet, balanced, sides
 from scenelift.workflows.training.sources import files_of, holds_images, read_source
 from scenelift.workflows.training.splitting import places_of, select
@@ -20,6 +21,20 @@ SCENE_SIDE = 64
 SCENE_SHARE = 10
 """Scenes give so many patches together for every image that a class of a zip gives."""
 DEFAULT = Path("eurosat_rgb_val.zip")
+
+
+def data_folder() -> Path:
+    """Return the folder that ``SCENELIFT_DATA`` names.
+
+    Raises
+    ------
+    UsageError
+        If the variable is not set or names no folder.
+    """
+    name = os.environ.get("SCENELIFT_DATA", "")
+    if not name or not Path(name).is_dir():
+        raise UsageError("set SCENELIFT_DATA to the folder with the images, or name an archive of your own with --data")
+    return Path(name)
 
 
 @dataclass(frozen=True)

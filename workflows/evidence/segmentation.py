@@ -7,25 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from scenelift.models.catalog import checkpoint_path, find, load_spec
+from scenelift.models.catalog import checkpoint_path
 from scenelift.models.checkpoint import load_checkpoint
-from scenelift.models.classical.classical import classical
-from scenelift.models.degradations import mtf_decimate
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.segmenter import Segmenter
 from scenelift.models.training.confusion import Confusion
-from scenelift.models.wald import DEFAULT_MTF
-from scenelift.models.whole import answer_of, run_classical
+from scenelift.models.whole import spec_of
 from scenelift.pipeline.scores.bootstrap import Interval, draws
-from scenelift.workflows.landcover.arms import INTACT
+from scenelift.workflows.evidence.cases import CLASSICAL, SHARPEN, Degradation, restore
+from scenelift.workflows.evidence.landcover import INTACT
 from scenelift.workflows.training.landcover_recipe import LandcoverRecipe
 from scenelift.workflows.training.pixels import LabelledImage
-from scenelift.workflows.training.segmenter import read_learned, shares_of
+from scenelift.workflows.training.segmenter import classes_of, read_learned
 
-CLASSICAL = ("bicubic", "lanczos", "ibp")
 BLOCK = 32
 """Side of the blocks that are drawn with replacement, pixels."""
 
@@ -43,7 +39,7 @@ class SegmentArm:
 def run_segmentation(
     recipe: LandcoverRecipe, weights: str, networks: Sequence[str], scale: int = 4, data: Path | None = None
 ) -> list[SegmentArm]:
-    """Coarsen the validation strips of a segmenter's recipe, mend them by every method, and segment them.
+    """Coarsen the validation strips of a segmenter's recipe, restore them by every method, and segment them.
 
     Parameters
     ----------
@@ -67,7 +63,7 @@ def run_segmentation(
     if not isinstance(module, Segmenter):
         raise ModelError(f"{weights} is no segmenter: train one with `scenelift landcover train`")
     for name in networks:
-        if load_spec(find(name)).scale != scale:
+        if spec_of(name).scale != scale:
             raise ModelError(f"{name} does not enlarge by {scale}")
     learned = read_learned(recipe, data)
     if learned.classes != module.classes:
@@ -76,7 +72,7 @@ def run_segmentation(
     for image in learned.validation:
         intact = _cropped(image, scale)
         for name, values in make_versions(intact.values, networks, scale).items():
-            named = shares_of(module, values).argmax(0)
+            named = classes_of(module, values)
             counts.setdefault(name, []).extend(block_counts(intact.labels, named, learned.classes))
     stacks = {name: np.stack(blocks) for name, blocks in counts.items()}
     return [
@@ -96,10 +92,10 @@ def _cropped(image: LabelledImage, scale: int) -> LabelledImage:
 
 def make_versions(values: NDArray[np.float32], networks: Sequence[str], scale: int) -> dict[str, NDArray[np.float32]]:
     """Return the intact image (C, H, W) and what each method makes of its coarsened form."""
-    low = mtf_decimate(torch.from_numpy(np.ascontiguousarray(values))[None], scale, DEFAULT_MTF).numpy()
-    versions = {INTACT: values}
-    versions |= {name: run_classical(classical(name, scale), low)[0] for name in CLASSICAL}
-    return versions | {name: answer_of(name, low, None).images[0] for name in networks}
+    case = Degradation(scale)
+    low, sigma = case.apply(values[None], ("",) * len(values))
+    methods = (*CLASSICAL[SHARPEN][2:], *networks)
+    return {INTACT: values, **{name: images[0] for name, images in restore(case, low, sigma, methods)}}
 
 
 def block_counts(

@@ -6,21 +6,15 @@ import itertools
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scenelift.models.classical.classical import classical
-from scenelift.pipeline.scores.scores import Convention, block_statistics, scores
-from scenelift.workflows.evaluation_images import (
-    LEVEL,
-    Image,
-    enhance_image,
-    shrunk,
-    validation_images,
-    with_noise,
-)
+from scenelift.models.whole import Images, run_whole
+from scenelift.workflows.evidence.cases import Degradation
+from scenelift.workflows.evidence.metrics import measure
+from scenelift.workflows.evidence.samples import Sample, read_sample
 
-FULL_SCALE = 255 * LEVEL
-NOISE = (5, 15, 25)
-"""Levels of noise, 8-bit."""
+NOISE = ("noise5", "noise15", "noise25")
 LOOKS = 4
 
 GRIDS: dict[str, dict[str, list[float | str]]] = {
@@ -36,43 +30,41 @@ GRIDS: dict[str, dict[str, list[float | str]]] = {
 """What is tried; the method's defaults are the best of it."""
 
 
-def trials(name: str, images: list[Image]) -> Iterator[tuple[dict[str, float | str], list[float]]]:
+Degraded = tuple[int, Images, NDArray[np.float32]]
+"""Scale, images (N, C, H, W), and their noise (N, C)."""
+
+
+def trials(name: str, sample: Sample) -> Iterator[tuple[dict[str, float | str], list[float]]]:
     """Yield every combination of a method's grid with its PSNR (dB, mean of images) for each degradation."""
-    pairs = _degraded(name, images)
+    degraded = list(_degraded(name, sample))
     for values in itertools.product(*GRIDS[name].values()):
         params = dict(zip(GRIDS[name], values, strict=True))
-        yield params, [_score(name, params, sigma, scale, rows) for sigma, scale, rows in pairs]
+        yield params, [_score(name, params, sample, *images) for images in degraded]
 
 
-def _degraded(name: str, images: list[Image]) -> list[tuple[float | None, int, list[tuple[Image, Image]]]]:
-    if name == "ibp":
-        return [(None, scale, [(x, shrunk(x, scale)) for x in images]) for scale in (2, 4)]
+def _degraded(name: str, sample: Sample) -> Iterator[Degraded]:
     if name == "lee":
-        draws = [np.random.default_rng(i).gamma(LOOKS, 1 / LOOKS, x.shape) for i, x in enumerate(images)]
-        return [(None, 1, [(x, (x * draw).astype(np.float32)) for x, draw in zip(images, draws, strict=True)])]
-    levels = [level * LEVEL for level in NOISE]
-    return [(s, 1, [(x, with_noise(x, s, seed=i)) for i, x in enumerate(images)]) for s in levels]
+        draw = np.random.default_rng(0).gamma(LOOKS, 1 / LOOKS, sample.images.shape).astype(np.float32)
+        yield 1, sample.images * draw, np.zeros(sample.images.shape[:2], np.float32)
+        return
+    for case in (Degradation(2), Degradation(4)) if name == "ibp" else map(Degradation.parse, NOISE):
+        yield case.scale, *case.apply(sample.images, sample.bands, sample.level)
 
 
 def _score(
-    name: str, params: dict[str, float | str], sigma: float | None, scale: int, pairs: list[tuple[Image, Image]]
+    name: str, params: dict[str, float | str], sample: Sample, scale: int, low: Images, sigma: NDArray[np.float32]
 ) -> float:
     fixed: dict[str, float | str] = {"looks": LOOKS} if name == "lee" else {}
-    method = classical(name, scale, sigma, **params, **fixed)
-    convention = Convention(FULL_SCALE, windows=False)
-    values = []
-    for truth, degraded in pairs:
-        border = (slice(None), slice(scale, -scale), slice(scale, -scale))
-        sums = block_statistics(truth[border], enhance_image(method, degraded)[border], convention=convention)
-        values.append(scores(sums, convention).psnr)
-    return float(np.mean(values))
+    restored = run_whole(classical(name, scale, **params, **fixed), low, sigma)
+    pairs = zip(sample.images, restored, strict=True)
+    return float(np.mean([measure(x, y, scale, sample.peak, ("psnr",))["psnr"] for x, y in pairs]))
 
 
 def main(each: int = 3) -> None:
     """Print each method's combinations, best first."""
-    images, _ = validation_images(each)
+    sample = read_sample(each=each)
     for name in GRIDS:
-        ranked = sorted(trials(name, images), key=lambda trial: -float(np.mean(trial[1])))
+        ranked = sorted(trials(name, sample), key=lambda trial: -float(np.mean(trial[1])))
         for params, values in ranked[:4]:
             print(f"{name:10} {np.mean(values):.3f}  {' '.join(f'{v:.2f}' for v in values)}  {params}", flush=True)
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from scenelift.models.checkpoint import write_atomically
+from scenelift.models.degradations import EUROSAT
 from scenelift.models.errors import ModelError
 from scenelift.models.loading import MODEL, load_classifier
 from scenelift.pipeline.errors import SceneliftError
@@ -21,7 +22,6 @@ from scenelift.pipeline.scenes.rasters import open_raster
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.training.classifier import BATCH, probabilities
 from scenelift.workflows.training.image_files import decode, image_files
-from scenelift.workflows.training.images import EIGHT_BIT_GAIN
 
 
 def predict(sources: list[Path], output: Path, model: str = MODEL) -> dict[str, int]:
@@ -88,7 +88,7 @@ def _images(sources: list[Path]) -> Iterator[tuple[str, NDArray[np.float32]]]:
             if isinstance(file, Path) and file.suffix.lower() in (".tif", ".tiff"):
                 yield name, read_tiff(file)
             else:
-                yield name, decode(file, f"{source}: {name}").astype(np.float32) * np.float32(EIGHT_BIT_GAIN)
+                yield name, decode(file, f"{source}: {name}").astype(np.float32) * np.float32(EUROSAT.level)
 
 
 def read_tiff(path: Path) -> NDArray[np.float32]:
@@ -102,6 +102,6 @@ def read_tiff(path: Path) -> NDArray[np.float32]:
     for values, scale, offset in zip(bands, raster.scales, raster.offsets, strict=True):
         kind = str(values.dtype)
         if (scale, offset) == (1.0, 0.0):
-            scale = EIGHT_BIT_GAIN if kind == "uint8" else ASSUMED_SCALE.get(kind, 1.0)
+            scale = EUROSAT.level if kind == "uint8" else ASSUMED_SCALE.get(kind, 1.0)
         rows.append(values.astype(np.float32) * np.float32(scale) + np.float32(offset))
     return np.stack(rows)

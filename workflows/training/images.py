@@ -13,11 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scenelift.models.degradations import EUROSAT
 from scenelift.models.errors import ModelError
 from scenelift.workflows.training.image_files import decode, image_files
 
-EIGHT_BIT_GAIN = 2750 / 255 / 10000
-"""Reflectance per level of an 8-bit image whose 0..255 span reflectances 0..0.275 (EuroSAT's stretch)."""
 RGB = ("B04", "B03", "B02")
 """Bands of a colour image, by Sentinel-2's names."""
 
@@ -35,7 +34,7 @@ class PatchSet:
     """Name of each patch's class or scene."""
     bands: tuple[str, ...] = ()
     """Name of each band, where the source says."""
-    level: float = EIGHT_BIT_GAIN
+    level: float = EUROSAT.level
     """Reflectance of one level where noise or a full scale is told in levels of 255."""
     boxes: NDArray[np.float64] | None = None
     """(n, 4) west, south, east, north of each patch, degrees (WGS 84); None: nobody knows where they lie."""
@@ -160,7 +159,7 @@ def read_images(path: Path, bands: tuple[int, ...] | None = None) -> PatchSet:
         raise ModelError(f"{path}: in every image a band is constant or empty; choose others by --bands")
     values = np.stack([images[i][at] for i in keep])
     labels = tuple(Path(names[i]).parent.name for i in keep)
-    return PatchSet(values, EIGHT_BIT_GAIN, np.array(keep, dtype=np.int64), labels, band_names)
+    return PatchSet(values, EUROSAT.level, np.array(keep, dtype=np.int64), labels, band_names)
 
 
 def chosen_bands(bands: tuple[int, ...], count: int, path: Path) -> list[int]:

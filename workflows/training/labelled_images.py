@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scenelift.models.degradations import EUROSAT
 from scenelift.models.errors import ModelError
 from scenelift.models.training.labelled import turned
 from scenelift.workflows.training.image_files import SUFFIXES, decode, image_files
-from scenelift.workflows.training.images import EIGHT_BIT_GAIN
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class LabelledImages:
 
     def reflectance(self, at: NDArray[np.int64] | slice = slice(None)) -> Tensor:
         """Return (n, C, H, W) float32 reflectance, by EuroSAT's stretch."""
-        return torch.from_numpy(self.values[at].astype(np.float32) * np.float32(EIGHT_BIT_GAIN))
+        return torch.from_numpy(self.values[at].astype(np.float32) * np.float32(EUROSAT.level))
 
     def select(self, at: NDArray[np.int64]) -> LabelledImages:
         """Return the images at those positions."""
@@ -62,7 +62,7 @@ class BalancedDraws:
             at.append(group[int(where * max(1, round(subset * len(group))))])
             image = torch.from_numpy(self.images.values[at[-1]])
             samples.append(turned(image, int(turn * 8)))
-        reflectance = torch.stack(samples).float() * EIGHT_BIT_GAIN
+        reflectance = torch.stack(samples).float() * EUROSAT.level
         return reflectance, torch.from_numpy(self.images.labels[np.array(at)])
 
 

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scenelift.models.degradations import EUROSAT
 from scenelift.models.errors import ModelError
 from scenelift.models.training.labelled import IGNORED, turned
 from scenelift.pipeline.errors import SceneliftError
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource, crs_name
 from scenelift.pipeline.tiles import Window
-from scenelift.workflows.training.images import EIGHT_BIT_GAIN
 
 ASIDE = 0.25
 """Share of each image kept for validation: its last columns, never trained on."""
@@ -188,5 +188,5 @@ def read_arrays(
     images = []
     for name, pixels, numbers in loaded:
         coded, _ = encode(numbers, np.ones(numbers.shape, bool), known, name)
-        images.append(LabelledImage(pixels.astype(np.float32) * np.float32(EIGHT_BIT_GAIN), coded, name))
+        images.append(LabelledImage(pixels.astype(np.float32) * np.float32(EUROSAT.level), coded, name))
     return images, known

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scenelift.models.checkpoint import load_checkpoint, save_checkpoint
-from scenelift.models.enhancer import pick_device
+from scenelift.models.enhancer import TorchEnhancer, pick_device
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.architectures import build
 from scenelift.models.networks.segmenter import STRIDE, start_segmenter_from_imagenet
@@ -23,7 +24,7 @@ from scenelift.models.spec import ModelSpec
 from scenelift.models.training.confusion import Confusion
 from scenelift.models.training.labelled import LabelledTrainer
 from scenelift.models.training.schedule import Phase, Plan
-from scenelift.models.training.tasks import mirror
+from scenelift.models.whole import run_whole
 from scenelift.workflows.training.cards import draw_losses, save_card
 from scenelift.workflows.training.landcover_recipe import Labelled, LandcoverRecipe
 from scenelift.workflows.training.pixels import LabelledImage, PixelDraws, read_arrays, read_rasters
@@ -176,18 +177,16 @@ def _spec(recipe: LandcoverRecipe, module: Any, arch: dict[str, Any], record: di
     return replace(spec, seam_error=seam_error(module.eval(), spec))
 
 
-@torch.inference_mode()
-def shares_of(module: nn.Module, values: Any) -> Any:
-    """Return the probabilities (K, H, W) of an image (C, H, W), continued by reflection to whole strides."""
-    height, width = values.shape[1:]
-    x = torch.from_numpy(np.ascontiguousarray(values))[None]
-    x = x[:, :, mirror(height, 0, -height % STRIDE)][..., mirror(width, 0, -width % STRIDE)]
-    return module(x.contiguous(memory_format=torch.channels_last))[0, :, :height, :width].softmax(0).numpy()
+def classes_of(module: nn.Module, values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the most probable class of each pixel (H, W) of an image (C, H, W), continued to whole strides."""
+    spec = ModelSpec("segmenter", "landcover", bands=len(values), out_bands=2, multiple_of=STRIDE)
+    found: NDArray[np.int64] = run_whole(TorchEnhancer(module, spec), values[None])[0].argmax(0)
+    return found
 
 
 def segmented(module: nn.Module, images: list[LabelledImage], classes: tuple[str, ...]) -> Confusion:
     """Segment labelled images and count."""
     total = Confusion.empty(classes)
     for image in images:
-        total += Confusion.of(image.labels, shares_of(module, image.values).argmax(0), classes)
+        total += Confusion.of(image.labels, classes_of(module, image.values), classes)
     return total

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from scenelift.models.degradations import EUROSAT
 from scenelift.models.errors import ModelError
 from scenelift.pipeline.errors import SceneliftError
 from scenelift.pipeline.scenes.opening import open_scene
@@ -17,7 +18,6 @@ from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.training.image_files import SUFFIXES
 from scenelift.workflows.training.images import (
-    EIGHT_BIT_GAIN,
     PatchSet,
     chosen_bands,
     drop_constant,
@@ -132,7 +132,7 @@ def read_scene(scene: Scene, side: int, place: int = 0, most: int = MAX_PATCHES,
         boxes = boxes_of(scene.grid, windows)
     except SceneliftError:  # coordinates of no place on Earth: such a scene is a place of its own
         boxes = None
-    level = 1 / 255 if scene.is_byte else EIGHT_BIT_GAIN
+    level = 1 / 255 if scene.is_byte else EUROSAT.level
     labels = (scene.name,) * len(stack)
     return PatchSet(stack, STORED_GAIN, np.full(len(stack), place), labels, names, level, boxes)
 
@@ -149,7 +149,7 @@ def read_npz(path: Path, side: int, bands: tuple[int, ...] | None = None, place:
         raise ModelError(f"{path} holds no array (bands, rows, columns) of at least {side} x {side} pixels")
     first = usable[0]
     same = [image for image in usable if image.shape[0] == first.shape[0] and image.dtype == first.dtype]
-    gain = 1.0 if first.dtype.kind == "f" else EIGHT_BIT_GAIN if first.dtype == np.uint8 else STORED_GAIN
+    gain = 1.0 if first.dtype.kind == "f" else EUROSAT.level if first.dtype == np.uint8 else STORED_GAIN
     values = np.concatenate([_cut(image, side) for image in same])
     if bands is not None:
         values = values[:, chosen_bands(bands, values.shape[1], path)]

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scenelift.models.classical.classical import classical
+from scenelift.models.degradations import DEFAULT_MTF, EUROSAT
+from scenelift.models.enhancer import TorchEnhancer
 from scenelift.models.networks.architectures import build
-from scenelift.models.training.tasks import Inputs, SuperResolution, Task, apply_whole
-from scenelift.models.whole import run_classical
+from scenelift.models.training.tasks import Inputs, SuperResolution, Task
+from scenelift.models.whole import Images, run_whole
+from scenelift.pipeline.scores.registry import decibels
 from scenelift.workflows.training.images import PatchSet, balanced, check_bands
-from scenelift.workflows.training.recipe import Recipe
+from scenelift.workflows.training.recipe import Recipe, make_spec
 
 VALIDATION_SIGMA = 0.0162
 """Noise of validation pairs: 15 levels of the 8-bit stretch."""
 VALIDATION_SEED = 0
 """Whatever the seed of a training: runs beside each other are judged on the same images and the same noise."""
-PEAK = 0.275
-"""Reflectance that validation PSNR takes as full scale."""
 
 
 def validation_pairs(recipe: Recipe, task: Task, held_out: list[PatchSet]) -> tuple[Inputs, Tensor]:
@@ -40,39 +42,38 @@ def validation_pairs(recipe: Recipe, task: Task, held_out: list[PatchSet]) -> tu
     truth = torch.cat(clean)
     generator = torch.Generator().manual_seed(VALIDATION_SEED + 2)
     if isinstance(task, SuperResolution):
-        return task.fixed(truth, 0.265), truth
+        return task.fixed(truth, DEFAULT_MTF), truth
     sigma = torch.full((len(truth), 1, 1, 1), VALIDATION_SIGMA)
     return (truth + sigma * torch.randn(truth.shape, generator=generator), sigma), truth
 
 
 def make_validator(recipe: Recipe, pairs: Inputs, truth: Tensor) -> Callable[[dict[str, Tensor]], float]:
-    twin = build(recipe.arch, valid=True).eval().to(memory_format=torch.channels_last)
-    scale, multiple = recipe.arch.get("scale", 1), int(getattr(twin, "factor", 1))
+    """Return what gives the mean PSNR (dB) of a state's network on the validation pairs, run as the engine does."""
+    module = build(recipe.arch, valid=True)
+    method = TorchEnhancer(module, make_spec(recipe, module, {}), threads=torch.get_num_threads())
+    low, *noise = (part.numpy() for part in pairs)
+    sigma = noise[0].reshape(len(low), 1) if noise else None
 
-    @torch.no_grad()
     def validate(state: dict[str, Tensor]) -> float:
-        twin.load_state_dict(state)
-        parts = [
-            apply_whole(twin, int(twin.halo), tuple(p[i : i + 4] for p in pairs), multiple)  # type: ignore[arg-type]
-            for i in range(0, len(truth), 4)
-        ]
-        return psnr(torch.cat(parts), truth, scale)
+        module.load_state_dict(state)
+        return psnr(run_whole(method, low, sigma), truth.numpy(), method.spec.scale)
 
     return validate
 
 
 def baselines(task: Task, pairs: Inputs, truth: Tensor) -> dict[str, float]:
-    """Return the PSNR (dB, peak 0.275, mean over patches) of what needs no network on the validation pairs."""
+    """Return the PSNR (dB, mean over patches) of what needs no network on the validation pairs."""
     low = pairs[0].numpy()
     if isinstance(task, SuperResolution):
-        answers = {n: run_classical(classical(n, task.scale), low) for n in ("bicubic", "lanczos", "ibp")}
+        restored = {n: run_whole(classical(n, task.scale), low) for n in ("bicubic", "lanczos", "ibp")}
     else:
-        answers = {"noisy": low}
-        answers |= {n: run_classical(classical(n, 1, VALIDATION_SIGMA), low) for n in ("bilateral", "wavelet")}
-    return {f"{n}_db": round(psnr(torch.from_numpy(a), truth, task.scale), 3) for n, a in answers.items()}
+        restored = {"noisy": low}
+        restored |= {n: run_whole(classical(n, 1, VALIDATION_SIGMA), low) for n in ("bilateral", "wavelet")}
+    return {f"{n}_db": round(psnr(images, truth.numpy(), task.scale), 3) for n, images in restored.items()}
 
 
-def psnr(answer: Tensor, truth: Tensor, scale: int) -> float:
-    inner = slice(scale, -scale)
-    error = (answer - truth)[..., inner, inner].square().mean((1, 2, 3))
-    return float((10 * torch.log10(PEAK**2 / error)).mean())
+def psnr(restored: Images, reference: Images, scale: int) -> float:
+    """Return the PSNR (dB, full scale 0.275, mean over patches), ``scale`` pixels left out on every side."""
+    inner = (..., slice(scale, -scale), slice(scale, -scale))
+    error = np.square(restored[inner].astype(np.float64) - reference[inner]).mean((1, 2, 3))
+    return float(decibels(error / EUROSAT.peak**2).mean())

@@ -2,17 +2,23 @@
 
 import csv
 
+import numpy as np
 import pytest
 import torch
 
+from scenelift.models.degradations import DEFAULT_MTF
+from scenelift.models.enhancer import TorchEnhancer
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.architectures import build
 from scenelift.models.networks.features import feature_distance, trunk_available
+from scenelift.models.networks.layers import mirror
+from scenelift.models.spec import ModelSpec
 from scenelift.models.training import trainer as training
 from scenelift.models.training.adversarial import Adversarial, AdversarialTrainer, load_teacher
 from scenelift.models.training.schedule import Phase, Plan, rate_at, resolve
-from scenelift.models.training.tasks import Denoising, SuperResolution, apply_whole, mirror
+from scenelift.models.training.tasks import Denoising, SuperResolution
 from scenelift.models.training.trainer import Trainer
+from scenelift.models.whole import run_whole
 
 torch.set_num_threads(1)  # threads cost more than they bring for networks this small
 
@@ -163,7 +169,7 @@ def test_a_teacher_passes_on_what_it_sees(tmp_path):
     trainer = AdversarialTrainer(module, task, stripes, settings, tmp_path, lambda state: 0.0, "one", judged, 3)
     assert trainer.judge is None and trainer.modules.keys() == {"module"}  # nobody pays for a judge of weight 0
     clean = stripes(4, 1.0, torch.Generator().manual_seed(5))
-    low = task.fixed(clean, 0.265)[0]
+    low = task.fixed(clean, DEFAULT_MTF)[0]
 
     def distance():
         with torch.no_grad():
@@ -193,7 +199,8 @@ def test_a_wide_mirror_trains_on_what_the_engine_computes(tmp_path):
     valid = build(ARCH, valid=True)
     valid.load_state_dict(trainer.module.state_dict())
     low = waves(2, 1.0, torch.Generator().manual_seed(3))
-    whole = apply_whole(valid, valid.halo, (low,))
+    method = TorchEnhancer(valid, ModelSpec("net", "super-resolution", scale=2, halo=valid.halo))
+    whole = torch.from_numpy(run_whole(method, low.numpy()))
     with torch.no_grad():
         torch.testing.assert_close(trainer._forward((low,), valid.halo), whole)
         assert not torch.allclose(trainer._forward((low,)), whole)
@@ -242,5 +249,17 @@ def test_whole_images_are_mirrored_as_often_as_it_takes():
     assert mirror(4, 5).tolist() == [1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0, 1, 2][:14]
     assert mirror(1, 2).tolist() == [0] * 5
     module = build({"kind": "denoiser", "channels": 4, "blocks": 1}, valid=True)
-    x = torch.rand(1, 1, 7, 9)
-    assert apply_whole(module, module.halo, (x, torch.tensor([0.01])), 2).shape == x.shape
+    spec = ModelSpec("net", "denoise", halo=module.halo, multiple_of=2, needs_noise=True)
+    x, sigma = (
+        np.random.default_rng(0).random((2, 3, 7, 9), np.float32),
+        np.array([[0.0, 0.01, 0.02], [0.03] * 3], "f4"),
+    )
+    together = run_whole(TorchEnhancer(module, spec), x, sigma)
+    assert together.shape == x.shape
+    for image, levels, found in zip(
+        x, sigma, together, strict=True
+    ):  # whatever the others are, whoever tells the noise
+        alone = run_whole(TorchEnhancer(module, spec, noise=tuple(levels)), image[None])
+        np.testing.assert_array_equal(found, alone[0])
+    with pytest.raises(ModelError, match="needs a noise level"):
+        run_whole(TorchEnhancer(module, spec), x)

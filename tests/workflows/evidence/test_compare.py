@@ -18,7 +18,7 @@ from scipy import ndimage, stats
 from scenelift.models.errors import ModelError
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scores.bootstrap import interval
-from scenelift.workflows.evidence.cases import DENOISE, INPUT, SHARPEN, TRUTH, Case
+from scenelift.workflows.evidence.cases import INPUT, REFERENCE, Degradation
 from scenelift.workflows.evidence.compare import (
     CompareSettings,
     Comparison,
@@ -27,9 +27,10 @@ from scenelift.workflows.evidence.compare import (
     to_json,
     write_images_csv,
 )
-from scenelift.workflows.evidence.pages import PAPER, page_text, paper_method, write_page
+from scenelift.workflows.evidence.pages import page_text, write_page
+from scenelift.workflows.evidence.paper import PAPER, paper_method
 
-CASES = (Case(DENOISE, 25), Case(SHARPEN, 2))
+CASES = (Degradation(noise=25), Degradation(2))
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +79,10 @@ def test_intervals_of_what_has_none():
 
 def test_every_method_has_a_row_and_the_order_is_the_known_one(found):
     rows = {row["method"]: row for row in table_rows(found, CASES[1])}
-    assert list(rows) == ["nearest", "bilinear", "bicubic", "lanczos", "ibp", TRUTH]
+    assert list(rows) == ["nearest", "bilinear", "bicubic", "lanczos", "ibp", REFERENCE]
     assert rows["nearest"]["psnr"].mean < rows["bicubic"]["psnr"].mean < rows["ibp"]["psnr"].mean
-    assert rows[TRUTH]["psnr"].mean == math.inf
-    assert rows[TRUTH]["ssim"].mean == pytest.approx(1)
+    assert rows[REFERENCE]["psnr"].mean == math.inf
+    assert rows[REFERENCE]["ssim"].mean == pytest.approx(1)
     assert rows["bicubic"]["over_baseline"] is None
     assert rows["ibp"]["over_best"] is None
     gap = rows["ibp"]["over_baseline"]
@@ -101,7 +102,7 @@ def test_the_page_shows_the_papers_figures_beside_ours(found, tmp_path):
     assert (tmp_path / "comparison.png").stat().st_size > 10_000
     assert "| CNN denoiser | 34.10 | 0.912 | none is shipped" in text
     ours = found.mean(CASES[0], "bilateral", "psnr")
-    assert f"| bilateral filter | 28.45 | 0.812 | bilateral, noise 25 | {ours}" in text
+    assert f"| bilateral filter | 28.45 | 0.812 | bilateral, noise25 | {ours}" in text
     assert "not tried here" in text
 
 
@@ -110,7 +111,7 @@ def test_a_network_is_judged_against_the_papers_margin(found):
     values = found.values | {
         (key, "net", score): v for (key, method, score), v in found.values.items() if method == "wavelet"
     }
-    methods = found.methods | {"noise 25": (*found.methods["noise 25"][:-1], "net", TRUTH)}
+    methods = found.methods | {"noise25": (*found.methods["noise25"][:-1], "net", REFERENCE)}
     with_net = Comparison(**(vars(found) | {"values": values, "methods": methods, "networks": ("net",)}))
     assert paper_method(with_net, PAPER[2]) == (CASES[0], "net")
     gap = with_net.difference(CASES[0], "net", "bilateral", "psnr")
@@ -122,9 +123,9 @@ def test_a_network_is_judged_against_the_papers_margin(found):
 
 def test_json_holds_intervals_and_no_infinity(found):
     tables = json.loads(to_json(found), parse_constant=lambda name: pytest.fail(name))["tables"]
-    truth = next(row for row in tables["x2"] if row["method"] == TRUTH)
+    truth = next(row for row in tables["x2"] if row["method"] == REFERENCE)
     assert truth["psnr"] == [None, None, None]
-    assert len(tables["noise 25"][1]["over_best"]) == 3
+    assert len(tables["noise25"][1]["over_best"]) == 3
 
 
 def test_the_command_on_two_workers_writes_the_same_figures(archive, found, tmp_path):
@@ -144,8 +145,8 @@ def test_the_command_on_two_workers_writes_the_same_figures(archive, found, tmp_
 def test_wrong_comparisons_are_refused(tmp_path):
     with pytest.raises(UsageError, match="nothing to compare"):
         CompareSettings(cases=())
-    with pytest.raises(UsageError, match="'x1'"):
-        CompareSettings(cases=(Case(SHARPEN, 1),))
+    with pytest.raises(UsageError, match="scales must be from 2 to 8, got 'x9'"):
+        CompareSettings(cases=(Degradation(9),))
     with pytest.raises(UsageError, match="--each"):
         CompareSettings(each=0)
     with pytest.raises((ModelError, UsageError), match=r"no images at|SCENELIFT_DATA"):

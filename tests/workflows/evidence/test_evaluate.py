@@ -10,8 +10,9 @@ from support.trainings import images, settings, textured
 from scenelift.models.catalog import checkpoint_path
 from scenelift.models.errors import ModelError
 from scenelift.models.training.tasks import SuperResolution
-from scenelift.workflows.evidence.evaluate import evaluate_denoise, evaluate_sr
-from scenelift.workflows.evidence.metrics import decibel, paired, squared_error, to_markdown
+from scenelift.workflows.evidence.cases import Degradation
+from scenelift.workflows.evidence.evaluate import evaluate
+from scenelift.workflows.evidence.metrics import measure, row_of, to_markdown
 from scenelift.workflows.evidence.samples import read_sample
 from scenelift.workflows.training.train import train
 
@@ -32,41 +33,43 @@ def test_tables_hold_baselines_the_truth_and_what_was_asked_for(tmp_path, scene)
     with pytest.raises(ModelError, match="has 3 bands, there is no band 4"):
         read_sample(tmp_path / "images.zip", each=4, bands=(3, 4))
     weights = train(settings(scene), tmp_path / "run")
-    rows = evaluate_sr(sample, [str(weights)], 2, consistency=2, tta=True)
-    assert [r.method for r in rows] == ["nearest", "bicubic", "lanczos", "ibp", str(weights), "truth"]
+    rows = evaluate(sample, [str(weights)], Degradation(2), consistency=2, tta=True)
+    assert [r.method for r in rows] == ["nearest", "bicubic", "lanczos", "ibp", str(weights), "reference"]
     by_name = {r.method: r for r in rows}
-    assert by_name["truth"].psnr == np.inf and by_name["truth"].ssim == pytest.approx(1)
+    assert by_name["reference"].psnr == np.inf and by_name["reference"].ssim == pytest.approx(1)
     assert by_name["nearest"].psnr < by_name["bicubic"].psnr < by_name["ibp"].psnr
-    assert by_name["ibp"].against is None and by_name["bicubic"].against[0] < 0
+    assert by_name["ibp"].against is None and by_name["bicubic"].against.mean < 0
     assert by_name["ibp"].consistency < by_name["bicubic"].consistency
     assert -1 <= by_name[str(weights)].spearman <= 1 and by_name["ibp"].spearman is None
     assert to_markdown(rows, "ibp").count("\n") == len(rows) + 1
-    with pytest.raises(ModelError, match="does not enlarge by 4"):
-        evaluate_sr(sample, [str(weights)], 4)
-    same = evaluate_sr(sample, [str(weights), f"{weights}~{weights}@0.5"], 2)
+    with pytest.raises(ModelError, match="enlarges by 2: for x4 give a network of scale 4"):
+        evaluate(sample, [str(weights)], Degradation(4))
+    same = evaluate(sample, [str(weights), f"{weights}~{weights}@0.5"], Degradation(2))
     assert same[-3].psnr == pytest.approx(same[-2].psnr)
     with pytest.raises(ModelError, match="FIRST~SECOND@SHARE"):
-        evaluate_sr(sample, [f"{weights}~{weights}@half"], 2)
-    with pytest.raises(ModelError, match="no model 'nobody'"):
-        evaluate_sr(sample, ["nobody"], 2)
+        evaluate(sample, [f"{weights}~{weights}@half"], Degradation(2))
+    with pytest.raises(ModelError, match="unknown model 'nobody'"):
+        evaluate(sample, ["nobody"], Degradation(2))
 
 
 def test_denoising_tables(tmp_path):
     sample = read_sample(images(tmp_path / "images.zip"), each=2)
-    rows = {r.method: r for r in evaluate_denoise(sample, [], level=25)}
+    rows = {r.method: r for r in evaluate(sample, [], Degradation(noise=25))}
     assert rows["noisy"].psnr == pytest.approx(20 * np.log10(255 / 25), abs=0.2)
-    assert rows["wavelet"].against[1] > 0
-    weak = {r.method: r for r in evaluate_denoise(sample, [], times=2)}
+    assert rows["wavelet"].against.low > 0
+    weak = {r.method: r for r in evaluate(sample, [], Degradation(sensor=2))}
     assert weak["noisy"].psnr > rows["noisy"].psnr
 
 
 def test_figures_of_tables():
-    a, b = np.zeros((2, 1, 8, 8), np.float32), np.full((2, 1, 8, 8), 0.1, np.float32)
-    b[:, :, 0] = 9
-    np.testing.assert_allclose(squared_error(b, a, 1), 0.01, rtol=1e-6)
-    assert decibel(0.01, 1.0) == pytest.approx(20)
-    mean, low, high = paired(np.array([1.0, 2.0, 3.0]))
-    assert mean == 2 and 1 <= low < 2 < high <= 3
+    a, b = np.zeros((2, 1, 20, 20), np.float32), np.full((2, 1, 20, 20), 0.1, np.float32)
+    b[:, :, :2] = 9  # in the border, which does not count
+    b[1] *= 0.1
+    assert [measure(x, y, 1, 1.0, ("psnr",))["psnr"] for x, y in zip(a, b, strict=True)] == pytest.approx([20, 40])
+    row, each = row_of("m", b, a, 1, 1.0, baseline=np.array([19.0, 37.0]), consistency=None, seconds=0.0)
+    assert each == pytest.approx([20, 40])
+    assert (row.psnr, row.pooled) == pytest.approx((30, -10 * np.log10((0.01 + 0.0001) / 2)))
+    assert row.against.mean == pytest.approx(2) and 1 <= row.against.low < 2 < row.against.high <= 3
 
 
 @pytest.mark.parametrize(
@@ -89,10 +92,10 @@ def test_shipped_weights_beat_what_needs_no_training(name):
     sample = read_sample(archive, each=1)
     if name.startswith("sr"):
         scale = int(name.split("-")[1][1])
-        rows = {r.method: r.psnr for r in evaluate_sr(sample, [name], scale)}
+        rows = {r.method: r.psnr for r in evaluate(sample, [name], Degradation(scale))}
         assert rows[name] > rows["ibp"] + 0.4
     else:
-        rows = {r.method: r.psnr for r in evaluate_denoise(sample, [name], level=15)}
+        rows = {r.method: r.psnr for r in evaluate(sample, [name], Degradation(noise=15))}
         assert rows[name] > max(rows["wavelet"], rows["bilateral"], rows["nlm"]) + 0.5
 
 

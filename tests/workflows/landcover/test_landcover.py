@@ -17,14 +17,18 @@ from sklearn import metrics
 from scenelift.models.errors import ModelError
 from scenelift.models.training.confusion import Confusion
 from scenelift.workflows.cli import app as cli
+from scenelift.workflows.evidence.cases import Degradation, networks_for
 from scenelift.workflows.evidence.landcover import (
+    CASES,
+    INTACT,
     LandcoverSettings,
     load_classifiers,
+    make_arms,
+    preferred,
     run_experiment,
     shipped_classifiers,
 )
 from scenelift.workflows.evidence.statistics import class_weights, macro_auc, mcnemar, recovery
-from scenelift.workflows.landcover.arms import CASES, INTACT, Case, make_arms, networks_for
 from scenelift.workflows.landcover.predict import predict
 from scenelift.workflows.training.classifier import train_landcover
 from scenelift.workflows.training.labelled_images import read_images
@@ -135,7 +139,7 @@ def test_predictions_are_one_row_an_image(trained, tmp_path):
 def test_folders_and_zips_and_rasters_are_read_alike(trained, tmp_path):
     import rasterio
 
-    from scenelift.workflows.training.images import EIGHT_BIT_GAIN
+    from scenelift.models.degradations import EUROSAT
 
     folder, weights = trained
     with zipfile.ZipFile(folder / "val.zip") as archive:
@@ -147,7 +151,7 @@ def test_folders_and_zips_and_rasters_are_read_alike(trained, tmp_path):
     (tmp_path / "tiffs").mkdir()
     profile = {"driver": "GTiff", "height": 16, "width": 16, "count": 3, "dtype": "float32"}
     with rasterio.open(tmp_path / "tiffs/a.tif", "w", **profile) as out:
-        out.write(values[0].astype(np.float32) * np.float32(EIGHT_BIT_GAIN))
+        out.write(values[0].astype(np.float32) * np.float32(EUROSAT.level))
     predict([tmp_path / "tiffs"], tmp_path / "tiff.csv", str(weights))
     first = (tmp_path / "zip.csv").read_text().splitlines()[1].split(",")[1:]
     assert (tmp_path / "tiff.csv").read_text().splitlines()[1].split(",")[1:] == first
@@ -240,17 +244,18 @@ def test_every_case_has_its_networks_and_keeps_the_grid():
     rng = np.random.default_rng(0)
     images = rng.uniform(0.02, 0.2, (2, 3, 16, 16)).astype(np.float32)
     for name in CASES:
-        case = Case(name)
-        assert networks_for(case, None, 3), name
+        case = Degradation.parse(name)
+        assert preferred(case, 3), name
         arms = make_arms(case, images, (), seed=1)
         assert {values.shape for values in arms.values()} == {images.shape}
         assert arms[INTACT] is images
-    assert networks_for(Case("x2"), ("sr-x4", "denoise-rgb"), 3) == ()
-    assert networks_for(Case("x2"), None, 3) == ("sr-x2-rgb", "sr-x2-rgb-taught")
-    assert networks_for(Case("x2"), None, 4) == ("sr-x2",)
-    assert networks_for(Case("x4"), None, 3) == ("sr-x4-rgb-deep", "sr-x4-rgb-taught", "sr-x4-gan")
-    assert networks_for(Case("x4"), None, 4) == ("sr-x4", "sr-x4-gan")
-    assert networks_for(Case("sensor"), None, 3) == ("denoise-rgb-deep", "denoise-rgb-taught")
+    shrunk = Degradation(2)
+    assert networks_for(shrunk, ("sr-x4", "denoise-rgb"), 3) == ()
+    assert preferred(shrunk, 3) == preferred(Degradation(2, "area"), 3) == ("sr-x2-rgb", "sr-x2-rgb-taught")
+    assert preferred(shrunk, 4) == ("sr-x2",)
+    assert preferred(Degradation(4), 3) == ("sr-x4-rgb-deep", "sr-x4-rgb-taught", "sr-x4-gan")
+    assert preferred(Degradation(4), 4) == ("sr-x4", "sr-x4-gan")
+    assert preferred(Degradation(sensor=1), 3) == ("denoise-rgb-deep", "denoise-rgb-taught")
 
 
 @pytest.mark.parametrize(
@@ -319,10 +324,7 @@ def test_a_wrong_recipe_is_refused(tmp_path, change, words):
         load_landcover_recipe(tmp_path / "r.toml")
 
 
-def test_unknown_cases_and_classifiers_are_refused():
-    for name in ("x1", "x9", "noise0", "blur", "x"):
-        with pytest.raises(ModelError):
-            Case(name)
+def test_unknown_classifiers_are_refused():
     with pytest.raises(ModelError, match="no classifier"):
         predict([], Path("x.csv"), "sr-nothing")
     with pytest.raises(ModelError, match="no classifier of images"):

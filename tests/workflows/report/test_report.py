@@ -15,7 +15,6 @@ from scipy import ndimage
 from support.browser import CHROMIUM, DRIVER, browser
 from support.builders import UTM, write_raster
 
-from scenelift.models.wald import coarsen
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.opening import open_scene
@@ -26,6 +25,7 @@ from scenelift.pipeline.scores.bootstrap import ratio_interval
 from scenelift.pipeline.scores.scores import Convention, block_statistics, scores
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.enhance import EnhanceSettings, enhance
+from scenelift.workflows.evidence.cases import Degradation
 from scenelift.workflows.report.charts import Line, line_chart
 from scenelift.workflows.report.curves import spectra
 from scenelift.workflows.report.evidence import busiest, consistency, open_triple
@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     smooth = ndimage.gaussian_filter(rng.standard_normal((3, 300, 280)), (0, 2, 2))
     truth = np.clip(1500 + 5000 * smooth, 1, 60000).round().astype("uint16")
-    coarse = coarsen(truth, 2, list(NAMES)).round().astype("uint16")
+    coarse = Degradation(2).apply(truth[None], NAMES)[0][0].round().astype("uint16")
     coarse[:, 100:110, 20:50] = 0
     fine = UTM @ Affine.scale(0.5)
     write_raster(folder / "scene-10m.tif", truth, fine, nodata=0, descriptions=NAMES)

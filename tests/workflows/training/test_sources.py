@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 from support.builders import write_raster
 from support.trainings import images, settings, textured
 
+from scenelift.models.degradations import EUROSAT
 from scenelift.models.errors import ModelError
 from scenelift.workflows.evidence.samples import read_sample
 from scenelift.workflows.training.data import read_data
-from scenelift.workflows.training.images import EIGHT_BIT_GAIN, Mixture, PatchSet, read_images
+from scenelift.workflows.training.images import Mixture, PatchSet, read_images
 from scenelift.workflows.training.recipe import Source, recipe_from
 from scenelift.workflows.training.sources import find_sources, read_source
 from scenelift.workflows.training.train import train
@@ -180,7 +181,7 @@ def test_levels_of_an_8_bit_scene_are_its_own(tmp_path):
     np.savez(tmp_path / "bytes.npz", bytes_)
     of_scene, of_array = read_sample(scene, each=1), read_sample(tmp_path / "bytes.npz", each=1)
     assert (of_scene.level, of_scene.peak) == (pytest.approx(1 / 255), pytest.approx(1))
-    assert of_array.level == pytest.approx(EIGHT_BIT_GAIN)
+    assert of_array.level == pytest.approx(EUROSAT.level)
     np.testing.assert_allclose(of_scene.images / of_scene.peak, of_array.images / of_array.peak, atol=2e-4)
     with pytest.raises(ModelError, match="8-bit scene read as 0 to 1: evaluate them apart"):
         read_sample([scene, tmp_path / "bytes.npz"])

@@ -15,10 +15,11 @@ from support.builders import write_raster
 from support.trainings import images, settings, textured
 
 from scenelift.models.checkpoint import load_checkpoint
+from scenelift.models.degradations import EUROSAT
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.architectures import build
 from scenelift.workflows.cli.train_command import run_training
-from scenelift.workflows.training.images import EIGHT_BIT_GAIN, Mixture, PatchSet, balanced, read_images
+from scenelift.workflows.training.images import Mixture, PatchSet, balanced, read_images
 from scenelift.workflows.training.recipe import RECIPES, adaptation, load_recipe, make_task
 from scenelift.workflows.training.runs import take_over
 from scenelift.workflows.training.sources import read_source
@@ -92,7 +93,7 @@ def test_zips_give_reflectance_classes_and_places(tmp_path):
     patches = read_images(images(tmp_path / "images.zip"))
     assert patches.values.shape == (16, 3, 32, 32)
     assert set(patches.labels) == {"Forest", "River"}
-    assert float(patches.reflectance(slice(None)).max()) <= 255 * EIGHT_BIT_GAIN
+    assert float(patches.reflectance(slice(None)).max()) <= 255 * EUROSAT.level
     chosen = balanced(patches.labels, 3, seed=1)
     assert [patches.labels[i] for i in chosen] == ["Forest"] * 3 + ["River"] * 3
     assert np.array_equal(chosen, balanced(patches.labels, 3, seed=1))
