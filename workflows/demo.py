@@ -54,8 +54,8 @@ def run_demo(
 ) -> dict[str, Any]:
     """Run the demo and return what it found.
 
-    Wald's protocol: the scene itself is the truth; blurred with the sensor's MTF and decimated by two it becomes the
-    input. That measures how well 10 m is recovered from 20 m, and only suggests what 5 m looks like.
+    Wald's protocol: the scene itself is the reference; blurred with the sensor's MTF and decimated by two it becomes
+    the input. That measures how well 10 m is recovered from 20 m, and only suggests what 5 m looks like.
 
     Parameters
     ----------
@@ -76,21 +76,21 @@ def run_demo(
     cluster = ClusterSettings(workers)
     settings = EnhanceSettings(overwrite=True)
     scene = open_scene(SceneSource(tuple(rasters or packaged_scene())))
-    truth, truth_path = _truth(scene, size, output / "scene-10m.tif")
-    coarse_path = _degraded(scene, truth, truth_path, output / "degraded-20m.tif")
+    reference, reference_path = _reference(scene, size, output / "scene-10m.tif")
+    coarse_path = _degraded(scene, reference, reference_path, output / "degraded-20m.tif")
     table_rows = []
     with Console(quiet) as console:
         for method in METHODS:
             console.say(f"20 m to 10 m with {method}")
             path = output / f"{method}-10m.tif"
             enhance(coarse_path, path, method, settings, cluster, console.progress)
-            table_rows.append({"method": method, **_score(truth_path, path)})
+            table_rows.append({"method": method, **_score(reference_path, path)})
         console.say("10 m to 5 m: the real thing, as Cloud-Optimized GeoTIFF")
-        summary = enhance(truth_path, output / "enhanced-5m.tif", "sr-x2", settings, cluster, console.progress)
+        summary = enhance(reference_path, output / "enhanced-5m.tif", "sr-x2", settings, cluster, console.progress)
         console.say("10 m to 5 m, denoised first, as Zarr")
-        enhance(truth_path, output / "enhanced-5m.zarr", "denoise,sr-x2", settings, cluster, console.progress)
+        enhance(reference_path, output / "enhanced-5m.zarr", "denoise,sr-x2", settings, cluster, console.progress)
     picture = output / "before-after.png"
-    before_after(coarse_path, output / "sr-x2-10m.tif", truth_path, output / "enhanced-5m.tif", picture)
+    before_after(coarse_path, output / "sr-x2-10m.tif", reference_path, output / "enhanced-5m.tif", picture)
     return {
         "table": table_rows,
         "enhanced": summary.to_dict(),
@@ -100,7 +100,7 @@ def run_demo(
     }
 
 
-def _truth(scene: Scene, size: int | None, path: Path) -> tuple[NDArray[np.generic], Path]:
+def _reference(scene: Scene, size: int | None, path: Path) -> tuple[NDArray[np.generic], Path]:
     """Write the part of the scene that the demo uses: even sides, whole if no size is given."""
     height, width = ((min(size or n, n)) // 2 * 2 for n in scene.grid.shape)
     row, col = (scene.grid.height - height) // 2, (scene.grid.width - width) // 2
@@ -110,10 +110,10 @@ def _truth(scene: Scene, size: int | None, path: Path) -> tuple[NDArray[np.gener
     return values, path
 
 
-def _degraded(scene: Scene, truth: NDArray[np.generic], truth_path: Path, path: Path) -> Path:
+def _degraded(scene: Scene, reference: NDArray[np.generic], reference_path: Path, path: Path) -> Path:
     """Blur with the sensor's MTF, decimate by two, round to the input's type if that is one of whole numbers."""
-    grid = open_scene(SceneSource((str(truth_path),))).grid
-    coarse = DEGRADATION.apply(truth[None].astype(np.float32), BANDS[: len(truth)])[0][0]
+    grid = open_scene(SceneSource((str(reference_path),))).grid
+    coarse = DEGRADATION.apply(reference[None].astype(np.float32), BANDS[: len(reference)])[0][0]
     if scene.dtype != "float32":
         limits = np.iinfo(scene.dtype)
         coarse = np.clip(np.rint(coarse), limits.min, limits.max).astype(scene.dtype)
@@ -121,11 +121,11 @@ def _degraded(scene: Scene, truth: NDArray[np.generic], truth_path: Path, path: 
     return path
 
 
-def _score(truth_path: Path, path: Path) -> dict[str, float]:
-    """Score an image against the truth, in reflectance, data range 0.3."""
-    truth, test = (open_scene(SceneSource((str(p),))) for p in (truth_path, path))
-    whole = Window(0, 0, *truth.grid.shape)
-    values = truth.read(whole).values, test.read(whole).values
+def _score(reference_path: Path, path: Path) -> dict[str, float]:
+    """Score an image against the reference, in reflectance, data range 0.3."""
+    reference, test = (open_scene(SceneSource((str(p),))) for p in (reference_path, path))
+    whole = Window(0, 0, *reference.grid.shape)
+    values = reference.read(whole).values, test.read(whole).values
     return measure(*values, DEGRADATION.scale, REFLECTANCE_RANGE, SCORES, BORDER)
 
 

@@ -212,7 +212,7 @@ def _train(recipe: Recipe, variant: Variant, settings: AblateSettings, run: Path
         lambda state: 0.0,
         identity(recipe, (s.values for s in mixture.sets)),
     )
-    if variant.perceptual:  # no judge: its weight is zero, only the features count
+    if variant.perceptual:  # no discriminator: its weight is zero, only the features count
         trainer: Trainer = AdversarialTrainer(*parts, Adversarial(weight=0.0, perceptual=variant.perceptual), 1)
     else:
         trainer = Trainer(*parts)

@@ -72,8 +72,8 @@ def run_segmentation(
     for image in learned.validation:
         intact = _cropped(image, scale)
         for name, values in make_versions(intact.values, networks, scale).items():
-            named = classes_of(module, values)
-            counts.setdefault(name, []).extend(block_counts(intact.labels, named, learned.classes))
+            predicted = classes_of(module, values)
+            counts.setdefault(name, []).extend(block_counts(intact.labels, predicted, learned.classes))
     stacks = {name: np.stack(blocks) for name, blocks in counts.items()}
     return [
         SegmentArm(
@@ -99,16 +99,16 @@ def make_versions(values: NDArray[np.float32], networks: Sequence[str], scale: i
 
 
 def block_counts(
-    truth: NDArray[np.int64], named: NDArray[np.int64], classes: tuple[str, ...]
+    labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: tuple[str, ...]
 ) -> list[NDArray[np.int64]]:
     """Return the confusion (K, K) of each block; they add up to the whole image's."""
-    height, width = truth.shape
+    height, width = labels.shape
     parts = [
         (slice(row, row + BLOCK), slice(col, col + BLOCK))
         for row in range(0, height, BLOCK)
         for col in range(0, width, BLOCK)
     ]
-    return [Confusion.of(truth[part], named[part], classes).counts for part in parts]
+    return [Confusion.of(labels[part], predicted[part], classes).counts for part in parts]
 
 
 def miou_difference(one: NDArray[np.int64], other: NDArray[np.int64], seed: int = 0) -> Interval:

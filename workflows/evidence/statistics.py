@@ -24,58 +24,58 @@ class McNemar:
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
-    """Return the exact McNemar test of two columns of right (True) and wrong answers to the same images."""
+    """Return the exact McNemar test of two columns of right (True) and wrong predictions of the same images."""
     b, c = int((first & ~second).sum()), int((second & ~first).sum())
     return McNemar(b, c, float(binomtest(b, b + c).pvalue) if b + c else 1.0)
 
 
-def macro_auc(truth: NDArray[np.int64], shares: NDArray[np.floating]) -> float:
+def macro_auc(labels: NDArray[np.int64], shares: NDArray[np.floating]) -> float:
     """Return the area under the ROC curve of each class against the rest, mean over the classes that occur.
 
     Parameters
     ----------
-    truth : ndarray of int, shape (n,)
+    labels : ndarray of int, shape (n,)
     shares : ndarray, shape (n, K)
         Probability of each class.
     """
     areas = []
     for k in range(shares.shape[1]):
-        own = truth == k
+        own = labels == k
         n, m = int(own.sum()), int((~own).sum())
         if n and m:  # Mann and Whitney's U over n·m is the area; ties count half
             areas.append((rankdata(shares[:, k])[own].sum() - n * (n + 1) / 2) / (n * m))
     return float(np.mean(areas)) if areas else float("nan")
 
 
-def class_weights(truth: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return (n,) weights that make a weighted share of right answers the balanced accuracy; they sum to 1."""
-    counts = np.bincount(truth)
-    return 1.0 / (counts[truth] * (counts > 0).sum())
+def class_weights(labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (n,) weights that make a weighted share of right predictions the balanced accuracy; they sum to 1."""
+    counts = np.bincount(labels)
+    return 1.0 / (counts[labels] * (counts > 0).sum())
 
 
 def recovery(
-    truth: NDArray[np.int64],
+    labels: NDArray[np.int64],
     best: NDArray[np.bool_],
     worst: NDArray[np.bool_],
-    mended: NDArray[np.bool_],
+    restored: NDArray[np.bool_],
     seed: int = 0,
 ) -> Interval:
-    """Return (mended - worst) / (best - worst) of the balanced accuracies, with its 95 % interval over images.
+    """Return (restored - worst) / (best - worst) of the balanced accuracies, with its 95 % interval over images.
 
     Parameters
     ----------
-    truth : ndarray of int, shape (n,)
-    best, worst, mended : ndarray of bool, shape (n,)
-        Which images were named rightly from the intact, the spoilt and the mended image.
+    labels : ndarray of int, shape (n,)
+    best, worst, restored : ndarray of bool, shape (n,)
+        Which images were named rightly from the intact, the degraded and the restored image.
     seed : int
 
     Notes
     -----
     NaN where the loss itself may be chance (its interval holds zero): a share of nothing says nothing.
     """
-    weights = class_weights(truth)
+    weights = class_weights(labels)
     lost = weights * (best.astype(float) - worst)
     if not interval(lost, seed=seed).low > 0:
         return Interval(float("nan"), float("nan"), float("nan"))
-    won = weights * (mended.astype(float) - worst)
+    won = weights * (restored.astype(float) - worst)
     return ratio_interval(won[:, None], lost[:, None], seed)

@@ -134,5 +134,5 @@ def draw_confusions(confusions: dict[str, Confusion], path: Path, title: str = "
         axes.set_yticks(ticks, confusion.classes if left else [], fontsize=6)
         accuracy = confusion.scores()["balanced_accuracy"]
         axes.set_title(f"{name}: balanced {100 * accuracy:.1f}%", fontsize=8)
-    figure.suptitle(f"{title} (rows: truth; percent of the class)", fontsize=9)
+    figure.suptitle(f"{title} (rows: labels; percent of the class)", fontsize=9)
     FigureCanvasAgg(figure).print_png(str(path))
