@@ -98,8 +98,8 @@ def row_of(
     baseline: NDArray[np.float64] | None = None,
     places: NDArray[np.int64] | None = None,
     **more: Any,
-) -> tuple[Row, NDArray[np.float64]]:
-    """Measure a method's images; return its row and the PSNR of each image.
+) -> Row:
+    """Measure a method's images.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def row_of(
         against=None if baseline is None else interval(psnr - baseline, places),
         **{name: float(column.mean()) for name, column in values.items()},
         **more,
-    ), psnr
+    )
 
 
 def to_markdown(rows: Sequence[Row], baseline: str) -> str:
