@@ -128,8 +128,11 @@ class TorchEnhancer:
         levels = torch.as_tensor(self._noise if noise is None else noise, dtype=torch.float32)
         if levels.shape[-1] not in (1, bands):
             raise ModelError(f"{levels.shape[-1]} noise levels for {bands} bands")
-        each = levels.expand(count, bands)
-        return each.reshape(-1) if self.spec.bands is None else each.mean(1)
+        if self.spec.bands is None:
+            return levels.expand(count, bands).reshape(-1)
+        # row by row: torch sums columns in another order, and the level's last bit decides the output's
+        rows = levels.reshape(-1, levels.shape[-1])
+        return torch.stack([row.expand(bands).mean() for row in rows]).expand(count)
 
     @torch.inference_mode()
     def _forward(self, samples: Tensor, sigma: Tensor | None) -> Tensor:

@@ -126,6 +126,18 @@ def _relative(sums: Any, convention: Convention) -> tuple[Values, Values]:
     return sums.squared / convention.ranges(sums.squared.shape[-1]) ** 2, sums.pixels
 
 
+def _mean_psnr(sums: Any, convention: Convention) -> Values:
+    return _mean(decibels(ratio(*_relative(sums, convention))))
+
+
+def _coarse(sums: Any, convention: Convention) -> tuple[Values, Values]:
+    return sums.coarse, sums.coarse_cells
+
+
+def _angle(sums: Any, convention: Convention) -> Values:
+    return np.degrees(ratio(sums.angle, sums.angles))
+
+
 def _ergas(sums: Any, convention: Convention) -> Values:
     mean = ratio(sums.reference, sums.pixels)
     return 100 / convention.ratio * np.sqrt(_mean(ratio(ratio(sums.squared, sums.pixels), mean**2)))
@@ -142,42 +154,16 @@ def _texture(name: str, label: str, unit: str, digits: int, of: str, kind: Kind,
 
 
 _REFLECTANCE = "reflectance"
+_whole = functools.partial(Score, measure=pixel_sums, halo=0)
 _BUILT_IN = (
     _pooled("psnr", "PSNR", "dB", 2, _relative, decibels),
-    Score(
-        "psnr_mean",
-        "PSNR, mean of bands",
-        pixel_sums,
-        overall=lambda s, c: _mean(decibels(ratio(*_relative(s, c)))),
-        unit="dB",
-        digits=2,
-        halo=0,
-        tables=(),
-    ),
+    _whole("psnr_mean", "PSNR, mean of bands", overall=_mean_psnr, unit="dB", digits=2, tables=()),
     _pooled("mae", "MAE", _REFLECTANCE, 5, lambda s, c: (s.absolute, s.pixels), tables=("report",)),
     _pooled("rmse", "RMSE", _REFLECTANCE, 5, lambda s, c: (s.squared, s.pixels), np.sqrt, tables=("compare",)),
     _pooled("bias", "bias", _REFLECTANCE, 6, lambda s, c: (s.error, s.pixels), tables=()),
-    Score(
-        "sam",
-        "spectral angle",
-        pixel_sums,
-        overall=lambda s, c: np.degrees(ratio(s.angle, s.angles)),
-        unit="degrees",
-        digits=3,
-        halo=0,
-        tables=("compare", "report"),
-    ),
-    Score("ergas", "ERGAS", pixel_sums, overall=_ergas, digits=2, halo=0, tables=("compare",)),
-    _pooled(
-        "coarse_rmse",
-        "RMSE of 2 x 2 means",
-        _REFLECTANCE,
-        5,
-        lambda s, c: (s.coarse, s.coarse_cells),
-        np.sqrt,
-        halo=1,
-        tables=(),
-    ),
+    _whole("sam", "spectral angle", overall=_angle, unit="degrees", tables=("compare", "report")),
+    _whole("ergas", "ERGAS", overall=_ergas, digits=2, tables=("compare",)),
+    _pooled("coarse_rmse", "RMSE of 2 x 2 means", _REFLECTANCE, 5, _coarse, np.sqrt, halo=1, tables=()),
     Score("ssim", "SSIM", similarity_sums, lambda s, c: s.mean_ssim, digits=4, tables=("compare", "report")),
     Score("ms_ssim", "MS-SSIM", similarity_sums, lambda s, c: s.ms_ssim, tables=("compare",)),
     Score("vif", "VIF", information_sums, lambda s, c: s.vif, tables=("compare", "report")),

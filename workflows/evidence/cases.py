@@ -58,8 +58,8 @@ class Degradation:
             raise UsageError(f"noise must be from 0 to {MAX_LEVELS} levels (or times the sensor's), got {self.name!r}")
         if isinstance(self.blur, float) and not 0 < self.blur < 1:
             raise UsageError(f"the MTF at Nyquist must lie between 0 and 1, got {self.name!r}")
-        if self.scale == 1 and not (self.noise or self.sensor):
-            raise UsageError("a degradation must shrink images or add noise")
+        if (self.scale > 1 or self.noise > 0) == (self.sensor > 0):
+            raise UsageError("a degradation must shrink images, add white noise, or be the sensor's noise alone")
 
     @classmethod
     def parse(cls, text: str) -> Degradation:

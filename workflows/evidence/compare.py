@@ -8,7 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,21 +63,9 @@ class CompareSettings:
         if self.each < 1:
             raise UsageError(f"--each must be at least 1, got {self.each}")
 
-
-@dataclass(frozen=True)
-class CompareJob:
-    """What a worker must know to try one image; small and picklable."""
-
-    data: Path | None
-    each: int
-    seed: int
-    cases: tuple[Degradation, ...]
-    networks: tuple[str, ...]
-    """Shipped models and checkpoints; each is tried on the cases it is for."""
-
     def digest(self) -> str:
         """Return a short digest of everything that decides a comparison."""
-        models = [find(name).digest for name in self.networks]
+        models = [find(name).digest for name in self.networks or ()]
         return hashlib.sha256(repr((self, models)).encode()).hexdigest()[:12]
 
 
@@ -92,20 +80,20 @@ def _sample_of(data: Path | None, each: int, seed: int) -> Sample:
 
 
 @functools.lru_cache(maxsize=32)
-def _degraded(job: CompareJob, case: Degradation) -> tuple[Images, Images, NDArray[np.float32]]:
+def _degraded(job: CompareSettings, case: Degradation) -> tuple[Images, Images, NDArray[np.float32]]:
     """Return all images, degraded, and their noise, made once a process: the draw of noise is that of `evaluate`."""
     sample = _sample_of(job.data, job.each, job.seed)
     reference = case.cut(sample.images)
     return reference, *case.apply(reference, sample.bands, sample.level, job.seed)
 
 
-def try_image(job: CompareJob, index: int) -> tuple[int, Trial]:
+def try_image(job: CompareSettings, index: int) -> tuple[int, Trial]:
     """Degrade image number ``index`` in every way of the job, restore it by every method, and score it."""
     torch.set_num_threads(1)  # images are tried side by side, one a worker; more threads would only wait
     peak, found = _sample_of(job.data, job.each, job.seed).peak, Trial()
     for case in job.cases:
         reference, low, sigma = (values[index : index + 1] for values in _degraded(job, case))
-        methods = methods_for(case, job.networks, reference.shape[1])
+        methods = methods_for(case, job.networks or (), reference.shape[1])
         for method, images in (*restore(case, low, sigma, methods[:-1]), (REFERENCE, reference)):
             found[case.name, method] = measure(reference[0], images[0], case.scale, peak)
     return index, found
@@ -183,10 +171,10 @@ def compare(
     UsageError, ModelError
         If there are no images, or a network cannot be used.
     """
-    settings, started = settings or CompareSettings(), time.perf_counter()
-    networks = shipped_networks() if settings.networks is None else settings.networks
-    sample = _sample_of(settings.data, settings.each, settings.seed)
-    job = CompareJob(settings.data, settings.each, settings.seed, settings.cases, networks)
+    job, started = settings or CompareSettings(), time.perf_counter()
+    networks = shipped_networks() if job.networks is None else job.networks
+    job = replace(job, networks=networks)
+    sample = _sample_of(job.data, job.each, job.seed)
     count = len(sample.images)
     trials: dict[int, Trial] = {}
     with open_cluster(cluster or ClusterSettings(0)) as place:
@@ -198,8 +186,8 @@ def compare(
         title=sample.title,
         count=count,
         peak=sample.peak,
-        cases=settings.cases,
-        methods={case.name: methods_for(case, networks, sample.images.shape[1]) for case in settings.cases},
+        cases=job.cases,
+        methods={case.name: methods_for(case, networks, sample.images.shape[1]) for case in job.cases},
         networks=networks,
         values=_columns([trials[i] for i in range(count)]),
         digest=job.digest(),

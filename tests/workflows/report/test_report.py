@@ -211,7 +211,7 @@ def test_the_scene_before_is_read_as_it_was_when_it_was_enhanced(tmp_path):
         sources = sources_of(tmp_path / "out.tif", before, None)
         assert sources.before == given
         triple = open_triple(sources.before, sources.after, None)
-        assert [score.value.mean for score in consistency(triple)] == pytest.approx([0, 0], abs=1e-7)
+        assert [value.mean for _, value in consistency(triple)] == pytest.approx([0, 0], abs=1e-7)
     other = write_raster(tmp_path / "other.tif", np.full((2, 64, 64), 2000, "uint16"))
     assert sources_of(tmp_path / "out.tif", other, None).before == SceneSource((str(other),))
 
