@@ -121,14 +121,15 @@ def score_intervals(
     seed : int
     """
     drawn = draws(len(parts), seed)
-    chunks = [Statistics.weighted(parts, drawn[at : at + CHUNK].astype(float)) for at in range(0, DRAWS, CHUNK)]
     whole = Statistics.weighted(parts, np.ones((1, len(parts))))
+    values: dict[str, list[NDArray[np.float64]]] = {score.name: [] for score in scores}
+    for at in range(0, DRAWS, CHUNK):
+        chunk = Statistics.weighted(parts, drawn[at : at + CHUNK].astype(np.float64))
+        for score in scores:
+            values[score.name].append(score.value(chunk, convention))
     found = {}
     for score in scores:
         mean = float(score.value(whole, convention)[0])
-        low = high = mean
-        if np.isfinite(mean):
-            values = np.concatenate([score.value(chunk, convention) for chunk in chunks])
-            low, high = np.nanpercentile(values, [2.5, 97.5])
-        found[score.name] = Interval(mean, float(low), float(high))
+        ends = np.nanpercentile(np.concatenate(values[score.name]), [2.5, 97.5]) if np.isfinite(mean) else (mean, mean)
+        found[score.name] = Interval(mean, *map(float, ends))
     return found
