@@ -106,7 +106,7 @@ def write_folder(found: Experiment, folder: Path) -> list[Path]:
     files[1].write_text(to_json(found) + "\n")
     for trial in found.trials:
         who = Path(trial.classifier).stem + ("-tuned" if trial.tuned else "")
-        path = folder / f"confusion-{trial.case.name}-{who}.png"
+        path = folder / f"confusion-{trial.case.name}-{who}.png".replace(":", "-")
         draw_confusions({arm.name: arm.confusion for arm in trial.arms}, path, f"{trial.case.title}; {who}")
         files.append(path)
     return files
