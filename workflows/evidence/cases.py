@@ -80,9 +80,9 @@ class Degradation:
         except ValueError:
             raise wrong from None
         if kind == "x" and amount in range(2, 100) and kinds in ([], ["area"], ["bicubic"]):
-            blurs = [*kinds, *(numbers.pop(name) for name in ("mtf",) if name in numbers)]
-            if len(blurs) <= 1 and numbers.keys() <= {"noise"}:
-                return cls(int(amount), *blurs, noise=numbers.get("noise", 0.0))
+            blur: str | float = numbers["mtf"] if "mtf" in numbers else (*kinds, "sensor")[0]
+            if numbers.keys() <= {"noise"} or (numbers.keys() <= {"noise", "mtf"} and not kinds):
+                return cls(int(amount), blur, numbers.get("noise", 0.0))
         if kind == "noise" and digits and not options:
             return cls(noise=amount)
         if head == "sensor" and not kinds and numbers.keys() <= {"times"}:

@@ -120,7 +120,8 @@ def _residual(degradation: Degradation, out: Images, low: Images, bands: Sequenc
 def _frechet(out: Images, reference: Images, scale: int) -> float | None:
     if reference.shape[1] != 3:
         return None
-    return frechet_distance(*(torch.from_numpy(inside(images, scale)) for images in (out, reference)))
+    mine, theirs = (torch.from_numpy(inside(images, scale)) for images in (out, reference))
+    return frechet_distance(mine, theirs)
 
 
 def _correlation(out: Images, deviation: Images | None, reference: Images, scale: int) -> float | None:

@@ -120,7 +120,7 @@ def row_of(
     psnr = values["psnr"]
     return Row(
         method,
-        pooled=float(decibels(np.mean(10 ** (-psnr / 10)))),
+        pooled=float(decibels(np.asarray(np.mean(10 ** (-psnr / 10))))),
         against=None if baseline is None else interval(psnr - baseline, places),
         **{name: float(column.mean()) for name, column in values.items()},
         **more,

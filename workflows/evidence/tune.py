@@ -55,7 +55,7 @@ def _score(
     name: str, params: dict[str, float | str], sample: Sample, scale: int, low: Images, sigma: NDArray[np.float32]
 ) -> float:
     fixed: dict[str, float | str] = {"looks": LOOKS} if name == "lee" else {}
-    restored = run_whole(classical(name, scale, **params, **fixed), low, sigma)
+    restored = run_whole(classical(name, scale, None, **params, **fixed), low, sigma)
     pairs = zip(sample.images, restored, strict=True)
     return float(np.mean([measure(x, y, scale, sample.peak, ("psnr",))["psnr"] for x, y in pairs]))
 
