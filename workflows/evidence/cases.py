@@ -53,7 +53,7 @@ class Degradation:
 
     def __post_init__(self) -> None:
         if not 1 <= self.scale <= MAX_SCALE:
-            raise UsageError(f"scales must be from 2 to {MAX_SCALE}, got {self.name!r}")
+            raise UsageError(f"scales must be from 2 to {MAX_SCALE}, got 'x{self.scale}'")
         if not 0 <= self.noise <= MAX_LEVELS or not 0 <= self.sensor <= MAX_LEVELS:
             raise UsageError(f"noise must be from 0 to {MAX_LEVELS} levels (or times the sensor's), got {self.name!r}")
         if isinstance(self.blur, float) and not 0 < self.blur < 1:
@@ -79,7 +79,9 @@ class Degradation:
             amount, numbers = float(digits or "nan"), {name: float(value) for name, value in given.items()}
         except ValueError:
             raise wrong from None
-        if kind == "x" and amount in range(2, 100) and kinds in ([], ["area"], ["bicubic"]):
+        if kind == "x" and not 2 <= amount <= MAX_SCALE:
+            raise UsageError(f"scales must be from 2 to {MAX_SCALE}, got {text!r}")
+        if kind == "x" and amount == int(amount) and kinds in ([], ["area"], ["bicubic"]):
             blur: str | float = numbers["mtf"] if "mtf" in numbers else (*kinds, "sensor")[0]
             if numbers.keys() <= {"noise"} or (numbers.keys() <= {"noise", "mtf"} and not kinds):
                 return cls(int(amount), blur, numbers.get("noise", 0.0))

@@ -105,8 +105,8 @@ def _check(name: str, degradation: Degradation, bands: int) -> None:
     if spec.task == "landcover" or spec.out_bands is not None:
         raise ModelError(f"{name} makes no images: give a network that enhances")
     if spec.scale != degradation.scale:
-        does = f"enlarges by {spec.scale}" if spec.scale > 1 else "does not enlarge"
-        raise ModelError(f"{name} {does}: for {degradation.name} give a network of scale {degradation.scale}")
+        lacks = f"does not enlarge by {degradation.scale}" if degradation.scale > 1 else "is no denoiser"
+        raise ModelError(f"{name} {lacks}: its scale is {spec.scale}")
     if spec.bands not in (None, bands):
         raise ModelError(f"{name} wants {spec.bands} bands together, the images have {bands}: choose them by --bands")
 

@@ -42,7 +42,7 @@ def test_tables_hold_baselines_the_truth_and_what_was_asked_for(tmp_path, scene)
     assert by_name["ibp"].consistency < by_name["bicubic"].consistency
     assert -1 <= by_name[str(weights)].spearman <= 1 and by_name["ibp"].spearman is None
     assert to_markdown(rows, "ibp").count("\n") == len(rows) + 1
-    with pytest.raises(ModelError, match="enlarges by 2: for x4 give a network of scale 4"):
+    with pytest.raises(ModelError, match="does not enlarge by 4: its scale is 2"):
         evaluate(sample, [str(weights)], Degradation(4))
     same = evaluate(sample, [str(weights), f"{weights}~{weights}@0.5"], Degradation(2))
     assert same[-3].psnr == pytest.approx(same[-2].psnr)

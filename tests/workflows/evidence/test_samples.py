@@ -13,8 +13,9 @@ from support.builders import UTM, write_raster
 from support.trainings import images, textured
 
 from scenelift.models.errors import ModelError
-from scenelift.workflows.evidence.evaluate import evaluate_denoise
-from scenelift.workflows.evidence.metrics import paired
+from scenelift.pipeline.scores.bootstrap import interval
+from scenelift.workflows.evidence.cases import Degradation
+from scenelift.workflows.evidence.evaluate import evaluate
 from scenelift.workflows.evidence.samples import read_sample
 from scenelift.workflows.training.sources import read_source
 
@@ -65,14 +66,14 @@ def test_several_scenes_share_a_table_whose_intervals_are_over_places(tmp_path):
     with_images = read_sample([folder, images(tmp_path / "images.zip", side=64)], each=1, bands=(1, 2))
     assert with_images.places.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3, 4]
     gaps = np.repeat([0.0, 1.0, 2.0], 3) + np.tile([-0.01, 0, 0.01], 3)
-    by_scene, by_patch = paired(gaps, sample.places), paired(gaps)
-    assert by_scene[0] == pytest.approx(by_patch[0])
-    assert by_scene[2] - by_scene[1] > 1.3 * (by_patch[2] - by_patch[1])
+    by_scene, by_patch = interval(gaps, sample.places), interval(gaps)
+    assert by_scene.mean == pytest.approx(by_patch.mean)
+    assert by_scene.high - by_scene.low > 1.3 * (by_patch.high - by_patch.low)
     over_places, over_patches = (
-        {row.method: row.against for row in evaluate_denoise(drawn, [], level=25)}["wavelet"]
+        {row.method: row.against for row in evaluate(drawn, [], Degradation(noise=25))}["wavelet"]
         for drawn in (sample, dataclasses.replace(sample, places=None))
     )
-    assert over_places[0] == over_patches[0] and over_places != over_patches
+    assert over_places.mean == over_patches.mean and over_places != over_patches
 
 
 def test_sources_that_do_not_go_together_are_told_apart(tmp_path):
@@ -100,20 +101,20 @@ def test_the_command_line_takes_folders_and_scenes(tmp_path):
         write_raster(tmp_path / f"scenes/{number}.tif", textured(1, 128, number))
     write_raster(tmp_path / "third.tif", textured(1, 128, 2))
 
-    def evaluate(*words):
+    def run(*words):
         command = [sys.executable, "-m", "scenelift.workflows.cli", "evaluate", *words]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
 
     data = ["--each", "1", "--data", "scenes", "--data", "third.tif"]
-    done = evaluate("sr", "-m", "sr-x2-fast", *data, "--json")
+    done = run("sr", "-m", "sr-x2-fast", *data, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert found["sample"].startswith("3 sources") and len(found["rows"]) == 6
     assert found["rows"][-1]["psnr"] == "infinity"
     for words, message in (
-        (("sr", "-m", "sr-x2-fast", "--scale", "1"), "--scale must be from 2 to 8"),
+        (("sr", "-m", "sr-x2-fast", "--scale", "1"), "scales must be from 2 to 8"),
         (("sr", "-m", "landcover-eurosat"), "makes no images"),
         (("denoise", "-m", "sr-x2-fast"), "is no denoiser"),
     ):
-        bad = evaluate(*words, *data)
+        bad = run(*words, *data)
         assert bad.returncode == 2 and message in bad.stderr and bad.stderr.count("\n") == 1
