@@ -6,18 +6,22 @@ import dataclasses
 import functools
 import hashlib
 import importlib
+import itertools
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scenelift.models.checkpoint import checkpoint_digest, load_checkpoint, read_metadata
 from scenelift.models.classical.classical import CLASSICAL, classical
+from scenelift.models.composite import ByBands
 from scenelift.models.enhancer import TorchEnhancer
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.naming import with_labels
 from scenelift.models.receptive import check_halo
+from scenelift.models.sensing.blurs import Blur, response
 from scenelift.models.spec import ModelSpec
 from scenelift.models.wrappers import blend, with_extras
 
@@ -42,6 +46,12 @@ class ModelRef:
     """CPU threads that run patches side by side."""
     noise: tuple[float, ...] | None = None
     """Noise level of each band (standard deviation, reflectance), for models that take one."""
+    blur: tuple[Blur, ...] | None = None
+    """Blur of each band, for models that take it."""
+    colour: tuple[int, int, int] | None = None
+    """0-based bands with red, green, blue: they go through the joint network NAME-rgb, the others through NAME."""
+    joint: str | None = None
+    """SHA-256 of that joint network's checkpoint where ``colour`` is given."""
     tta: bool = False
     """Average over the eight turned and mirrored forms of each patch."""
     uncertainty: bool = False
@@ -120,12 +130,13 @@ def load(ref: ModelRef) -> Any:
         If it cannot be loaded, its spec promises a smaller halo than its receptive radius, or the checkpoint is no
         longer the one the reference was made from.
     """
+    if ref.colour is not None:
+        return _by_bands(ref, ref.colour)
     path = checkpoint_path(ref.name)
     if path is not None:
         module, spec = _planned(path, ref.digest)
-        if ref.realism is not None:
-            module = blend(module, _planned(_descendant(ref.name), ref.twin)[0], ref.realism)
-        return _running(ref, module, spec, ref.consistency if spec.scale > 1 else 0)
+        twin = None if ref.realism is None else _planned(_descendant(ref.name), ref.twin)[0]
+        return _running(ref, module, spec, ref.consistency if spec.scale > 1 else 0, twin)
     if named := _classical(ref.name):
         method, scale = named
         return classical(method, scale, ref.noise)
@@ -139,11 +150,67 @@ def _planned(path: Path, digest: str | None) -> tuple[Any, ModelSpec]:
     return load_checkpoint(path, valid=True)
 
 
-def _running(ref: ModelRef, module: Any, spec: ModelSpec, consistency: int = 0) -> TorchEnhancer:
+def _running(
+    ref: ModelRef, module: Any, spec: ModelSpec, consistency: int = 0, twin: Any | None = None
+) -> TorchEnhancer:
     """Put a network to work as the reference says."""
-    module, spec = with_extras(module, spec, tta=ref.tta, uncertainty=ref.uncertainty, consistency=consistency)
-    module, spec = with_labels(module, spec, named=ref.classes)
-    return TorchEnhancer(module, spec, ref.device, ref.precision, ref.threads, ref.noise)
+    modules, spec = _folded(ref, module, spec)
+    blurs = ref.blur if spec.scale > 1 and ref.blur else (Blur(),)
+    transfers = [float(response(blur.kernel(spec.scale), spec.scale)[1]) for blur in blurs]
+    ready = []
+    for index, plain in enumerate(modules):
+        blended = plain if twin is None or ref.realism is None else blend(plain, twin, ref.realism)
+        extras = {"tta": ref.tta, "uncertainty": ref.uncertainty, "consistency": consistency}
+        wrapped, running = with_extras(blended, spec, **extras, mtf=transfers[index % len(blurs)])
+        wrapped, running = with_labels(wrapped, running, named=ref.classes)
+        ready.append(wrapped)
+    return TorchEnhancer(ready, running, ref.device, ref.precision, ref.threads, ref.noise)
+
+
+def _folded(ref: ModelRef, module: Any, spec: ModelSpec) -> tuple[list[Any], ModelSpec]:
+    """Return the plain networks for the scene's blur and noise: one, or one a band; others are returned as they are.
+
+    A network that wants to know blur and noise, and is told none, is one for Sentinel-2's blur without noise.
+    """
+    if not spec.needs_blur:
+        return [module], spec
+    together = spec.bands or 1
+    blurs = ref.blur or (Blur(),) * together
+    noise = (ref.noise or (0.0,)) if ref.blur else (0.0,)
+    told = list(zip(blurs, itertools.islice(itertools.cycle(noise), len(blurs)), strict=True))
+    groups = [told[i : i + together] for i in range(0, len(told), together)]
+    plain = dataclasses.replace(spec, needs_blur=False, needs_noise=False)
+    return [module.fold([b for b, _ in group], [n for _, n in group]) for group in groups], plain
+
+
+def _by_bands(ref: ModelRef, colour: tuple[int, int, int]) -> ByBands:
+    """Put a network for colours and one for the other bands to work on one scene."""
+    if ref.noise is None:
+        raise ModelError(f"{ref.name}: to choose a network for each band, the noise of each band must be told")
+    others = [band for band in range(len(ref.noise)) if band not in colour]
+
+    def part(name: str, digest: str, bands: Sequence[int]) -> Any:
+        blur = tuple(ref.blur[b] for b in bands) if ref.blur else None
+        noise = tuple(ref.noise[b % len(ref.noise)] for b in bands) if ref.noise else None
+        return load(dataclasses.replace(ref, name=name, digest=digest, blur=blur, noise=noise, colour=None, joint=None))
+
+    parts = [(part(joint_name(ref.name), ref.joint or "", colour), colour)]
+    if others:
+        parts.append((part(ref.name, ref.digest, others), others))
+    return ByBands(ref.name, parts)
+
+
+def joint_name(name: str) -> str:
+    """Return the name of the network for red, green and blue together that belongs to a band-agnostic one."""
+    return f"{name}-rgb"
+
+
+def with_colour(ref: ModelRef, colour: tuple[int, int, int] | None) -> ModelRef:
+    """Return the reference with red, green and blue given to the joint network, where one ships; else unchanged."""
+    joint = shipped().get(joint_name(ref.name))
+    if colour is None or joint is None or ref.name not in shipped():
+        return ref
+    return dataclasses.replace(ref, colour=colour, joint=checkpoint_digest(joint))
 
 
 def _descendant(name: str) -> Path:
@@ -183,6 +250,17 @@ def verify(ref: ModelRef) -> ModelSpec:
     if exact and ref.name not in shipped():
         check_halo(enhancer.module, enhancer.spec)
     return enhancer.spec
+
+
+def wants_blur(name: str) -> bool:
+    """Whether a model of this name is told the blur of each band."""
+    path = checkpoint_path(name)
+    return path is not None and read_metadata(path)[0].needs_blur
+
+
+def is_denoiser(name: str) -> bool:
+    """Whether a model of this name takes noise away."""
+    return load_spec(find(name)).task == "denoise"
 
 
 def load_spec(ref: ModelRef) -> ModelSpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -73,8 +74,9 @@ class TorchEnhancer:
 
     Parameters
     ----------
-    module : torch.nn.Module
-        Takes (N, C, P + 2 halo, P + 2 halo), and the noise level (N,) if the spec says so. Returns the core,
+    module : torch.nn.Module or sequence of them
+        One for all bands, or for a band-agnostic network one for each band of the scene. Takes
+        (N, C, P + 2 halo, P + 2 halo), and the noise level (N,) if the spec says so. Returns the core,
         (N, C', scale P, scale P), or the whole patch scaled, which is then cropped.
     spec : ModelSpec
     device : str
@@ -88,7 +90,7 @@ class TorchEnhancer:
 
     def __init__(
         self,
-        module: nn.Module,
+        module: nn.Module | Sequence[nn.Module],
         spec: ModelSpec,
         device: str = "cpu",
         precision: str = "fp32",
@@ -96,10 +98,13 @@ class TorchEnhancer:
         noise: tuple[float, ...] | None = None,
     ) -> None:
         self.spec = spec
-        self.module = module.eval()
+        modules = [module] if isinstance(module, nn.Module) else list(module)
+        self.module = modules[0].eval()
         self._device = torch.device(device)
         self._noise = noise
-        self._ready = to_precision(self.module, precision).to(self._device).to(memory_format=torch.channels_last)
+        self._ready = [
+            to_precision(m.eval(), precision).to(self._device).to(memory_format=torch.channels_last) for m in modules
+        ]
         if self._device.type == "cpu":
             keep_buffers()
         self._turn = threading.Lock()  # one thread of a worker uses the GPU while others read and write
@@ -118,6 +123,8 @@ class TorchEnhancer:
         count, bands = patches.shape[:2]
         together = self.spec.bands or 1
         samples = torch.from_numpy(np.ascontiguousarray(patches)).reshape(-1, together, *patches.shape[2:])
+        if bands // together % len(self._ready):
+            raise ModelError(f"model {self.spec.name} was prepared for {len(self._ready)} bands, the scene has {bands}")
         sigma = self._sigma(count, bands, noise) if self.spec.needs_noise else None
         cores = self._on_cpu(samples, sigma) if self._device.type == "cpu" else self._on_gpu(samples, sigma)
         return cores.reshape(count, -1, *cores.shape[2:]).numpy()
@@ -135,9 +142,10 @@ class TorchEnhancer:
         return torch.stack([row.expand(bands).mean() for row in rows]).expand(count)
 
     @torch.inference_mode()
-    def _forward(self, samples: Tensor, sigma: Tensor | None) -> Tensor:
+    def _forward(self, samples: Tensor, sigma: Tensor | None, which: int = 0) -> Tensor:
         samples = samples.contiguous(memory_format=torch.channels_last)
-        out = self._ready(samples) if sigma is None else self._ready(samples, sigma)
+        ready = self._ready[which]
+        out = ready(samples) if sigma is None else ready(samples, sigma)
         k, halo = self.spec.scale, self.spec.halo
         core = (samples.shape[2] - 2 * halo) * k, (samples.shape[3] - 2 * halo) * k
         if tuple(out.shape[2:]) == (samples.shape[2] * k, samples.shape[3] * k):
@@ -152,11 +160,16 @@ class TorchEnhancer:
     def _on_cpu(self, samples: Tensor, sigma: Tensor | None) -> Tensor:
         def one(index: int) -> Tensor:
             at = slice(index, index + 1)
-            return self._forward(samples[at], None if sigma is None else sigma[at])
+            return self._forward(samples[at], None if sigma is None else sigma[at], index % len(self._ready))
 
         return torch.cat(list(self._pool.map(one, range(len(samples)))))
 
     def _on_gpu(self, samples: Tensor, sigma: Tensor | None) -> Tensor:
+        kinds = len(self._ready)
+        parts = [self._of_one(samples[k::kinds], None if sigma is None else sigma[k::kinds], k) for k in range(kinds)]
+        return torch.stack(parts, 1).flatten(0, 1)
+
+    def _of_one(self, samples: Tensor, sigma: Tensor | None, which: int) -> Tensor:
         cores = []
         for start in range(0, len(samples), GPU_BATCH):
             part = samples[start : start + GPU_BATCH]
@@ -168,6 +181,6 @@ class TorchEnhancer:
                 noise[: len(part)] = sigma[start : start + GPU_BATCH]
                 noise = noise.to(self._device)
             with self._turn:
-                out = self._forward(batch.to(self._device, non_blocking=True), noise)
+                out = self._forward(batch.to(self._device, non_blocking=True), noise, which)
                 cores.append(out[: len(part)].cpu())
         return torch.cat(cores)

@@ -53,6 +53,8 @@ class ModelSpec:
     """Names of the output bands, for networks whose output is classes."""
     needs_noise: bool = False
     """Whether the network takes a noise level (standard deviation, reflectance) per band."""
+    needs_blur: bool = False
+    """Whether the network takes the blur of each band, see `scenelift.models.sensing.blurs`."""
     record: dict[str, Any] = field(default_factory=dict)
     """How it was trained: data, split, recipe digest, validation table. Informative only."""
 

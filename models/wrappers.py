@@ -191,6 +191,9 @@ def blend(first: nn.Module, second: nn.Module, share: float) -> nn.Module:
     if not 0 <= share <= 1:
         raise ModelError(f"the share must lie between 0 and 1, got {share}")
     states = first.state_dict(), second.state_dict()
+    skip, other = states[0].get("skip.weight"), states[1].get("skip.weight")
+    if skip is not None and other is not None and len(skip) > len(other):  # a filter for each band against one for all
+        states[1]["skip.weight"] = other.repeat(len(skip) // len(other), 1, 1, 1)
     if {k: v.shape for k, v in states[0].items()} != {k: v.shape for k, v in states[1].items()}:
         raise ModelError("only networks of one architecture can be blended")
     blended = copy.deepcopy(first)

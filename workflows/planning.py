@@ -11,7 +11,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from scenelift.models.catalog import ModelRef, find, load, verify, with_realism, with_settings
+from scenelift.models.catalog import (
+    ModelRef,
+    find,
+    is_denoiser,
+    load,
+    verify,
+    wants_blur,
+    with_colour,
+    with_realism,
+    with_settings,
+)
 from scenelift.models.enhancer import gpu_count, pick_device
 from scenelift.models.precision import PRECISIONS, pick_precision
 from scenelift.pipeline.cluster import ClusterSettings
@@ -26,9 +36,13 @@ from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.safe_manifest import check_manifest
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import TileGrid, patch_shape
+from scenelift.workflows.conditions import Conditions, colour_bands, scene_conditions
 from scenelift.workflows.jobs.blocks import EnhanceJob
 from scenelift.workflows.jobs.fingerprints import contract, fingerprint, json_number, model_provenance
 from scenelift.workflows.settings import EnhanceSettings
+
+LEFT_BY_DENOISING = 0.25
+"""Share of the noise (standard deviation) that a network after a denoiser is told."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +113,8 @@ def make_plan(
     device = pick_device(settings.device, cluster.elsewhere)
     precision = _precision(settings.precision, device, path)
     here = device if gpu_count() else "cpu"  # workers may have what this machine has not
-    refs = _resolve(names, scene, settings, here, precision, cluster)
+    conditions = _conditions(names, scene, settings)
+    refs = _resolve(names, scene, settings, here, precision, cluster, conditions)
     specs = [(load(r) if isinstance(r, ModelRef) else r).spec for r in refs]
     refs = tuple(with_settings(r, device=device) if isinstance(r, ModelRef) else r for r in refs)
     block = min(settings.block, scene.grid.height), min(settings.block, scene.grid.width)
@@ -108,6 +123,7 @@ def make_plan(
         "models": [model_provenance(r) | {"spec": contract(s)} for r, s in zip(refs, specs, strict=True)],
         "input": {"files": [Path(p).name for p in scene.source.paths], "sha256": input_digest(scene.source)},
         "bands": list(scene.source.bands) if scene.source.bands else None,
+        **({} if conditions is None else {"conditions": conditions.to_dict()}),
         "settings": {
             "dtype": settings.dtype,
             **{name: getattr(source, name) for name in ("scale", "offset", "crs")},
@@ -161,9 +177,11 @@ def _resolve(
     device: str,
     precision: str,
     cluster: ClusterSettings,
+    conditions: Conditions | None,
 ) -> tuple[ModelRef | Enhancer, ...]:
     """Turn names into references that carry every setting of the run, and check the halo of each model."""
     noise: tuple[float, ...] | None = None
+    denoised = False
     resolved: list[ModelRef | Enhancer] = []
     for index, name in enumerate(names):
         if not isinstance(name, str):
@@ -182,12 +200,25 @@ def _resolve(
             consistency=settings.consistency,
             classes=settings.classes and last,
         )
+        if settings.realism is None:
+            ref = with_colour(ref, colour_bands(scene))
+        if conditions is not None and wants_blur(name):
+            left = LEFT_BY_DENOISING if denoised else 1.0
+            ref = with_settings(ref, blur=conditions.blur, noise=tuple(left * sigma for sigma in conditions.noise))
+        denoised = denoised or is_denoiser(name)
         ref = with_realism(ref, settings.realism if last else None)
         spec = verify(ref)
         if ref.uncertainty and spec.out_per_band == 1:
             raise UsageError(f"--uncertainty needs a network as the last model: {name} has no spread to tell it by")
         resolved.append(ref)
     return tuple(resolved)
+
+
+def _conditions(names: list[str | Enhancer], scene: Scene, settings: EnhanceSettings) -> Conditions | None:
+    """Return what networks are told of the scene, None if none of them asks."""
+    if not any(isinstance(name, str) and wants_blur(name) for name in names):
+        return None
+    return scene_conditions(scene, settings.blur, settings.noise)
 
 
 def _command(

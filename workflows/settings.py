@@ -27,6 +27,8 @@ class EnhanceSettings:
     """Data type of the output; None: as the input."""
     noise: float | None = None
     """Noise level in the input's own units (DN), for models that take one; None: estimated once per band."""
+    blur: str = "auto"
+    """Blur, for super-resolution: auto, an MTF at Nyquist, area, bicubic or a sensor; one value, or one a band."""
     tta: bool = False
     """Average networks over the eight symmetries of the square: better, eight times the work."""
     uncertainty: bool = False

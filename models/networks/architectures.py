@@ -11,6 +11,7 @@ from torch import nn
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.autoencoder import Autoencoder
 from scenelift.models.networks.classifier import Classifier
+from scenelift.models.networks.conditioned import ConditionedGenerator
 from scenelift.models.networks.denoiser import Denoiser
 from scenelift.models.networks.discriminator import PatchDiscriminator, UNetDiscriminator
 from scenelift.models.networks.generator import DenseGenerator, Generator
@@ -18,6 +19,7 @@ from scenelift.models.networks.segmenter import Segmenter
 
 KINDS: dict[str, Callable[..., nn.Module]] = {
     "generator": Generator,
+    "conditioned-generator": ConditionedGenerator,
     "dense-generator": DenseGenerator,
     "denoiser": Denoiser,
     "autoencoder": Autoencoder,

@@ -34,24 +34,27 @@ class PhaseUpsampler(nn.Module):
         Output pixels per input pixel.
     taps : int
         Odd side of the filters in input pixels.
+    groups : int
+        1: one set of filters for all bands; otherwise one set for each of so many bands.
     valid : bool
         Unpadded: ``taps // 2`` input pixels are lost on every side.
     """
 
-    def __init__(self, scale: int, taps: int = 11, *, valid: bool = False) -> None:
+    def __init__(self, scale: int, taps: int = 11, groups: int = 1, *, valid: bool = False) -> None:
         super().__init__()
-        self.scale, self.taps, self.valid = scale, taps, valid
+        self.scale, self.taps, self.groups, self.valid = scale, taps, groups, valid
         rows = [keys_weights((p + 0.5) / scale - 0.5, taps) for p in range(scale)]
         filters = np.stack([np.outer(rows[i], rows[j]) for i in range(scale) for j in range(scale)])
-        self.weight = nn.Parameter(torch.tensor(filters[:, None], dtype=torch.float32))  # (s², 1, taps, taps)
+        weight = torch.tensor(filters[:, None], dtype=torch.float32).repeat(groups, 1, 1, 1)
+        self.weight = nn.Parameter(weight)  # (groups·s², 1, taps, taps)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, sH, sW)
         n, c = x.shape[:2]
         with torch.autocast(x.device.type, enabled=False):
-            x = x.to(self.weight.dtype).reshape(n * c, 1, *x.shape[2:])
+            x = x.to(self.weight.dtype).reshape(n * c // self.groups, self.groups, *x.shape[2:])
             if not self.valid:
                 x = F.pad(x, (self.taps // 2,) * 4, mode="reflect")
-            y = F.pixel_shuffle(F.conv2d(x, self.weight), self.scale)
+            y = F.pixel_shuffle(F.conv2d(x, self.weight, groups=self.groups), self.scale)
         return y.reshape(n, c, *y.shape[2:])
 
     @torch.no_grad()

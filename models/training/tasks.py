@@ -16,6 +16,8 @@ from scenelift.models.degradations import (
     white_noise,
 )
 from scenelift.models.errors import ModelError
+from scenelift.models.networks.conditioned import condition_of, linear, linear_filters
+from scenelift.models.sensing.blurs import MTF_RANGE, Blur, decimate, response
 
 Inputs = tuple[Tensor, ...]
 
@@ -75,6 +77,88 @@ class SuperResolution:
     def fixed(self, clean: Tensor, mtf: float | Sequence[float]) -> Inputs:
         """Return the inputs of an evaluation: given transfers, no noise."""
         return (mtf_decimate(clean, self.scale, mtf),)
+
+
+@dataclass(frozen=True)
+class BlindSuperResolution:
+    """Wald's protocol over every blur and noise that users' images have; the network is told which.
+
+    Every image of a batch has its own blur and noise. Bands that go together have one kind of blur; their transfers
+    differ a little, as a sensor's do.
+    """
+
+    scale: int = 2
+    sensor_share: float = 0.15
+    """Share of images with the transfers of Sentinel-2's bands, without noise."""
+    resampled_share: float = 0.3
+    """Share of images shrunk as libraries do: mean over the area, antialiased bicubic and Lanczos."""
+    noisy_share: float = 0.6
+    noise: float = 0.008
+    """Largest standard deviation of the noise, reflectance; levels are noise · u³, so that low ones come often."""
+    told_error: float = 0.01
+    """Standard deviation of the error of the transfer that the network is told, as an estimate has one."""
+
+    def degrade(self, clean: Tensor, generator: torch.Generator) -> Inputs:
+        """Return ((N, C, H / scale, W / scale), the linear estimate (N, C, H, W), the condition)."""
+        blurs, told, sigma = self._draw(*clean.shape[:2], generator)
+        low = decimate(clean, self.scale, [[b.kernel(self.scale) for b in row] for row in blurs])
+        spread = torch.tensor(sigma, dtype=torch.float32)[..., None, None]
+        signal = torch.rand(len(clean), 1, 1, 1, generator=generator) < 0.5  # shot noise grows with the signal
+        growth = torch.where(signal, (low / low.mean((2, 3), keepdim=True).clamp(min=1e-3)).clamp(0.1, 4).sqrt(), 1.0)
+        low = white_noise(low, spread * growth, generator)
+        return (low, *self.told(low, told, sigma))
+
+    def told(self, low: Tensor, blurs: list[list[Blur]], sigma: list[list[float]]) -> tuple[Tensor, Tensor]:
+        """Return the linear estimate and the condition for known blurs and noise levels."""
+        filters = [
+            torch.stack([linear_filters(b, self.scale, s) for b, s in zip(*rows, strict=True)])
+            for rows in zip(blurs, sigma, strict=True)
+        ]
+        responses = [[response(b.kernel(self.scale), self.scale).tolist() for b in row] for row in blurs]
+        return linear(low, self.scale, torch.stack(filters)), condition_of(torch.tensor(responses), torch.tensor(sigma))
+
+    def _draw(
+        self, count: int, bands: int, generator: torch.Generator
+    ) -> tuple[list[list[Blur]], list[list[Blur]], list[list[float]]]:
+        """Return blurs, blurs as told, and noise levels, from a grid so that filters are computed once."""
+        blurs, told, levels = [], [], []
+        sensor = list(SENTINEL2_MTF.values())
+        for draw in torch.rand(count, 5, generator=generator).tolist():
+            errors = torch.randn(2, bands, generator=generator).tolist()
+            noisy = draw[1] < self.noisy_share
+            if draw[0] < self.sensor_share:
+                at = int(draw[2] * len(sensor))
+                row = [Blur("gaussian", sensor[(at + band) % len(sensor)]) for band in range(bands)]
+                noisy = False
+            elif draw[0] < self.sensor_share + self.resampled_share:
+                row = [Blur(RESAMPLED[int(draw[2] * len(RESAMPLED))])] * bands
+            else:
+                low, high = MTF_RANGE
+                middle = low + (high - low) * draw[2]
+                row = [_near(middle + 0.02 * errors[0][band]) for band in range(bands)]
+            blurs.append(row)
+            told.append(
+                [
+                    _near(b.mtf + self.told_error * e) if b.kind == "gaussian" else b
+                    for b, e in zip(row, errors[1], strict=True)
+                ]
+            )
+            step = round(12 * draw[3]) / 12
+            levels.append([self.noise * step**3 if noisy else 0.0] * bands)
+        return blurs, told, levels
+
+    def weight(self, inputs: Inputs) -> Tensor | float:
+        """Return 1: every image counts alike."""
+        return 1.0
+
+
+RESAMPLED = ("area", "bicubic", "area", "bicubic", "lanczos")
+"""Kinds of resampling, by how often they are met."""
+
+
+def _near(mtf: float) -> Blur:
+    low, high = MTF_RANGE
+    return Blur("gaussian", round(min(max(mtf, low), high), 2))
 
 
 @dataclass(frozen=True)

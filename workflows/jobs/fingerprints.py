@@ -32,7 +32,9 @@ def model_provenance(model: ModelRef | Enhancer) -> dict[str, Any]:
         "consistency": model.consistency,
     }
     twin = {} if model.realism is None else {"realism": model.realism, "twin_sha256": model.twin}
-    return facts | {k: v for k, v in extras.items() if v} | twin
+    told = {} if model.blur is None else {"blur": [[b.kind, b.mtf] for b in model.blur]}
+    joint = {} if model.colour is None else {"colour": list(model.colour), "joint_sha256": model.joint}
+    return facts | {k: v for k, v in extras.items() if v} | twin | told | joint
 
 
 def contract(spec: Spec) -> dict[str, Any]:

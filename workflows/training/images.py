@@ -17,6 +17,8 @@ from scenelift.models.degradations import EUROSAT
 from scenelift.models.errors import ModelError
 from scenelift.workflows.training.image_files import decode, image_files
 
+MIDDLE_GREY = 0.12
+"""Reflectance that a random exponent leaves as it is."""
 RGB = ("B04", "B03", "B02")
 """Bands of a colour image, by Sentinel-2's names."""
 
@@ -73,6 +75,8 @@ class Mixture:
         Side of the samples; larger patches are cut at random.
     gains : tuple of float
         Range of a random factor on the reflectance (the paper's scale augmentation); (1, 1) is none.
+    gammas : tuple of float
+        Range of a random exponent on the reflectance about ``MIDDLE_GREY``; (1, 1) is none.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Mixture:
         bands: int,
         side: int,
         gains: tuple[float, float] = (1.0, 1.0),
+        gammas: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         if not sets or sum(len(s.values) for s, _ in sets) == 0:
             raise ModelError("there is no patch to train on")
@@ -90,7 +95,7 @@ class Mixture:
             check_bands(patches, bands)
         self.sets = [s for s, _ in sets]
         self.weights = torch.tensor([w for _, w in sets], dtype=torch.float64)
-        self.bands, self.side, self.gains = bands, side, gains
+        self.bands, self.side, self.gains, self.gammas = bands, side, gains, gammas
         self._indices: dict[float, list[NDArray[np.int64]]] = {}
 
     def __call__(self, count: int, subset: float, generator: torch.Generator) -> Tensor:
@@ -99,10 +104,11 @@ class Mixture:
             self._indices[subset] = [s.indices(subset) for s in self.sets]
         chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator)
         draws = torch.rand(count, 6, generator=generator).tolist()
-        rows = [self._one(int(i), draw, self._indices[subset]) for i, draw in zip(chosen, draws, strict=True)]
+        curves = torch.rand(count, generator=generator).tolist() if self.gammas != (1.0, 1.0) else [None] * count
+        rows = [self._one(int(i), *each, self._indices[subset]) for i, *each in zip(chosen, draws, curves, strict=True)]
         return torch.stack(rows)
 
-    def _one(self, which: int, draw: list[float], indices: list[NDArray[np.int64]]) -> Tensor:
+    def _one(self, which: int, draw: list[float], curve: float | None, indices: list[NDArray[np.int64]]) -> Tensor:
         patches, known = self.sets[which], indices[which]
         values = patches.values[known[int(draw[0] * len(known))]]
         band = int(draw[1] * values.shape[0]) if self.bands == 1 else 0
@@ -113,7 +119,11 @@ class Mixture:
         part = part[:, :, ::-1] if turn >= 4 else part
         low, high = self.gains
         factor = np.float32(patches.gain * low * (high / low) ** draw[5])
-        return torch.from_numpy(part.astype(np.float32) * factor)
+        values = torch.from_numpy(part.astype(np.float32) * factor)
+        if curve is None:
+            return values
+        low, high = self.gammas
+        return MIDDLE_GREY * (values.clamp(min=0) / MIDDLE_GREY) ** (low * (high / low) ** curve)
 
 
 def check_bands(patches: PatchSet, bands: int) -> None:

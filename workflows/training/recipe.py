@@ -17,7 +17,7 @@ from scenelift.models.spec import ModelSpec
 from scenelift.models.training.adversarial import Adversarial
 from scenelift.models.training.losses import pixel_loss
 from scenelift.models.training.schedule import Phase, Plan
-from scenelift.models.training.tasks import Denoising, SuperResolution, Task
+from scenelift.models.training.tasks import BlindSuperResolution, Denoising, SuperResolution, Task
 from scenelift.workflows.filling import Nested, fill
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -46,6 +46,8 @@ class Data:
     """Side of training patches, pixels of the clean image."""
     gains: tuple[float, float] = (1.0, 1.0)
     """Range of the random factor on reflectance."""
+    gammas: tuple[float, float] = (1.0, 1.0)
+    """Range of the random exponent on reflectance, about a middle grey."""
     validation_count: int = 100
 
     def __post_init__(self) -> None:
@@ -175,6 +177,8 @@ def adaptation(task: str, scenes: Sequence[str], steps: int = 600, bands: tuple[
 def make_task(recipe: Recipe) -> Task:
     """Return what the network is to undo."""
     kind: Any = SuperResolution if recipe.task == "super-resolution" else Denoising
+    if recipe.arch.get("kind") == "conditioned-generator":
+        kind = BlindSuperResolution
     known = {f.name for f in dataclasses.fields(kind)}
     if unknown := sorted(set(recipe.degradation) - known):
         raise ModelError(f"recipe {recipe.name!r}: degradation does not know {unknown[0]!r}")
@@ -198,7 +202,8 @@ def make_spec(recipe: Recipe, module: Module, record: dict[str, Any]) -> ModelSp
         bands=None if bands == 1 else bands,
         multiple_of=int(getattr(module, "factor", 1)),
         patch=recipe.patch,
-        needs_noise=recipe.task == "denoise",
+        needs_noise=recipe.task == "denoise" or hasattr(module, "fold"),
+        needs_blur=hasattr(module, "fold"),
         record=record,
     )
 

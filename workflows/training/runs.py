@@ -60,7 +60,8 @@ def begin(module: torch.nn.Module, recipe: Recipe, task: Task, mixture: Mixture)
         if low.shape[-1] > skip.taps:  # smaller patches hold no whole window to fit on: bicubic stays
             skip.fit(low, clean)
     if recipe.start is not None:
-        take_over(module, start_weights(recipe.start))
+        weights = start_weights(recipe.start)
+        take_over(module if set(weights) & set(module.state_dict()) else module.get_submodule("network"), weights)
 
 
 def start_weights(start: str) -> dict[str, Tensor]:

@@ -76,7 +76,7 @@ def train(
     started = open_run(run, threads)
     train_set, held_out = read_data(recipe, data, run)
     bands = int(recipe.arch.get("bands", 1))
-    mixture = Mixture(train_set, bands, recipe.data.side, recipe.data.gains)
+    mixture = Mixture(train_set, bands, recipe.data.side, recipe.data.gains, recipe.data.gammas)
     task = make_task(recipe)
     torch.manual_seed(recipe.plan.seed)
     module = build(recipe.arch)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scenelift.models.classical.classical import classical
-from scenelift.models.degradations import DEFAULT_MTF, EUROSAT
-from scenelift.models.enhancer import TorchEnhancer
-from scenelift.models.networks.architectures import build
-from scenelift.models.training.tasks import Inputs, SuperResolution, Task
-from scenelift.models.whole import Images, run_whole
-from scenelift.pipeline.scores.registry import decibels
-from scenelift.workflows.training.images import PatchSet, balanced, check_bands
+from scenelift.models.degradations import white_noise
+from scenelift.models.sensing.blurs import Blur, decimate
+from scenelift.models.training.tasks import BlindSuperResolution
 from scenelift.workflows.training.recipe import Recipe, make_spec
 
 VALIDATION_SIGMA = 0.0162
@@ -43,12 +41,55 @@ def validation_pairs(recipe: Recipe, task: Task, held_out: list[PatchSet]) -> tu
     generator = torch.Generator().manual_seed(VALIDATION_SEED + 2)
     if isinstance(task, SuperResolution):
         return task.fixed(truth, DEFAULT_MTF), truth
+    if isinstance(task, BlindSuperResolution):
+        return tuple(case.degrade(truth, task.scale, generator) for case in BLIND_CASES), truth
     sigma = torch.full((len(truth), 1, 1, 1), VALIDATION_SIGMA)
     return (truth + sigma * torch.randn(truth.shape, generator=generator), sigma), truth
 
 
+@dataclass(frozen=True)
+class BlindCase:
+    """A blur and a noise level that networks for any sensor are validated on."""
+
+    blur: Blur
+    sigma: float = 0.0
+
+    def degrade(self, truth: Tensor, scale: int, generator: torch.Generator) -> Tensor:
+        kernel = self.blur.kernel(scale)
+        return white_noise(decimate(truth, scale, [[kernel] * truth.shape[1]] * len(truth)), self.sigma, generator)
+
+
+BLIND_CASES = (
+    BlindCase(Blur("gaussian", 0.26)),
+    BlindCase(Blur("gaussian", 0.10)),
+    BlindCase(Blur("gaussian", 0.40)),
+    BlindCase(Blur("area")),
+    BlindCase(Blur("bicubic")),
+    BlindCase(Blur("gaussian", 0.26), 2 * EUROSAT.level),
+)
+
+
+def _blind_validator(recipe: Recipe, pairs: Inputs, truth: Tensor) -> Callable[[dict[str, Tensor]], float]:
+    """Return what gives the mean PSNR over `BLIND_CASES`, the network told blur and noise."""
+    module = build(recipe.arch, valid=True)
+    spec = dataclasses.replace(make_spec(recipe, module, {}), needs_blur=False, needs_noise=False)
+
+    def validate(state: dict[str, Tensor]) -> float:
+        module.load_state_dict(state)
+        found = []
+        for case, low in zip(BLIND_CASES, pairs, strict=True):
+            plain = module.fold([case.blur] * module.bands, [case.sigma] * module.bands)  # type: ignore[operator]
+            method = TorchEnhancer(plain, spec, threads=torch.get_num_threads())
+            found.append(psnr(run_whole(method, low.numpy()), truth.numpy(), spec.scale))
+        return sum(found) / len(found)
+
+    return validate
+
+
 def make_validator(recipe: Recipe, pairs: Inputs, truth: Tensor) -> Callable[[dict[str, Tensor]], float]:
     """Return what gives the mean PSNR (dB) of a state's network on the validation pairs, run as the engine does."""
+    if len(pairs) == len(BLIND_CASES):
+        return _blind_validator(recipe, pairs, truth)
     module = build(recipe.arch, valid=True)
     method = TorchEnhancer(module, make_spec(recipe, module, {}), threads=torch.get_num_threads())
     low, *noise = (part.numpy() for part in pairs)
@@ -64,7 +105,7 @@ def make_validator(recipe: Recipe, pairs: Inputs, truth: Tensor) -> Callable[[di
 def baselines(task: Task, pairs: Inputs, truth: Tensor) -> dict[str, float]:
     """Return the PSNR (dB, mean over patches) of what needs no network on the validation pairs."""
     low = pairs[0].numpy()
-    if isinstance(task, SuperResolution):
+    if isinstance(task, SuperResolution | BlindSuperResolution):
         restored = {n: run_whole(classical(n, task.scale), low) for n in ("bicubic", "lanczos", "ibp")}
     else:
         restored = {"noisy": low}

@@ -1,0 +1,1 @@
+"""What lies between a scene and its pixels: blur, noise, and what follows from knowing them."""

@@ -1,0 +1,107 @@
+"""What lies between a scene and its pixels: kernels that blur before sampling, and what is known of them.
+
+A blur is described at the coarse grid, where it matters: by its transfer at the Nyquist frequency (MTF) and its kind.
+All kernels are separable and centred on a coarse pixel, which covers ``scale`` fine pixels.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scenelift.models.errors import ModelError
+
+KINDS = ("gaussian", "area", "bicubic", "lanczos")
+MTF_RANGE = (0.05, 0.60)
+"""Transfers at Nyquist that the conditioned networks are trained for."""
+FREQUENCIES = (0.5, 1.0, 1.5, 2.0)
+"""Multiples of the coarse Nyquist frequency at which a network is told the transfer."""
+
+
+@dataclass(frozen=True)
+class Blur:
+    """One band's blur: a Gaussian of some MTF, or what resampling by a common library does."""
+
+    kind: str = "gaussian"
+    """"gaussian"; "area" (mean of the covered pixels); "bicubic" or "lanczos" (antialiased, as Pillow shrinks)."""
+    mtf: float = 0.26
+    """Transfer at the coarse Nyquist frequency of a Gaussian; the other kinds have their own."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ModelError(f"blur must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if not 0 < self.mtf < 1:
+            raise ModelError(f"the MTF at Nyquist must lie between 0 and 1, got {self.mtf}")
+
+    def describe(self) -> str:
+        """Return the blur in words."""
+        return f"MTF {self.mtf:.2f}" if self.kind == "gaussian" else f"{self.kind} resampling"
+
+    def kernel(self, scale: int) -> NDArray[np.float64]:
+        """Return the (taps,) weights on fine pixels, summing to one; of even length for even scales."""
+        return _kernel(self.kind, self.mtf if self.kind == "gaussian" else 0.0, scale)
+
+
+@functools.cache
+def _kernel(kind: str, mtf: float, scale: int) -> NDArray[np.float64]:
+    if kind == "gaussian":  # sigma = s sqrt(-2 ln m) / pi: Aiazzi et al., PE&RS 72(5), 2006
+        sigma = scale * math.sqrt(-2 * math.log(mtf)) / math.pi
+        at = _positions(math.ceil(4 * sigma), scale)
+        weights = np.exp(-(at**2) / (2 * sigma**2))
+    elif kind == "area":
+        weights = np.ones(scale)
+    elif kind == "bicubic":  # Keys' kernel (a = -0.5), widened by the scale
+        x = np.abs(_positions(2 * scale, scale)) / scale
+        near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+        weights = np.where(x < 1, near, np.where(x < 2, far, 0))
+    else:
+        x = _positions(3 * scale, scale) / scale
+        weights = np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0)
+    return weights / weights.sum()
+
+
+def _positions(half: int, scale: int) -> NDArray[np.float64]:
+    taps = 2 * half + scale % 2
+    return np.arange(taps) - (taps - 1) / 2
+
+
+def response(kernel: NDArray[np.float64], scale: int) -> NDArray[np.float64]:
+    """Return the transfer of a kernel at ``FREQUENCIES`` times the coarse Nyquist frequency, shape (4,)."""
+    at = np.arange(len(kernel)) - (len(kernel) - 1) / 2
+    cycles = np.asarray(FREQUENCIES) / (2 * scale)  # a fine pixel
+    found: NDArray[np.float64] = np.cos(2 * np.pi * cycles[:, None] * at) @ kernel
+    return found
+
+
+def decimate(x: Tensor, scale: int, kernels: list[list[NDArray[np.float64]]]) -> Tensor:
+    """Blur every band of every image by its own kernel and keep every ``scale``-th pixel.
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, C, H, W), sides multiples of ``scale``; edges are continued by reflection.
+    scale : int
+    kernels : list of list of ndarray
+        N lists of C kernels, see `Blur.kernel`.
+
+    Returns
+    -------
+    Tensor
+        (N, C, H / scale, W / scale).
+    """
+    n, c = x.shape[:2]
+    taps = max(len(k) for row in kernels for k in row)
+    padded = [np.pad(k, (taps - len(k)) // 2) for row in kernels for k in row]
+    weights = torch.from_numpy(np.stack(padded)).to(x)[:, None]  # (N·C, 1, taps)
+    reach = (taps - scale) // 2
+    flat = F.pad(x, (reach,) * 4, mode="reflect").reshape(1, n * c, x.shape[2] + 2 * reach, x.shape[3] + 2 * reach)
+    rows = F.conv2d(flat, weights[..., None], stride=(scale, 1), groups=n * c)
+    low = F.conv2d(rows, weights[:, :, None], stride=(1, scale), groups=n * c)
+    return low.reshape(n, c, *low.shape[2:])

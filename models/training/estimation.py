@@ -1,0 +1,116 @@
+"""Training of the estimator of blur and noise: a small network on statistics of images degraded in known ways."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from torch import Tensor, nn
+
+from scenelift.models.degradations import quantize, white_noise
+from scenelift.models.sensing.blurs import KINDS, MTF_RANGE, Blur, decimate
+from scenelift.models.sensing.estimation import SIGMA_UNIT, TRANSFERS, features
+
+Draw = Callable[[int, torch.Generator], Tensor]
+"""Draws (count, 1, H, W) clean patches of one source, reflectance."""
+COUNTS = (1, 2, 3, 8, 24, 48, 96)
+"""Numbers of patches pooled in an example: one small image, or a scene."""
+NOISIEST = 0.01
+EIGHT_BITS = 0.275 / 255
+"""Step (reflectance) of the 8-bit images met."""
+
+
+def example(draw: Draw, count: int, generator: torch.Generator) -> tuple[NDArray[np.float64], Blur, float]:
+    """Return the features, the blur and the noise of ``count`` patches that were degraded alike.
+
+    Brightness and contrast vary by a factor of four; half of the examples are noisy, a quarter is rounded to 8 bits and
+    a quarter to 16.
+    """
+    clean = draw(count, generator)
+    u = torch.rand(9, generator=generator).tolist()
+    clean = clean.clamp(min=0) * (0.5 * 4 ** u[0])
+    clean = 0.12 * (clean / 0.12) ** (0.8 + 0.45 * u[1])
+    scale = 2 if clean.shape[-1] < 128 or u[2] < 0.5 else 4
+    low, high = MTF_RANGE
+    blur = Blur("gaussian", low + (high - low) * u[3]) if u[4] < 0.68 else Blur(KINDS[1 + int(u[5] * 2.6)])
+    sigma = 0.0 if u[6] < 0.5 else NOISIEST * u[7] ** 3
+    coarse = decimate(clean, scale, [[blur.kernel(scale)]] * count)
+    coarse = white_noise(coarse, sigma, generator)
+    step = EIGHT_BITS if u[8] < 0.25 else 1e-4 if u[8] < 0.5 else 0.0
+    if step:
+        coarse, sigma = quantize(coarse, step), math.hypot(sigma, step / math.sqrt(12))
+    return features(coarse[:, 0].double().numpy()), blur, sigma
+
+
+def target(blur: Blur) -> NDArray[np.float32]:
+    """Return the probabilities that are right for a blur: a Gaussian's are shared by the two nearest transfers."""
+    found = np.zeros(len(TRANSFERS) + len(KINDS) - 1, np.float32)
+    if blur.kind != "gaussian":
+        found[len(TRANSFERS) + KINDS.index(blur.kind) - 1] = 1
+        return found
+    at = float(np.interp(blur.mtf, TRANSFERS, np.arange(len(TRANSFERS))))
+    first = min(int(at), len(TRANSFERS) - 2)
+    found[first : first + 2] = 1 - (at - first), at - first
+    return found
+
+
+def examples(
+    draws: Sequence[tuple[Draw, float]], count: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float64]]:
+    """Return features (count, F), probabilities (count, K) and noise (count,) of random examples.
+
+    Parameters
+    ----------
+    draws : sequence of (Draw, float)
+        Sources of clean patches, and how often each is drawn from.
+    count, seed : int
+    """
+    weights = torch.tensor([weight for _, weight in draws])
+    rows = []
+    for index in range(count):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
+        draw = draws[int(torch.multinomial(weights, 1, generator=generator))][0]
+        rows.append(example(draw, COUNTS[index % len(COUNTS)], generator))
+    return (
+        np.stack([row[0] for row in rows]),
+        np.stack([target(row[1]) for row in rows]),
+        np.array([row[2] for row in rows]),
+    )
+
+
+def fit(
+    x: NDArray[np.float64], y: NDArray[np.float32], sigma: NDArray[np.float64], *, epochs: int = 70, seed: int = 0
+) -> dict[str, NDArray[np.float32]]:
+    """Train the network; return its weights by name, as `scenelift.models.sensing.estimation` reads them."""
+    torch.manual_seed(seed)
+    mean, deviation = x.mean(0), x.std(0) + 1e-3
+    inputs = torch.tensor(np.clip((x - mean) / deviation, -5, 5), dtype=torch.float32)
+    chances, levels = torch.from_numpy(y), torch.log2(1 + torch.tensor(sigma, dtype=torch.float32) / SIGMA_UNIT)
+    first, second, last = nn.Linear(x.shape[1], 96), nn.Linear(96, 64), nn.Linear(64, y.shape[1] + 1)
+    net = nn.Sequential(first, nn.SiLU(), nn.Dropout(0.1), second, nn.SiLU(), last)
+    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.05)
+    for epoch in range(epochs):
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+        for batch in torch.randperm(len(inputs)).split(256):
+            noisy = inputs[batch] + 0.03 * torch.randn(len(batch), x.shape[1])
+            out = net(noisy)
+            loss = -(chances[batch] * out[:, :-1].log_softmax(1)).sum(1).mean()
+            loss = loss + 0.3 * F.smooth_l1_loss(out[:, -1], levels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    layers = {"first": first, "second": second, "last": last}
+    found = {f"{name}.{k}": v.numpy() for name, layer in layers.items() for k, v in layer.state_dict().items()}
+    return found | {"mean": mean.astype(np.float32), "deviation": deviation.astype(np.float32)}
+
+
+def store(path: Path, weights: dict[str, NDArray[np.float32]]) -> None:
+    """Write the weights of `fit`."""
+    save_file(weights, path)

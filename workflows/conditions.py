@@ -1,0 +1,124 @@
+"""What networks are told about a scene: noise, blur and which bands are colours, once, before any block is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scenelift.models.sensing.blurs import MTF_RANGE, Blur
+from scenelift.models.sensing.estimation import BlurEstimate, cut_tiles, estimate_blur
+from scenelift.models.sensing.sensors import SENSORS, parse_blur, sensor_blur
+from scenelift.pipeline.scenes.noise import sample_windows
+from scenelift.pipeline.scenes.scenes import Scene
+
+UNSURE = 0.5
+"""Probability of the kind of blur below which a summary says that it is a guess."""
+NOISIEST = 0.008
+"""Largest noise (reflectance) that super-resolution networks were trained for."""
+ASSUMED = Blur("gaussian", 0.26)
+"""Of a band in which nothing is to be seen."""
+COLOURS = (("B04", "red"), ("B03", "green"), ("B02", "blue"))
+"""Names of red, green and blue bands: Sentinel-2's, and the common ones."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Blur and noise of a scene's bands, and where the numbers come from."""
+
+    blur: tuple[Blur, ...]
+    noise: tuple[float, ...]
+    """Standard deviation in each band, reflectance, as super-resolution networks are told it."""
+    origin: str
+    """"given", "estimated", or the sensor whose published values they are."""
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        blur = [{"kind": b.kind} | ({"mtf": b.mtf} if b.kind == "gaussian" else {}) for b in self.blur]
+        return {"blur": blur, "noise": [round(sigma, 6) for sigma in self.noise], "origin": self.origin}
+
+    def describe(self) -> str:
+        """Return one line for people."""
+        listed = [blur.describe() for blur in self.blur]
+        blurs = listed[0] if len(set(listed)) == 1 else ", ".join(listed)
+        noise = sorted({f"{sigma:.4f}" for sigma in self.noise})
+        return f"blur {blurs} ({self.origin}); noise {' to '.join(dict.fromkeys((noise[0], noise[-1])))} reflectance"
+
+
+def scene_conditions(scene: Scene, blur: str = "auto", noise: float | None = None) -> Conditions:
+    """Find the blur and the noise of each band.
+
+    Parameters
+    ----------
+    scene : Scene
+    blur : str
+        See `scenelift.models.sensing.sensors.parse_blur`.
+    noise : float, optional
+        A known level in the scene's own units (DN); None: estimated.
+
+    Raises
+    ------
+    ModelError
+        If ``blur`` is nothing that can be understood, or does not fit the bands.
+    """
+    names = [band.description or "" for band in scene.bands]
+    given = parse_blur(blur, names)
+    found = _estimates(scene) if given is None or noise is None else (None,) * len(names)
+    levels = tuple(
+        noise * abs(band.scale) if noise is not None else (each.sigma if each else 0.0)
+        for band, each in zip(scene.bands, found, strict=True)
+    )
+    if given is not None:
+        word = blur.strip().lower()
+        origin = f"{word}, published" if word in SENSORS else "given"
+        return Conditions(given, levels, origin, tuple(_warnings(given, levels, None)))
+    if scene.source.paths[0].rstrip("/").upper().endswith(".SAFE"):
+        return Conditions(sensor_blur("sentinel-2", names), levels, "sentinel-2, published")
+    blurs = tuple(each.blur if each else ASSUMED for each in found)
+    certainty = next((each.certainty for each in found if each), None)
+    origin = "assumed: nothing to tell it by" if certainty is None else "estimated"
+    return Conditions(blurs, levels, origin, tuple(_warnings(blurs, levels, certainty)))
+
+
+def _estimates(scene: Scene) -> tuple[BlurEstimate | None, ...]:
+    tiles: list[list[np.ndarray]] = [[] for _ in scene.bands]
+    for window in sample_windows(scene.grid.shape):
+        region = scene.read(window)
+        for kept, values, valid in zip(tiles, region.values, region.valid, strict=True):
+            kept.append(cut_tiles(values, valid))
+    return estimate_blur([_same_side(kept) for kept in tiles])
+
+
+def _same_side(parts: list[np.ndarray]) -> np.ndarray:
+    """Put the tiles of windows together; those of a window at the edge that is smaller than a tile are left out."""
+    side = max(part.shape[1] for part in parts)
+    return np.concatenate([part for part in parts if part.shape[1] == side])
+
+
+def _warnings(blurs: Sequence[Blur], noise: Sequence[float], certainty: float | None) -> list[str]:
+    low, high = MTF_RANGE
+    found = []
+    outside = [b.mtf for b in blurs if b.kind == "gaussian" and not low < b.mtf < high]
+    if outside:
+        found.append(f"blur outside what the networks were trained for (MTF {low} to {high}): {outside[0]:g}")
+    if max(noise) > NOISIEST:
+        found.append(f"more noise than super-resolution was trained for ({NOISIEST}): {max(noise):.4f}; denoise first")
+    if certainty is not None and certainty < UNSURE:
+        found.append(f"the kind of blur is uncertain (probability {certainty:.2f}): give --blur if you know it")
+    return found
+
+
+def colour_bands(scene: Scene) -> tuple[int, int, int] | None:
+    """Return the 0-based bands with red, green and blue, by name or by colour interpretation; None without them."""
+    names = [(band.description or "").strip() for band in scene.bands]
+    found = []
+    for code, word in COLOURS:
+        at = [i for i, name in enumerate(names) if name.upper().split("_")[-1] == code or name.lower() == word]
+        at = at or [i for i, band in enumerate(scene.bands) if band.color == word]
+        if len(at) != 1:
+            return None
+        found.append(at[0])
+    return (found[0], found[1], found[2])

@@ -1,0 +1,149 @@
+"""What a super-resolution job may be expected to gain, measured on the scene itself one level coarser.
+
+Wald's protocol (Wald, Ranchin and Mangolini, PE&RS 63(6), 1997) on a few windows: blur them as the scene is blurred,
+keep every k-th pixel, bring the noise back to the scene's level, run the job's own models, and compare with the window.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scenelift.models.classical.classical import classical
+from scenelift.models.sensing.blurs import decimate, response
+from scenelift.pipeline.enhance import Enhancer, Region, enhance_region
+from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.scenes.scenes import Scene
+from scenelift.pipeline.scores.bootstrap import Interval, interval
+from scenelift.pipeline.tiles import Window
+from scenelift.workflows.conditions import Conditions
+
+REFERENCES = ("bicubic", "lanczos", "ibp")
+"""Methods without learning that a job is compared with."""
+COARSE = 128
+"""Side of a window, coarse pixels."""
+SHARE = 0.02
+"""Share of the scene's pixels that are tried."""
+FEWEST, MOST = 4, 16
+"""Windows tried of a scene."""
+MIN_COARSE = 24
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Gain in PSNR, and how well the result agrees with what it was made from."""
+
+    gain_db: dict[str, Interval]
+    """Over each of ``REFERENCES``: mean over windows with its 95 % interval."""
+    consistency: float
+    """Root mean square difference (reflectance) between the input and the blurred, decimated result."""
+    windows: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    @property
+    def worse(self) -> bool:
+        """Whether the job is not expected to beat Lanczos."""
+        return self.gain_db["lanczos"].mean <= 0
+
+    def describe(self) -> str:
+        """Return one line for people."""
+        gains = ", ".join(f"{gain} dB over {name}" for name, gain in self.gain_db.items())
+        verdict = "EXPECTED TO BE WORSE THAN LANCZOS: " if self.worse else "expected gain "
+        return f"{verdict}{gains} ({self.windows} windows one level coarser)"
+
+
+def expect(scene: Scene, enhancers: Sequence[Enhancer], conditions: Conditions) -> Expectation | None:
+    """Try a chain of models on the scene one level coarser.
+
+    Parameters
+    ----------
+    scene : Scene
+    enhancers : sequence of Enhancer
+        The job's models, told the scene's conditions.
+    conditions : Conditions
+
+    Returns
+    -------
+    Expectation or None
+        None if the scene holds no window to try it on: too small, masked, or flat everywhere.
+
+    Raises
+    ------
+    UsageError
+        If the chain does not enlarge: there is no coarser level to try it on.
+    """
+    started, scale = time.monotonic(), int(np.prod([e.spec.scale for e in enhancers]))
+    if scale == 1:
+        raise UsageError("only what enlarges can be tried one level coarser: add a super-resolution model")
+    gains: dict[str, list[float]] = {name: [] for name in REFERENCES}
+    residuals = []
+    kernels = [[blur.kernel(scale) for blur in conditions.blur]]
+    transfer = float(np.mean([response(k, scale)[1] for k in kernels[0]]))
+    for number, fine in enumerate(_windows(scene, scale)):
+        low = decimate(torch.from_numpy(fine)[None], scale, kernels)[0].numpy()
+        low = low + _missing_noise(low.shape, kernels[0], conditions.noise, number)
+        ours = _run(enhancers, low)
+        residuals.append(float(np.mean((decimate(torch.from_numpy(ours)[None], scale, kernels)[0].numpy() - low) ** 2)))
+        for name in REFERENCES:
+            method: Any = classical(name, scale)
+            if name == "ibp":
+                method = classical(name, scale, mtf=min(max(transfer, 0.05), 0.9))
+            gains[name].append(_psnr_gain(ours, _run([method], low), fine, scale))
+    if not residuals:
+        return None
+    intervals = {name: interval(np.array(values)) for name, values in gains.items()}
+    return Expectation(intervals, float(np.sqrt(np.mean(residuals))), len(residuals), time.monotonic() - started)
+
+
+def _windows(scene: Scene, scale: int) -> list[NDArray[np.float32]]:
+    """Return windows (C, H, W) without missing pixels, spread over the scene."""
+    height, width = scene.grid.shape
+    coarse = min(COARSE, min(height, width) // scale)
+    if coarse < MIN_COARSE:
+        return []
+    side = coarse * scale
+    wanted = int(np.clip(SHARE * height * width / side**2, FEWEST, MOST))
+    each = int(np.ceil(np.sqrt(2 * wanted)))
+    rows, cols = (sorted({round(p) for p in np.linspace(0, n - side, each)}) for n in (height, width))
+    corners = [(row, col) for row in rows for col in cols]
+    found: list[NDArray[np.float32]] = []
+    for index in np.random.default_rng(0).permutation(len(corners)):
+        region = scene.read(Window(*corners[int(index)], side, side))
+        if region.valid.all() and region.values.std((1, 2)).max() > 1e-3:
+            found.append(region.values)
+        if len(found) == wanted:
+            break
+    return found
+
+
+def _missing_noise(
+    shape: tuple[int, ...], kernels: Sequence[NDArray[np.float64]], noise: Sequence[float], seed: int
+) -> NDArray[np.float32]:
+    """Return the noise that blurring took away, so that the coarse window is as noisy as the scene."""
+    left = np.array([(k**2).sum() for k in kernels])  # of white noise, in standard deviations
+    sigma = np.asarray(noise) * np.sqrt(1 - left**2)
+    drawn = np.random.default_rng(seed).standard_normal(shape)
+    return (sigma[:, None, None] * drawn).astype(np.float32)
+
+
+def _run(enhancers: Sequence[Enhancer], image: NDArray[np.float32]) -> NDArray[np.float32]:
+    whole = Window(0, 0, *image.shape[1:])
+    region = Region(whole, image, np.ones(image.shape, bool))
+    return enhance_region(region, whole, whole.shape, enhancers, masked=False).values
+
+
+def _psnr_gain(ours: NDArray[np.float32], other: NDArray[np.float32], truth: NDArray[np.float32], border: int) -> float:
+    """Return the mean over bands of 10 log10 of the ratio of the two mean squared errors; no data range is needed."""
+    inner = (slice(None), slice(border, -border), slice(border, -border))
+    errors = [np.mean((image[inner] - truth[inner]).astype(np.float64) ** 2, (1, 2)) + 1e-14 for image in (ours, other)]
+    return float(np.mean(10 * np.log10(errors[1] / errors[0])))
