@@ -11,9 +11,14 @@ import torch
 from torch import Tensor
 
 from scenelift.models.classical.classical import classical
-from scenelift.models.degradations import white_noise
+from scenelift.models.degradations import DEFAULT_MTF, EUROSAT, white_noise
+from scenelift.models.enhancer import TorchEnhancer
+from scenelift.models.networks.architectures import build
 from scenelift.models.sensing.blurs import Blur, decimate
-from scenelift.models.training.tasks import BlindSuperResolution
+from scenelift.models.training.tasks import BlindSuperResolution, Inputs, SuperResolution, Task
+from scenelift.models.whole import Images, run_whole
+from scenelift.pipeline.scores.registry import decibels
+from scenelift.workflows.training.images import PatchSet, balanced, check_bands
 from scenelift.workflows.training.recipe import Recipe, make_spec
 
 VALIDATION_SIGMA = 0.0162
