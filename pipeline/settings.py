@@ -9,7 +9,7 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from scenelift.pipeline.errors import UsageError
 
@@ -102,13 +102,14 @@ def read_table(
         raise error(f"{where}{_dotted(path) or 'the whole'} must be a table, got {_shown(table)}")
     try:
         # JSON rather than Python's values: there a list is no tuple, and a date no text
-        return _adapter(kind).validate_json(json.dumps(table, default=str))  # type: ignore[no-any-return]
-    except ValidationError as found:
-        raise error(f"{where}{_sentence(kind, path, found)}") from None
-    except Exception as found:
-        if isinstance(getattr(found, "exit_code", None), int):
-            raise type(found)(f"{where}{found}") from None
+        found: Settings = _adapter(cast(Any, kind)).validate_json(json.dumps(table, default=str))
+    except ValidationError as wrong:
+        raise error(f"{where}{_sentence(kind, path, wrong)}") from None
+    except Exception as wrong:
+        if isinstance(getattr(wrong, "exit_code", None), int):
+            raise type(wrong)(f"{where}{wrong}") from None
         raise
+    return found
 
 
 @functools.cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import uuid
 from collections.abc import Sequence
@@ -20,12 +19,13 @@ from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.jobs.journal import read_fingerprint
 from scenelift.pipeline.outputs.outputs import as_classes, as_shares, output_of
 from scenelift.pipeline.scenes.inputs import input_digest, input_stamps
-from scenelift.pipeline.scenes.limits import Limits, absolute
+from scenelift.pipeline.scenes.limits import absolute
 from scenelift.pipeline.scenes.noise import scene_noise
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.safe_manifest import check_manifest
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
-from scenelift.pipeline.tiles import TileGrid, patch_shape
+from scenelift.pipeline.settings import read_table
+from scenelift.pipeline.tiles import TileGrid
 from scenelift.workflows.jobs.blocks import EnhanceJob
 from scenelift.workflows.jobs.fingerprints import contract, fingerprint, json_number, model_provenance
 from scenelift.workflows.settings import EnhanceSettings
@@ -119,10 +119,8 @@ def make_plan(
         output = as_classes(output, getattr(specs[-1], "labels", ())) if settings.classes else as_shares(output)
     if settings.allow_holes and output.dtype != "float32" and output.nodata is None and not output.mask:
         raise UsageError(f"--allow-holes: {scene.name} has no nodata value to mark holes with; give one with --nodata")
-    patch = patch_shape(scene.grid.shape, specs[0].patch, specs[0].multiple_of)
-    per_tile = math.ceil((settings.tile or 1) / patch[0]) * math.ceil((settings.tile or 1) / patch[1])
     store = work_folder(path) / "store.zarr"
-    job = EnhanceJob(uuid.uuid4().hex, source, refs, store, output, block, (settings.batch or 8) * per_tile)
+    job = EnhanceJob(uuid.uuid4().hex, source, refs, store, output, block, settings.batch or 8)
     return Plan(
         path=path,
         job=job,
@@ -209,7 +207,12 @@ def plan_of(path: Path, command: dict[str, Any]) -> Plan:
     """
     if not command:
         raise UsageError(f"{path} was made by a model given as a Python object: call `enhance` with it again")
-    source: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in command["source"].items()}
-    source["limits"] = Limits(**source.get("limits", {}))
-    settings = EnhanceSettings(**command["settings"])
-    return make_plan(SceneSource(**source), path, command["models"], settings, ClusterSettings.of(command["cluster"]))
+    where = f"the journal of {path}"
+    settings = {name: value for name, value in command["settings"].items() if name != "tile"}  # of version 0.1
+    return make_plan(
+        read_table(SceneSource, command["source"], where),
+        path,
+        command["models"],
+        read_table(EnhanceSettings, settings, where),
+        ClusterSettings.of(command["cluster"], where),
+    )

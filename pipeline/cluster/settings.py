@@ -125,7 +125,7 @@ class ClusterSettings:
         return max(1, cores() // max(1, self.local_workers))
 
     @classmethod
-    def of(cls, table: Mapping[str, Any], where: str = "cluster", path: tuple[str, ...] = ()) -> ClusterSettings:
+    def of(cls, table: Mapping[str, Any], where: str = "", path: tuple[str, ...] = ("cluster",)) -> ClusterSettings:
         """Return settings from a plain table, in which the keys of a job may also stand at the top.
 
         Parameters

@@ -19,7 +19,7 @@ _context.set_forkserver_preload(
     [
         "scenelift.workflows.cli.app",
         "scenelift.workflows.jobs.verifying",
-        "scenelift.workflows.console",
+        "scenelift.workflows.cli.console",
         "rioxarray",
         "support.processes",
     ]
