@@ -160,7 +160,7 @@ def test_wrong_runs_are_refused(run, tmp_path):
     coarse, fine = (SceneSource((str(run / n),)) for n in ("degraded-20m.tif", "sr-x2-10m.tif"))
     with pytest.raises(UsageError, match="must lie on the grid"):
         open_triple(coarse, fine, coarse)
-    with pytest.raises(UsageError, match="is not what"):
+    with pytest.raises(UsageError, match="must be what"):
         write_report(ReportSources(coarse, fine, None, None, run / "degraded-20m.tif"), tmp_path / "r.html")
     with pytest.raises(UsageError, match="cannot write"):
         write_report(ReportSources(coarse, fine), tmp_path / "none" / "r.html")
