@@ -38,5 +38,5 @@ def test_a_recorded_command_that_is_damaged_is_one_line(tmp_path: Path) -> None:
     )
     recorded = json.loads(json.dumps(plan.command))
     recorded["settings"]["block"] = "many"
-    with pytest.raises(UsageError, match="the journal of .*out.tif: block must be a whole number"):
+    with pytest.raises(UsageError, match=r"the journal of .*out\.tif: block must be a whole number"):
         plan_of(plan.path, recorded)
