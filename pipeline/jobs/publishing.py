@@ -16,9 +16,9 @@ from scenelift.pipeline.jobs.journal import NAME as JOURNAL
 from scenelift.pipeline.jobs.journal import Commit, History, Journal, Publication
 from scenelift.pipeline.jobs.locks import NAME as LOCK
 from scenelift.pipeline.jobs.locks import Lock
+from scenelift.pipeline.jobs.plan import Plan
 from scenelift.pipeline.jobs.salvage import damaged_files
 from scenelift.pipeline.outputs.cogs import write_cog
-from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.pyramids import Pyramid
 from scenelift.pipeline.outputs.sinks import ZarrSink
 
@@ -27,31 +27,24 @@ REPLACED = "replaced"
 
 
 def publish(
-    store: ZarrSink,
-    output: Output,
-    path: Path,
-    journal: Journal,
-    lock: Lock,
-    commits: Iterable[Commit],
-    *,
-    shards: bool,
-    checked: bool = True,
-    holes: Mapping[int, str] | None = None,
+    plan: Plan, store: ZarrSink, journal: Journal, lock: Lock, commits: Iterable[Commit], holes: Mapping[int, str]
 ) -> None:
-    """Turn a store whose blocks are all done, but for `holes`, into the output at `path`.
+    """Turn a store whose blocks are all done, but for `holes`, into the output of a plan.
 
-    With `checked` false a Zarr group is neither read back nor pushed to the disk: only to measure what that costs.
+    Where the job is not checked, a Zarr group is neither read back nor pushed to the disk: only to measure what that
+    costs.
 
     Raises
     ------
     SinkError
         If the disk refuses, or what was written does not read back as it should; nothing then bears the name.
     """
-    work = journal.path.parent
+    path, output, checked = plan.path, plan.job.output, plan.job.checked
+    work = plan.work
     commit_point("blocks-done")
     try:
         if path.suffix.lower() == ".zarr":
-            for _ in Pyramid(store, output, shards=shards).build():
+            for _ in Pyramid(store, output, shards=plan.shards).build():
                 pass
             commit_point("pyramid-built")
             made, sums = store.path, tree_checksums(store.path) if checked else {}
@@ -64,7 +57,7 @@ def publish(
             sums = {"": str(file_checksum(made))}
         commit_point("output-synced")
         lock.check()
-        journal.publish(sums, holes or {})
+        journal.publish(sums, holes)
         commit_point("publication-recorded")
         _move(made, path, work)
         commit_point("renamed")

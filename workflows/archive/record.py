@@ -14,8 +14,8 @@ from typing import Any
 
 from scenelift.pipeline.errors import SinkError
 from scenelift.pipeline.files import sync
+from scenelift.pipeline.jobs.plan import work_folder
 from scenelift.pipeline.scenes.limits import side_cars
-from scenelift.workflows.planning import work_folder
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 

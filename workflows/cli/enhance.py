@@ -72,15 +72,9 @@ def run_stoppably(job: Callable[[Any, Any], Any], walltime: str | None, stall: f
 
 def resume(output: Output, walltime: Walltime = None, stall: Stall = 1800, as_json: Json = False) -> None:
     """Go on with an enhancement that was interrupted, with the arguments it was started with."""
-    import time
+    from scenelift.workflows.enhance import resume as run
 
-    from scenelift.workflows.enhance import carry_out
-    from scenelift.workflows.jobs.verifying import resume_plan
-
-    started = time.perf_counter()
-    run_stoppably(
-        lambda progress, say: carry_out(resume_plan(output), started, progress, say), walltime, stall, as_json
-    )
+    run_stoppably(lambda progress, say: run(output, progress, say), walltime, stall, as_json)
 
 
 def verify(
@@ -89,7 +83,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check an output against its journal, byte by byte; with --repair, mend it."""
-    from scenelift.workflows.jobs.verifying import verify as run
+    from scenelift.workflows.enhance import verify as run
 
     verdict = run(output, repair)
     if as_json:
