@@ -203,7 +203,8 @@ def _code_digest(name: str) -> str | None:
 def precision_for(name: str, wanted: str, device: str) -> str:
     """Return "fp32" or "bf16" for a model; "auto" is bf16 for shipped networks alone, where its cost was measured.
 
-    A network that nobody has measured may lose tens of digital numbers to bfloat16, so it must be asked for.
+    A user's own network may lose tens of digital numbers to bfloat16, so it must be asked for. Classical methods
+    compute in float32 whatever is said here.
 
     Raises
     ------
@@ -211,7 +212,7 @@ def precision_for(name: str, wanted: str, device: str) -> str:
         If the precision is unknown.
     """
     picked = pick_precision(wanted, device)
-    return picked if wanted != "auto" or name in shipped() else "fp32"
+    return picked if wanted != "auto" or name in shipped() or _classical(name) else "fp32"
 
 
 def verify(ref: ModelRef) -> ModelSpec:

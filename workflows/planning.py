@@ -22,6 +22,7 @@ from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.jobs.fingerprints import contract, fingerprint, json_number
 from scenelift.pipeline.jobs.journal import read_fingerprint
 from scenelift.pipeline.jobs.plan import EnhanceJob, ModelHandle, Plan, work_folder
+from scenelift.pipeline.outputs.formats import format_of
 from scenelift.pipeline.outputs.outputs import Output, as_classes, as_shares, output_of
 from scenelift.pipeline.scenes.inputs import input_digest, input_stamps
 from scenelift.pipeline.scenes.limits import Limits, absolute
@@ -112,8 +113,7 @@ def check_output(path: Path, source: SceneSource) -> Path:
     UsageError
         If the suffix is unknown, the folder is missing, or the output is the input.
     """
-    if path.suffix.lower() not in (".tif", ".tiff", ".zarr"):
-        raise UsageError(f"output {path} must end in .tif (Cloud-Optimized GeoTIFF) or .zarr")
+    format_of(path)
     path = Path(os.path.abspath(path))  # noqa: PTH100 - drops "..", which Path.absolute keeps
     if not path.parent.is_dir():
         raise UsageError(f"no such folder for the output: {path.parent}")
@@ -137,13 +137,12 @@ def make_plan(
     chosen = _resolve(names, scene, settings, runtime)
     output = _describe(scene, chosen, settings)
     job = _job(scene, chosen, output, settings, path)
-    kind = "zarr" if path.suffix.lower() == ".zarr" else "tif"
     return Plan(
         path=path,
         job=job,
         blocks=TileGrid(scene.grid.shape, _block(scene, settings)),
         cluster=cluster,
-        fingerprint=fingerprint(scene, job.models, output, kind, settings.shards, SOFTWARE),
+        fingerprint=fingerprint(scene, job.models, output, format_of(path).name, settings.shards, SOFTWARE),
         command=_command(source, names, settings, cluster),
         stamps=stamps,
         device=runtime.device,

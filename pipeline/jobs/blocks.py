@@ -15,12 +15,13 @@ import psutil
 from numpy.typing import NDArray
 
 from scenelift.pipeline.cluster import worker_index
-from scenelift.pipeline.enhance import Enhancer, Region, context, enhance_region
+from scenelift.pipeline.enhance import Enhancer, context, enhance_region
 from scenelift.pipeline.files import file_checksum, pixel_checksum
 from scenelift.pipeline.jobs.journal import Commit
 from scenelift.pipeline.jobs.plan import EnhanceJob
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.sinks import ZarrSink
+from scenelift.pipeline.regions import Region
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene
 from scenelift.pipeline.tiles import TileGrid, Window, patch_shape

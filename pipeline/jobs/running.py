@@ -9,8 +9,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 from scenelift.pipeline.cluster import Cluster, Failed, open_cluster
-from scenelift.pipeline.errors import InputChangedError, PartialError, SceneError, SceneliftError, SinkError, UsageError
-from scenelift.pipeline.files import sync
+from scenelift.pipeline.errors import InputChangedError, PartialError, SceneError, SceneliftError, UsageError
+from scenelift.pipeline.files import write_durably
 from scenelift.pipeline.jobs.blocks import BlockRecord, open_job, process_block
 from scenelift.pipeline.jobs.journal import NAME as JOURNAL
 from scenelift.pipeline.jobs.journal import Journal, read_journal
@@ -20,7 +20,7 @@ from scenelift.pipeline.jobs.publishing import borne, publish, sweep
 from scenelift.pipeline.jobs.resuming import check_input, give_up, is_finished, open_work, spare, to_resume
 from scenelift.pipeline.jobs.stopping import watched
 from scenelift.pipeline.jobs.summary import EnhanceSummary, Tally, summarize
-from scenelift.pipeline.outputs.categories import side_car
+from scenelift.pipeline.outputs.formats import format_of
 from scenelift.pipeline.outputs.sinks import ZarrSink
 
 Progress = Callable[[int, BlockRecord | None], None]
@@ -75,7 +75,7 @@ def carry_out(
             with Lock(plan.work):  # killed while cleaning up
                 sweep(plan.work)
         listener.announce(f"{plan.path} is finished and intact: nothing to do")
-        _name_classes(plan, anew=False)
+        _write_beside(plan, anew=False)
         return summarize(plan, Tally(commits=history.commits, resumed=len(plan.blocks)), started)
     try:
         plan.work.mkdir(exist_ok=True)
@@ -84,21 +84,16 @@ def carry_out(
     with Lock(plan.work) as lock:
         done = Run(plan, lock, listener, cluster, priority).go_on()
         sweep(plan.work)
-    _name_classes(plan, anew=True)
+    _write_beside(plan, anew=True)
     return summarize(plan, done, started)
 
 
-def _name_classes(plan: Plan, anew: bool) -> None:
-    """Put the names of a class map's values beside a GeoTIFF, which has no place for them."""
-    categories, path = plan.job.output.categories, plan.path.with_name(f"{plan.path.name}.aux.xml")
-    if categories and plan.path.suffix.lower() != ".zarr" and (anew or not path.exists()):
-        new = plan.work / path.name  # a kill leaves it where the next run sweeps
-        try:
-            new.write_text(side_car(categories))
-            sync(new)
-            new.replace(path)
-        except OSError as error:
-            raise SinkError.of(path, error) from error
+def _write_beside(plan: Plan, anew: bool) -> None:
+    """Write the small files that belong beside the output; those that are there stay unless it was made anew."""
+    for ending, content in format_of(plan.path).beside(plan.job.output).items():
+        path = plan.path.with_name(plan.path.name + ending)
+        if anew or not path.exists():
+            write_durably(path, content, plan.work)  # a kill leaves it where the next run sweeps
 
 
 @dataclass

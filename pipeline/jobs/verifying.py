@@ -12,15 +12,14 @@ from typing import Any
 from scenelift.pipeline.cluster import Cluster
 from scenelift.pipeline.errors import ResumableError, SceneliftError, SinkError, UsageError
 from scenelift.pipeline.jobs.blocks import process_block
-from scenelift.pipeline.jobs.inspection import problems, read_block, wrong_pixels
+from scenelift.pipeline.jobs.inspection import damaged_blocks, problems
 from scenelift.pipeline.jobs.journal import Commit, History, Journal, differences, read_journal
 from scenelift.pipeline.jobs.locks import Lock
 from scenelift.pipeline.jobs.plan import Plan, work_folder
 from scenelift.pipeline.jobs.publishing import borne, damage, publish, restore_replaced, sweep
-from scenelift.pipeline.jobs.salvage import carry_over, damaged_files
+from scenelift.pipeline.jobs.salvage import carry_over
+from scenelift.pipeline.outputs.formats import format_of
 from scenelift.pipeline.outputs.sinks import ZarrSink
-from scenelift.pipeline.scenes.opening import open_scene
-from scenelift.pipeline.scenes.scenes import SceneSource
 
 
 @dataclass(frozen=True)
@@ -118,11 +117,8 @@ def _inspect(path: Path, history: History) -> Verdict:
     known = intact or history.published[-1]
     damaged = [] if intact else damage(path, known.sums) if path.exists() else [str(path)]
     found = problems(path, history.fingerprint["output"]) if path.exists() else ["missing"]
-    if path.suffix.lower() == ".zarr":
-        blocks = {c.block for c in history.commits.values() if damaged_files(path, c.files)}
-    else:
-        blocks = set(wrong_pixels(path, history) if damaged else ())
-    blocks -= known.holes.keys()  # those that were computed since are not there yet
+    # those that were computed since are not there yet
+    blocks = (damaged_blocks(path, history) if damaged else set()) - known.holes.keys()
     shown = [name or path.name for name in damaged]
     return Verdict(str(path), len(known.sums), len(history.commits), shown, sorted(blocks), found, sorted(known.holes))
 
@@ -140,7 +136,7 @@ def _rebuild(plan: Plan, history: History, verdict: Verdict) -> None:
         store = ZarrSink.create(plan.job.store, plan.job.output, shards=plan.shards)
         wanting = {*verdict.damaged_blocks, *verdict.holes}
         healthy = [c for n, c in history.commits.items() if n not in wanting]
-        if path.suffix.lower() == ".zarr":
+        if format_of(path).keeps_blocks:
             kept = carry_over(path, plan.job.store, healthy)
         else:
             kept = _copy_pixels(plan, history, store, healthy)
@@ -152,17 +148,17 @@ def _rebuild(plan: Plan, history: History, verdict: Verdict) -> None:
 
 
 def _copy_pixels(plan: Plan, history: History, store: ZarrSink, healthy: Iterable[Commit]) -> list[Commit]:
-    """Move blocks that read right from a damaged GeoTIFF into a store."""
+    """Move blocks that read right from a damaged output into a store."""
     if not plan.path.exists():
         return []
     try:
-        scene = open_scene(SceneSource((str(plan.path),)))
+        opened = format_of(plan.path).open(plan.path, history.fingerprint["output"])
     except SceneliftError:
         return []
     for commit in (commits := list(healthy)):
         if commit.files:
             window = plan.blocks[commit.block].scaled(plan.job.scale)
-            store.write(window, *read_block(scene, history, window))
+            store.write(window, *opened.read(window))
     return commits
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from scenelift.pipeline.cluster import Cluster, ClusterSettings
 from scenelift.pipeline.errors import HeldError, SceneError
-from scenelift.pipeline.files import file_checksum
+from scenelift.pipeline.files import file_checksum, write_durably
 from scenelift.pipeline.jobs.journal import differences, read_journal
 from scenelift.pipeline.jobs.locks import Lock
 from scenelift.pipeline.jobs.plan import Plan
@@ -37,7 +37,6 @@ from scenelift.workflows.archive.record import (
     SceneRecord,
     is_settled,
     read_record,
-    write_durably,
 )
 from scenelift.workflows.archive.settings import ArchiveSettings, Folder
 from scenelift.workflows.archive.stac import COLLECTION, item_of, write_item

@@ -9,9 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from string import Template
 
+from scenelift.pipeline.files import write_durably
 from scenelift.pipeline.scenes.quicklooks import data_uri
 from scenelift.pipeline.scores.registry import Score, columns
-from scenelift.workflows.archive.record import SceneRecord, counts, write_durably
+from scenelift.workflows.archive.record import SceneRecord, counts
 from scenelift.workflows.archive.settings import Folder
 
 TEMPLATE = Path(__file__).with_name("page.html")
