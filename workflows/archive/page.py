@@ -8,9 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from scenelift.pipeline.files import write_durably
 from scenelift.pipeline.scenes.quicklooks import data_uri
 from scenelift.pipeline.scores.registry import Score, columns
-from scenelift.workflows.archive.record import SceneRecord, counts, write_durably
+from scenelift.workflows.archive.record import SceneRecord, counts
 from scenelift.workflows.archive.settings import Folder
 from scenelift.workflows.report.rendering import render
 

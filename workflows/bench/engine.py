@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from scenelift.models.catalog import ModelRef, find, verify, with_settings
+from scenelift.models.catalog import ModelRef, find, precision_for, verify, with_settings
 from scenelift.models.enhancer import pick_device
-from scenelift.models.precision import pick_precision
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.scenes.noise import scene_noise
 from scenelift.pipeline.scenes.opening import open_scene
@@ -50,7 +49,7 @@ def run_bench(
         Print nothing while running.
     """
     chosen = pick_device(device)
-    numbers = pick_precision(precision, chosen)
+    numbers = precision_for(model, precision, chosen)
     cluster = ClusterSettings(workers)
     scene = open_scene(source)
     threads = max(1, cluster.threads * max(1, cluster.local_workers))

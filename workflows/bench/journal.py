@@ -14,8 +14,8 @@ from typing import Any
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.files import file_checksum, pixel_checksum, sync, tree_files
 from scenelift.pipeline.jobs.journal import Journal
+from scenelift.pipeline.jobs.running import carry_out
 from scenelift.pipeline.scenes.scenes import SceneSource
-from scenelift.workflows.enhance import carry_out
 from scenelift.workflows.planning import make_plan
 from scenelift.workflows.settings import Device, EnhanceSettings, Precision
 
@@ -75,7 +75,7 @@ def _once(
     plan = make_plan(source, path, model, settings, ClusterSettings(workers=0))
     plan = replace(plan, job=replace(plan.job, checked=checked))
     wall, cpu = time.perf_counter(), time.process_time()
-    carry_out(plan, wall, None, None)
+    carry_out(plan)
     return time.perf_counter() - wall, time.process_time() - cpu
 
 

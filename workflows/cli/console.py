@@ -13,7 +13,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from scenelift.workflows.jobs.blocks import BlockRecord
+from scenelift.pipeline.jobs.blocks import BlockRecord
 
 
 class Console:

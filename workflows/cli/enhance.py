@@ -111,13 +111,9 @@ def enhance(
 @with_options(Running)
 def resume(output: Finished, running: Running) -> None:
     """Go on with an enhancement that was interrupted, with the arguments it was started with."""
-    import time
+    from scenelift.workflows.enhance import resume as run
 
-    from scenelift.workflows.enhance import carry_out
-    from scenelift.workflows.jobs.verifying import resume_plan
-
-    started = time.perf_counter()
-    running.scene(lambda progress, say: carry_out(resume_plan(output), started, progress, say))
+    running.scene(lambda progress, say: run(output, progress, say))
 
 
 def verify(
@@ -126,7 +122,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check an output against its journal, byte by byte; with --repair, restore what is damaged."""
-    from scenelift.workflows.jobs.verifying import verify as run
+    from scenelift.workflows.enhance import verify as run
 
     verdict = run(output, repair)
     print(json.dumps(verdict.to_dict()) if as_json else "\n".join(verdict.lines()))

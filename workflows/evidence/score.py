@@ -19,6 +19,7 @@ import psutil
 from scenelift.pipeline.cluster import Cluster, ClusterSettings, open_cluster
 from scenelift.pipeline.errors import SinkError, UsageError
 from scenelift.pipeline.jobs.journal import read_fingerprint
+from scenelift.pipeline.jobs.plan import work_folder
 from scenelift.pipeline.outputs.cogs import write_cog
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.sinks import ZarrSink
@@ -28,7 +29,6 @@ from scenelift.pipeline.scores.blocks import BlockScore, MapPart, ScoreJob, bloc
 from scenelift.pipeline.scores.pairs import Pair, open_pair
 from scenelift.pipeline.scores.registry import pixel_names
 from scenelift.pipeline.scores.scores import REFLECTANCE_RANGE, Convention, Statistics, scores
-from scenelift.workflows.planning import work_folder
 from scenelift.workflows.settings import ScoreSettings
 
 BYTE_RANGE = 1.0

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.outputs.formats import FORMATS
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.places import place_of
 from scenelift.pipeline.scenes.quicklooks import Stretch, data_uri, factor_for, heat, png, stretch_of, view_of
@@ -61,7 +62,7 @@ def sources_of(run: Path, before: Path | None, truth: Path | None) -> ReportSour
     UsageError
         If the folder is no demo's, or the scene before is not named and not found beside the scene after.
     """
-    if run.is_dir() and run.suffix.lower() != ".zarr":
+    if run.is_dir() and run.suffix.lower() not in FORMATS:
         paths = [run / name for name in DEMO]
         if missing := [path.name for path in paths if not path.exists()]:
             raise UsageError(f"{run} is not a folder that `scenelift demo` filled: it has no {missing[0]}")
