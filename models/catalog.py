@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib
+import importlib.util
 import itertools
 import json
 import re
@@ -17,9 +18,10 @@ from typing import Any
 from scenelift.models.checkpoint import checkpoint_digest, load_checkpoint, read_metadata
 from scenelift.models.classical.classical import CLASSICAL, classical
 from scenelift.models.composite import ByBands
-from scenelift.models.enhancer import TorchEnhancer
+from scenelift.models.enhancer import TorchEnhancer, Translated
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.naming import with_labels
+from scenelift.models.precision import pick_precision
 from scenelift.models.receptive import check_halo
 from scenelift.models.sensing.blurs import Blur, response
 from scenelift.models.spec import ModelSpec
@@ -64,6 +66,26 @@ class ModelRef:
     """Between the network (0) and its realistic twin (1), NAME-gan or NAME-taught; None: as named."""
     twin: str | None = None
     """SHA-256 of that twin's checkpoint where ``realism`` is given."""
+
+    def load(self, worker: int = 0) -> Any:
+        """Load the model in this process; each worker of a machine takes the GPU of its own number."""
+        return load(with_settings(self, device=f"cuda:{worker}") if self.device == "cuda" else self)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what an output says about a model that made it: weights, settings, noise levels."""
+        noise = [round(s, 9) for s in self.noise] if self.noise else None
+        name = Path(self.name).name if self.name.endswith(".safetensors") else self.name
+        device = self.device.partition(":")[0]
+        facts = {"name": name, "sha256": self.digest, "precision": self.precision, "device": device, "noise": noise}
+        extras = {name: getattr(self, name) for name in ("classes", "tta", "uncertainty", "consistency")}
+        twin = {} if self.realism is None else {"realism": self.realism, "twin_sha256": self.twin}
+        told = {} if self.blur is None else {"blur": [[b.kind, b.mtf] for b in self.blur]}
+        joint = {} if self.colour is None else {"colour": list(self.colour), "joint_sha256": self.joint}
+        return facts | {name: value for name, value in extras.items() if value} | twin | told | joint
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that decides what the model makes of a scene."""
+        return self.provenance() | {"code": _code_digest(self.name)}
 
 
 def shipped() -> dict[str, Path]:
@@ -232,8 +254,34 @@ def _from_factory(ref: ModelRef) -> Any:
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], ModelSpec):
         return _running(ref, *made)
     if callable(made) and isinstance(getattr(made, "spec", None), ModelSpec):
-        return made
+        return made if isinstance(made, TorchEnhancer) else Translated(made)
     raise ModelError(f"{ref.name} must return an enhancer or (torch module, ModelSpec), not {type(made).__name__}")
+
+
+def _code_digest(name: str) -> str | None:
+    """Return the SHA-256 of the module that holds a factory; None for other kinds of models."""
+    module = name.partition(":")[0]
+    if ":" not in name or name.endswith(".safetensors"):
+        return None
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None or not Path(found.origin).is_file():
+        return None
+    return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
+
+
+def precision_for(name: str, wanted: str, device: str) -> str:
+    """Return "fp32" or "bf16" for a model; "auto" is bf16 for shipped networks alone, where its cost was measured.
+
+    A user's own network may lose tens of digital numbers to bfloat16, so it must be asked for. Classical methods
+    compute in float32 whatever is said here.
+
+    Raises
+    ------
+    ModelError
+        If the precision is unknown.
+    """
+    picked = pick_precision(wanted, device)
+    return picked if wanted != "auto" or name in shipped() or _classical(name) else "fp32"
 
 
 def verify(ref: ModelRef) -> ModelSpec:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,6 +63,35 @@ def keep_buffers() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(mmap_threshold, 1 << 25)
         mallopt(trim_threshold, 1 << 29)
+
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What the texts of torch's and oneDNN's errors say that mean: a smaller batch could work."""
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Raise MemoryError however torch or oneDNN says it, and give cached GPU memory back for the next try."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one too
+        if not isinstance(error, torch.OutOfMemoryError) and not any(sign in str(error) for sign in OUT_OF_MEMORY):
+            raise
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        raise MemoryError(str(error)) from error
+
+
+class Translated:
+    """A user's own enhancer, whose torch errors for want of memory are MemoryErrors to the engine."""
+
+    def __init__(self, enhancer: Any) -> None:
+        self._enhancer = enhancer
+        self.spec = enhancer.spec
+
+    def __call__(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        with memory_errors():
+            return self._enhancer(patches)
 
 
 class TorchEnhancer:
@@ -126,7 +156,8 @@ class TorchEnhancer:
         if bands // together % len(self._ready):
             raise ModelError(f"model {self.spec.name} was prepared for {len(self._ready)} bands, the scene has {bands}")
         sigma = self._sigma(count, bands, noise) if self.spec.needs_noise else None
-        cores = self._on_cpu(samples, sigma) if self._device.type == "cpu" else self._on_gpu(samples, sigma)
+        with memory_errors():
+            cores = self._on_cpu(samples, sigma) if self._device.type == "cpu" else self._on_gpu(samples, sigma)
         return cores.reshape(count, -1, *cores.shape[2:]).numpy()
 
     def _sigma(self, count: int, bands: int, noise: NDArray[np.float32] | None) -> Tensor:

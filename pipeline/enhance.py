@@ -10,7 +10,6 @@ Two things make the result independent of how the work was cut:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.nodata import fill_nodata
+from scenelift.pipeline.regions import Region
 from scenelift.pipeline.tiles import TileGrid, Window, patch_shape, reflect
 
 
@@ -65,29 +65,6 @@ class Enhancer(Protocol):
             The cores. A sample's values must not depend on N or on its neighbours in the batch.
         """
         ...
-
-
-@dataclass(frozen=True)
-class Region:
-    """Pixels of a scene in memory."""
-
-    window: Window
-    """Where they lie in the scene."""
-    values: NDArray[np.float32]
-    """Reflectance, shape (C, height, width)."""
-    valid: NDArray[np.bool_]
-    """False where there is no data, shape (C, height, width)."""
-
-    def __post_init__(self) -> None:
-        if self.values.shape != self.valid.shape or self.values.shape[1:] != self.window.shape:
-            raise UsageError(
-                f"a region of {self.window.shape} pixels got values {self.values.shape}, mask {self.valid.shape}"
-            )
-
-    def crop(self, window: Window) -> Region:
-        """Return the part at `window`, which must lie inside."""
-        rows, cols = window.slices(self.window)
-        return Region(window, self.values[:, rows, cols], self.valid[:, rows, cols])
 
 
 def context(shape: tuple[int, int], target: Window, specs: Sequence[Spec], masked: bool) -> list[Window]:

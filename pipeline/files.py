@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from scenelift.pipeline.errors import SinkError
 
 
 def file_checksum(path: Path) -> str | None:
@@ -50,6 +54,34 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_durably(path: Path, content: bytes, folder: Path | None = None) -> None:
+    """Write a small file so that its name always means all of the old content or all of the new.
+
+    Parameters
+    ----------
+    path : Path
+    content : bytes
+    folder : Path, optional
+        Where a kill may leave an unfinished file (`.NAME.` and 32 hexadecimal digits), on the same file system; by
+        default beside `path`.
+
+    Raises
+    ------
+    SinkError
+        If the disk refuses.
+    """
+    new = (folder or path.parent) / f".{path.name}.{uuid.uuid4().hex}"
+    try:
+        new.write_bytes(content)
+        sync(new)
+        new.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise SinkError.of(path, error) from error
 
 
 def sync_tree(folder: Path) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 from scenelift.models.catalog import find, load_spec
 from scenelift.models.errors import ModelError
 from scenelift.pipeline.cluster import ClusterSettings
+from scenelift.pipeline.jobs.running import Announce, Progress
+from scenelift.pipeline.jobs.summary import EnhanceSummary
 from scenelift.pipeline.scenes.scenes import SceneSource
-from scenelift.workflows.enhance import Announce, EnhanceSummary, Progress, enhance
+from scenelift.workflows.enhance import enhance
 from scenelift.workflows.settings import EnhanceSettings
 
 

@@ -17,8 +17,7 @@ from scenelift.pipeline.scenes.rasters import write_geotiff
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.scores.scores import REFLECTANCE_RANGE
 from scenelift.pipeline.tiles import Window
-from scenelift.workflows.console import Console, table
-from scenelift.workflows.enhance import EnhanceSettings, enhance
+from scenelift.workflows.enhance import Announce, EnhanceSettings, Progress, enhance
 from scenelift.workflows.evidence.cases import Degradation
 from scenelift.workflows.evidence.metrics import measure
 from scenelift.workflows.pictures import before_after
@@ -50,7 +49,12 @@ def packaged_scene() -> list[str]:
 
 
 def run_demo(
-    output: Path, rasters: list[str] | None, size: int | None, workers: int | None, quiet: bool = False
+    output: Path,
+    rasters: list[str] | None = None,
+    size: int | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    announce: Announce = lambda line: None,
 ) -> dict[str, Any]:
     """Run the demo and return what it found.
 
@@ -66,7 +70,8 @@ def run_demo(
     size : int, optional
         Use the central `size` x `size` pixels only.
     workers : int, optional
-    quiet : bool
+    progress, announce : callable, optional
+        As for `scenelift.workflows.enhance.enhance`; `announce` gets a line for each step too.
     """
     started = time.perf_counter()
     try:
@@ -79,16 +84,15 @@ def run_demo(
     reference, reference_path = _reference(scene, size, output / "scene-10m.tif")
     coarse_path = _degraded(scene, reference, reference_path, output / "degraded-20m.tif")
     table_rows = []
-    with Console(quiet) as console:
-        for method in METHODS:
-            console.say(f"20 m to 10 m with {method}")
-            path = output / f"{method}-10m.tif"
-            enhance(coarse_path, path, method, settings, cluster, console.progress)
-            table_rows.append({"method": method, **_score(reference_path, path)})
-        console.say("10 m to 5 m: the real thing, as Cloud-Optimized GeoTIFF")
-        summary = enhance(reference_path, output / "enhanced-5m.tif", "sr-x2", settings, cluster, console.progress)
-        console.say("10 m to 5 m, denoised first, as Zarr")
-        enhance(reference_path, output / "enhanced-5m.zarr", "denoise,sr-x2", settings, cluster, console.progress)
+    for method in METHODS:
+        announce(f"20 m to 10 m with {method}")
+        path = output / f"{method}-10m.tif"
+        enhance(coarse_path, path, method, settings, cluster, progress)
+        table_rows.append({"method": method, **_score(reference_path, path)})
+    announce("10 m to 5 m: the real thing, as Cloud-Optimized GeoTIFF")
+    summary = enhance(reference_path, output / "enhanced-5m.tif", "sr-x2", settings, cluster, progress)
+    announce("10 m to 5 m, denoised first, as Zarr")
+    enhance(reference_path, output / "enhanced-5m.zarr", "denoise,sr-x2", settings, cluster, progress)
     picture = output / "before-after.png"
     before_after(coarse_path, output / "sr-x2-10m.tif", reference_path, output / "enhanced-5m.tif", picture)
     return {
@@ -127,19 +131,3 @@ def _score(reference_path: Path, path: Path) -> dict[str, float]:
     whole = Window(0, 0, *reference.grid.shape)
     values = reference.read(whole).values, test.read(whole).values
     return measure(*values, DEGRADATION.scale, REFLECTANCE_RANGE, SCORES, BORDER)
-
-
-def print_demo(result: dict[str, Any]) -> None:
-    """Print the demo's table and where its files are."""
-    rows = [
-        [row["method"], f"{row['psnr']:.2f}", f"{row['ssim']:.4f}", f"{1e4 * row['rmse']:.1f}", f"{row['sam']:.3f}"]
-        for row in result["table"]
-    ]
-    table(
-        "20 m back to 10 m, against the real 10 m bands (Wald's protocol, data range 0.3)",
-        ["method", "PSNR dB", "SSIM", "RMSE DN", "SAM deg"],
-        rows,
-    )
-    print(f"before and after: {result['picture']}")
-    print(f"the scene at 5 m: {result['folder']}/enhanced-5m.tif and .zarr")
-    print(f"{result['seconds']:.0f} s in all")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import hashlib
 import os
+import pickle
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,65 +16,106 @@ from scenelift.models.catalog import (
     ModelRef,
     find,
     is_denoiser,
-    load,
+    precision_for,
     verify,
     wants_blur,
     with_colour,
     with_realism,
     with_settings,
 )
-from scenelift.models.enhancer import gpu_count, pick_device
+from scenelift.models.enhancer import Translated, gpu_count, pick_device
 from scenelift.models.precision import PRECISIONS, pick_precision
 from scenelift.pipeline.cluster import ClusterSettings
-from scenelift.pipeline.enhance import Enhancer
+from scenelift.pipeline.enhance import Enhancer, Spec
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.jobs.fingerprints import contract, fingerprint, json_number
 from scenelift.pipeline.jobs.journal import read_fingerprint
-from scenelift.pipeline.outputs.outputs import as_classes, as_shares, output_of
+from scenelift.pipeline.jobs.plan import EnhanceJob, ModelHandle, Plan, work_folder
+from scenelift.pipeline.outputs.formats import format_of
+from scenelift.pipeline.outputs.outputs import Output, as_classes, as_shares, output_of
 from scenelift.pipeline.scenes.inputs import input_digest, input_stamps
-from scenelift.pipeline.scenes.limits import Limits, absolute
+from scenelift.pipeline.scenes.limits import absolute
 from scenelift.pipeline.scenes.noise import scene_noise
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.safe_manifest import check_manifest
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
-from scenelift.pipeline.tiles import TileGrid, patch_shape
+from scenelift.pipeline.settings import read_table
+from scenelift.pipeline.tiles import TileGrid
 from scenelift.workflows.conditions import Conditions, colour_bands, scene_conditions
-from scenelift.workflows.jobs.blocks import EnhanceJob
-from scenelift.workflows.jobs.fingerprints import contract, fingerprint, json_number, model_provenance
 from scenelift.workflows.settings import EnhanceSettings
 
+SOFTWARE = "scenelift", "torch"
+"""Distributions whose versions decide the bytes of an output."""
 LEFT_BY_DENOISING = 0.25
 """Share of the noise (standard deviation) that a network after a denoiser is told."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A job that can start, go on or be verified."""
+class GivenModel:
+    """A model given as an object, as a `ModelHandle`."""
 
-    path: Path
-    """Where the output goes, absolute."""
-    job: EnhanceJob
-    settings: EnhanceSettings
-    cluster: ClusterSettings
-    fingerprint: dict[str, Any]
-    """Everything that decides the bytes of the output."""
-    command: dict[str, Any]
-    """The arguments, as plain values, for `scenelift resume`; empty if a model was given as an object."""
-    blocks: TileGrid
-    """Blocks on the input grid."""
-    device: str
-    precision: str
-    stamps: tuple[str, ...]
-    """State of the input's files when they were read for the fingerprint."""
+    enhancer: Enhancer
 
     @property
-    def work(self) -> Path:
-        """Folder beside the output that holds the journal, and everything else until the output is complete."""
-        return work_folder(self.path)
+    def name(self) -> str:
+        """Name of the enhancer's spec."""
+        return self.enhancer.spec.name
+
+    def load(self, worker: int = 0) -> Enhancer:
+        """Return the enhancer; torch's ways to run out of memory become MemoryError."""
+        return Translated(self.enhancer)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return the name: nothing else is known."""
+        return {"name": self.name}
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells one object from another that could be mistaken for it."""
+        try:
+            content = pickle.dumps(self.enhancer)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            content = repr(self.enhancer.spec).encode()
+        return {"name": self.name, "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def work_folder(path: Path) -> Path:
-    """Return the hidden folder that belongs to an output."""
-    return path.with_name(f".{path.name}.scenelift")
+@dataclass(frozen=True)
+class Runtime:
+    """Where models run, and how precisely."""
+
+    device: str
+    """Where the blocks are done: "cpu" or "cuda"."""
+    here: str
+    """Where this process can run a model: the workers may have what this machine has not."""
+    precision: str
+    """As it was asked for."""
+    threads: int
+    begun: Mapping[str, Any]
+    """What an unfinished or finished job of the same output says about its models, by number."""
+
+    @classmethod
+    def choose(cls, settings: EnhanceSettings, cluster: ClusterSettings, path: Path) -> Runtime:
+        """Choose the device for "auto"."""
+        device = pick_device(settings.device, cluster.elsewhere)
+        pick_precision(settings.precision, device)  # refuses an unknown one, whatever the models are
+        begun = read_fingerprint(work_folder(path)) or {}
+        here = device if gpu_count() else "cpu"
+        return cls(device, here, settings.precision, cluster.threads, begun.get("models", {}))
+
+    def precision_of(self, ref: ModelRef, number: int) -> str:
+        """Return "fp32" or "bf16"; "auto" stays what it was for a job begun on a machine with another processor."""
+        before = self.begun.get(str(number), {})
+        if self.precision == "auto" and before.get("sha256") == ref.digest and before.get("precision") in PRECISIONS:
+            return str(before["precision"])
+        return precision_for(ref.name, self.precision, self.device)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """A model of the chain, ready to travel."""
+
+    handle: ModelHandle
+    spec: Spec
+    precision: str
 
 
 def check_output(path: Path, source: SceneSource) -> Path:
@@ -84,8 +126,7 @@ def check_output(path: Path, source: SceneSource) -> Path:
     UsageError
         If the suffix is unknown, the folder is missing, or the output is the input.
     """
-    if path.suffix.lower() not in (".tif", ".tiff", ".zarr"):
-        raise UsageError(f"output {path} must end in .tif (Cloud-Optimized GeoTIFF) or .zarr")
+    format_of(path)
     path = Path(os.path.abspath(path))  # noqa: PTH100 - drops "..", which Path.absolute keeps
     if not path.parent.is_dir():
         raise UsageError(f"no such folder for the output: {path.parent}")
@@ -101,28 +142,75 @@ def make_plan(
     settings: EnhanceSettings,
     cluster: ClusterSettings,
 ) -> Plan:
-    """Open the scene, resolve the models, and describe job, output and fingerprint; writes nothing."""
-    # workers may run in another folder, and so may who resumes
-    source = replace(source, paths=tuple(absolute(p) for p in source.paths))
+    """Open the scene, choose where and how the models run, load them, describe the output; writes nothing."""
+    source, names = _absolute(source), _names(models)
     path = check_output(path, source)
-    names = _names(models)
-    scene = open_scene(source)
-    stamps = input_stamps(source)
+    scene, stamps = _open(source)
+    runtime = Runtime.choose(settings, cluster, path)
+    conditions = _conditions(names, scene, settings)
+    chosen = _resolve(names, scene, settings, runtime, conditions)
+    output = _describe(scene, chosen, settings, conditions)
+    job = _job(scene, chosen, output, settings, path)
+    return Plan(
+        path=path,
+        job=job,
+        blocks=TileGrid(scene.grid.shape, _block(scene, settings)),
+        cluster=cluster,
+        fingerprint=fingerprint(scene, job.models, output, format_of(path).name, settings.shards, SOFTWARE),
+        command=_command(source, names, settings, cluster),
+        stamps=stamps,
+        device=runtime.device,
+        precision=", ".join(dict.fromkeys(c.precision for c in chosen)),
+        shards=settings.shards,
+        overwrite=settings.overwrite,
+        allow_holes=settings.allow_holes,
+    )
+
+
+def _absolute(source: SceneSource) -> SceneSource:
+    """Return the source with absolute paths: workers may run in another folder, and so may who resumes."""
+    return replace(source, paths=tuple(absolute(p) for p in source.paths))
+
+
+def _open(source: SceneSource) -> tuple[Scene, tuple[str, ...]]:
+    """Open a scene, check a product's files against its manifest, and return the state of the files too."""
+    scene, stamps = open_scene(source), input_stamps(source)
     if len(source.paths) == 1 and source.paths[0].upper().endswith(".SAFE"):
         check_manifest(Path(source.paths[0]), sorted({Path(reader.path) for reader, _ in scene.readers}))
-    device = pick_device(settings.device, cluster.elsewhere)
-    precision = _precision(settings.precision, device, path)
-    here = device if gpu_count() else "cpu"  # workers may have what this machine has not
-    conditions = _conditions(names, scene, settings)
-    refs = _resolve(names, scene, settings, here, precision, cluster, conditions)
-    specs = [(load(r) if isinstance(r, ModelRef) else r).spec for r in refs]
-    refs = tuple(with_settings(r, device=device) if isinstance(r, ModelRef) else r for r in refs)
-    block = min(settings.block, scene.grid.height), min(settings.block, scene.grid.width)
+    return scene, stamps
+
+
+def _block(scene: Scene, settings: EnhanceSettings) -> tuple[int, int]:
+    return min(settings.block, scene.grid.height), min(settings.block, scene.grid.width)
+
+
+def _job(scene: Scene, chosen: list[_Chosen], output: Output, settings: EnhanceSettings, path: Path) -> EnhanceJob:
+    """Return what the workers are told."""
+    return EnhanceJob(
+        token=uuid.uuid4().hex,
+        source=scene.source,
+        models=tuple(c.handle for c in chosen),
+        store=work_folder(path) / "store.zarr",
+        output=output,
+        block=_block(scene, settings),
+        batch=settings.batch or 8,
+    )
+
+
+def _describe(scene: Scene, chosen: list[_Chosen], settings: EnhanceSettings, conditions: Conditions | None) -> Output:
+    """Describe the output that the models make of the scene.
+
+    Raises
+    ------
+    UsageError
+        If there can be none, or none that shows failed blocks where that is asked for.
+    """
+    source, specs = scene.source, [c.spec for c in chosen]
     provenance = {
         "software": f"scenelift {version('scenelift')}",
-        "models": [model_provenance(r) | {"spec": contract(s)} for r, s in zip(refs, specs, strict=True)],
-        "input": {"files": [Path(p).name for p in scene.source.paths], "sha256": input_digest(scene.source)},
-        "bands": list(scene.source.bands) if scene.source.bands else None,
+        "models": [c.handle.provenance() | {"spec": contract(c.spec)} for c in chosen],
+        "input": {"files": [Path(p).name for p in source.paths], "sha256": input_digest(source)},
+        "bands": list(source.bands) if source.bands else None,
         **({} if conditions is None else {"conditions": conditions.to_dict()}),
         "settings": {
             "dtype": settings.dtype,
@@ -130,36 +218,12 @@ def make_plan(
             "nodata": json_number(source.nodata),
         },
     }
-    output = output_of(scene, specs, block, dtype=settings.dtype, provenance=provenance)
+    output = output_of(scene, specs, _block(scene, settings), dtype=settings.dtype, provenance=provenance)
     if getattr(specs[-1], "task", "") == "landcover":
         output = as_classes(output, getattr(specs[-1], "labels", ())) if settings.classes else as_shares(output)
     if settings.allow_holes and output.dtype != "float32" and output.nodata is None and not output.mask:
         raise UsageError(f"--allow-holes: {scene.name} has no nodata value to mark holes with; give one with --nodata")
-    patch = patch_shape(scene.grid.shape, specs[0].patch, specs[0].multiple_of)
-    per_tile = math.ceil((settings.tile or 1) / patch[0]) * math.ceil((settings.tile or 1) / patch[1])
-    store = work_folder(path) / "store.zarr"
-    job = EnhanceJob(uuid.uuid4().hex, source, refs, store, output, block, (settings.batch or 8) * per_tile)
-    return Plan(
-        path=path,
-        job=job,
-        settings=settings,
-        cluster=cluster,
-        fingerprint=fingerprint(scene, refs, output, settings.shards, path),
-        command=_command(source, names, settings, cluster),
-        blocks=TileGrid(scene.grid.shape, block),
-        device=device,
-        precision=precision,
-        stamps=stamps,
-    )
-
-
-def _precision(wanted: str, device: str, path: Path) -> str:
-    """Return "fp32" or "bf16"; "auto" stays what it was for a job begun on a machine with another processor."""
-    if wanted == "auto" and (begun := read_fingerprint(work_folder(path))) is not None:
-        known = {model.get("precision") for model in begun["models"].values()} & set(PRECISIONS)
-        if len(known) == 1:
-            return str(known.pop())
-    return pick_precision(wanted, device)
+    return output
 
 
 def _names(models: str | Enhancer | Sequence[str | Enhancer]) -> list[str | Enhancer]:
@@ -170,30 +234,35 @@ def _names(models: str | Enhancer | Sequence[str | Enhancer]) -> list[str | Enha
     return [os.path.abspath(n) if isinstance(n, str) and n.endswith(".safetensors") else n for n in names]  # noqa: PTH100
 
 
+def _conditions(names: list[str | Enhancer], scene: Scene, settings: EnhanceSettings) -> Conditions | None:
+    """Return what networks are told of the scene, None if none of them asks."""
+    if not any(isinstance(name, str) and wants_blur(name) for name in names):
+        return None
+    return scene_conditions(scene, settings.blur, settings.noise)
+
+
 def _resolve(
     names: list[str | Enhancer],
     scene: Scene,
     settings: EnhanceSettings,
-    device: str,
-    precision: str,
-    cluster: ClusterSettings,
+    runtime: Runtime,
     conditions: Conditions | None,
-) -> tuple[ModelRef | Enhancer, ...]:
+) -> list[_Chosen]:
     """Turn names into references that carry every setting of the run, and check the halo of each model."""
     noise: tuple[float, ...] | None = None
     denoised = False
-    resolved: list[ModelRef | Enhancer] = []
-    for index, name in enumerate(names):
+    chosen: list[_Chosen] = []
+    for number, name in enumerate(names, start=1):
         if not isinstance(name, str):
-            resolved.append(name)
+            chosen.append(_Chosen(GivenModel(name), name.spec, "fp32"))
             continue
         noise = noise or scene_noise(scene, settings.noise)
-        last = index == len(names) - 1
+        last, ref = number == len(names), find(name)
         ref = with_settings(
-            find(name),
-            device=device,
-            precision=precision,
-            threads=cluster.threads,
+            ref,
+            device=runtime.here,
+            precision=runtime.precision_of(ref, number),
+            threads=runtime.threads,
             noise=noise,
             tta=settings.tta,
             uncertainty=settings.uncertainty and last,
@@ -210,15 +279,8 @@ def _resolve(
         spec = verify(ref)
         if ref.uncertainty and spec.out_per_band == 1:
             raise UsageError(f"--uncertainty needs a network as the last model: {name} has no spread to tell it by")
-        resolved.append(ref)
-    return tuple(resolved)
-
-
-def _conditions(names: list[str | Enhancer], scene: Scene, settings: EnhanceSettings) -> Conditions | None:
-    """Return what networks are told of the scene, None if none of them asks."""
-    if not any(isinstance(name, str) and wants_blur(name) for name in names):
-        return None
-    return scene_conditions(scene, settings.blur, settings.noise)
+        chosen.append(_Chosen(with_settings(ref, device=runtime.device), spec, ref.precision))
+    return chosen
 
 
 def _command(
@@ -240,7 +302,12 @@ def plan_of(path: Path, command: dict[str, Any]) -> Plan:
     """
     if not command:
         raise UsageError(f"{path} was made by a model given as a Python object: call `enhance` with it again")
-    source: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in command["source"].items()}
-    source["limits"] = Limits(**source.get("limits", {}))
-    settings = EnhanceSettings(**command["settings"])
-    return make_plan(SceneSource(**source), path, command["models"], settings, ClusterSettings.of(command["cluster"]))
+    where = f"the journal of {path}"
+    settings = {name: value for name, value in command["settings"].items() if name != "tile"}  # of version 0.1
+    return make_plan(
+        read_table(SceneSource, command["source"], where),
+        path,
+        command["models"],
+        read_table(EnhanceSettings, settings, where),
+        ClusterSettings.of(command["cluster"], where),
+    )

@@ -1,56 +1,105 @@
-"""How a scene is to be enhanced: the settings of a job, checked once."""
+"""What users may choose, as frozen dataclasses whose fields are options of commands and keys of files.
+
+They stand apart from what they set, so that ``--help`` waits for neither torch nor GDAL.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.settings import option
+
+INPUT, MODEL, OUTPUT, WHERE, STOPS = "Input", "Model", "Output", "Where it runs", "When it stops"
+"""Headings of ``--help``, in this order."""
+MODELS = "A name, a checkpoint or module.path:factory; several, with commas, run one after the other."
+"""What ``--model`` takes."""
 
 BLOCK = 1024
 """Side of a block in input pixels: some seconds of work, a few hundred tasks a scene."""
 
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Return the parts of a list with commas, empty ones left out."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def parse_noise(text: str) -> float | None:
+    """Return the noise level that --noise gives, in DN; None for auto.
+
+    Raises
+    ------
+    UsageError
+        If it is neither.
+    """
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--noise must be auto or a number in DN, got {text!r}") from None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the numbers of a scene are read; see `SceneSource`."""
+
+    bands: str | None = option(
+        None, "Bands in the order wanted: numbers, e.g. 4,3,2 (archive: or names, e.g. B04,B03,B02).", panel=INPUT
+    )
+    scale: float | None = option(None, "Reflectance per DN, if the file does not say (or is wrong).", panel=INPUT)
+    offset: float | None = option(
+        None, "Added to the DN before scaling; -1000 for Sentinel-2 L2A since 2022.", panel=INPUT
+    )
+    nodata: float | None = option(None, "Value of missing pixels, if the file does not say.", panel=INPUT)
+    crs: str | None = option(None, "Coordinate reference system for a raster without one.", panel=INPUT)
+
 
 @dataclass(frozen=True)
 class EnhanceSettings:
-    """How to enhance; `tile`, `block`, `batch` never change a pixel of the result."""
+    """How to enhance; `block` and `batch` never change a pixel of the result."""
 
-    tile: int | None = None
-    """Side of what a model gets at once, input pixels; rounded up to whole patches. None: one patch."""
-    block: int = BLOCK
-    """Side of a block (task, unit of writing and resuming), input pixels."""
-    batch: int | None = None
-    """Tiles given to the model at once. None: chosen for the device."""
-    device: str = "auto"
-    precision: str = "auto"
-    dtype: str | None = None
-    """Data type of the output; None: as the input."""
-    noise: float | None = None
-    """Noise level in the input's own units (DN), for models that take one; None: estimated once per band."""
-    blur: str = "auto"
-    """Blur, for super-resolution: auto, an MTF at Nyquist, area, bicubic or a sensor; one value, or one a band."""
-    tta: bool = False
-    """Average networks over the eight symmetries of the square: better, eight times the work."""
-    uncertainty: bool = False
-    """Follow each band of the last model by the spread over those eight answers."""
-    consistency: int = 0
-    """Back-projection steps after super-resolution: the result, blurred and decimated, gives the input again."""
+    block: int = option(BLOCK, "Pixels a side of a task, the unit of writing and resuming.", panel=WHERE)
+    batch: int | None = option(None, "Patches given to the model at once. Default: chosen for the device.", panel=WHERE)
+    device: Device = option("auto", "Where the model runs.", panel=WHERE)
+    precision: Precision = option("auto", "Numbers the model computes with.", panel=MODEL)
+    dtype: str | None = option(None, "Data type of the output; default: as the input.", panel=OUTPUT)
+    noise: float | None = option(
+        None,
+        "Noise level for denoisers, in DN, or auto (the default): estimated once per band.",
+        panel=MODEL,
+        parse=parse_noise,
+    )
+    blur: str = option(
+        "auto",
+        "Blur, for super-resolution: auto (estimated), an MTF at Nyquist such as 0.27, area, bicubic, or a sensor such as "
+        "sentinel-2; one for all bands, or one a band, with commas.",
+        panel=MODEL,
+    )
+    tta: bool = option(False, "Average networks over eight turned and mirrored passes.", panel=MODEL)
+    uncertainty: bool = option(
+        False, "Add a band with the standard deviation over those eight passes after each band.", panel=MODEL
+    )
+    consistency: int = option(
+        0, "Back-projection steps after super-resolution: the result, coarsened, gives the input again.", panel=MODEL
+    )
     classes: bool = False
     """Store the number of the most probable class of the last model, which must name land cover, with a palette."""
-    realism: float | None = None
-    """0 to 1: between a generator and its adversarially tuned twin."""
-    shards: bool = True
-    """Whether a Zarr output keeps the chunks of a block in one file (GDAL reads that from 3.13 on)."""
-    overwrite: bool = False
-    allow_holes: bool = False
-    """Publish an output although some blocks failed, with no data there."""
+    realism: float | None = option(
+        None, "0 to 1: from the exact network to its perceptual variant (adversarially trained).", panel=MODEL
+    )
+    shards: bool = option(True, "Zarr: one file a block. GDAL before 3.13 needs --no-shards.", panel=OUTPUT)
+    overwrite: bool = option(False, "Replace an existing output (archive: one of other settings).", panel=OUTPUT)
+    allow_holes: bool = option(False, "Publish even if some blocks failed (they hold no data).", panel=OUTPUT)
 
     def __post_init__(self) -> None:
-        for name, value, most in (
-            ("tile", self.tile, 65536),
-            ("block", self.block, 65536),
-            ("batch", self.batch, 4096),
-        ):
+        for name, value, most in (("block", self.block, 65536), ("batch", self.batch, 4096)):
             if value is not None and not 1 <= value <= most:
                 raise UsageError(f"--{name} must be from 1 to {most}, got {value}")
         if not 0 <= self.consistency <= 20:
@@ -59,3 +108,99 @@ class EnhanceSettings:
             raise UsageError(f"--realism must be from 0 to 1, got {self.realism}")
         if self.noise is not None and not (math.isfinite(self.noise) and self.noise >= 0):
             raise UsageError(f"--noise must be a number from 0 up, got {self.noise}")
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """How to score."""
+
+    data_range: float | None = option(None, "Full scale in reflectance; default 0.3, or 1 for 8-bit images.")
+    ratio: float = option(1.0, "Coarse over fine pixel size, for ERGAS.")
+    border: int = option(0, "Pixels left out along the edge.")
+    windows: bool = option(
+        True, "Measure SSIM, MS-SSIM, VIF and sharpness too; without them it is faster.", "--windows/--pixels-only"
+    )
+    block: int = option(1024, "Pixels a side of a task; changes memory, never a score.", panel=WHERE)
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.block <= 65536:
+            raise UsageError(f"--block must be from 16 to 65536, got {self.block}")
+        if self.border < 0:
+            raise UsageError(f"--border must be from 0 up, got {self.border}")
+
+
+@dataclass(frozen=True)
+class AblateSettings:
+    """The budget of an ablation study, the same for every variant."""
+
+    steps: int = option(300, "Training steps of every variant.")
+    batch: int = option(16, "Patches a step.")
+    channels: int = option(32, "Channels of the network.")
+    blocks: int = option(4, "Residual blocks of the network.")
+    seeds: int = option(3, "Trainings of every variant.")
+    each: int = option(4, "Test images of every class.")
+    data: Path | None = option(None, "Folder with the images; default: SCENELIFT_DATA.", panel=INPUT)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "seeds", "each"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class TileSettings:
+    """How a scene is cut."""
+
+    side: int = option(64, "Pixels a side.", "--size")
+    stride: int | None = option(None, "Pixels from one tile to the next; default: the size, no overlap.")
+    kind: Literal["tif", "npy", "webdataset", "zarr"] = option("tif", "Format of the tiles.", "--format", panel=OUTPUT)
+    least: float = option(1.0, "Least share of pixels with data (in every band) of a tile that is kept.", "--valid")
+    reflectance: bool = option(False, "Store float32 reflectance instead of the scene's numbers.", panel=OUTPUT)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.side <= 4096:
+            raise UsageError(f"--size must be from 1 to 4096, got {self.side}")
+        if self.stride is not None and not 1 <= self.stride <= 65536:
+            raise UsageError(f"--stride must be from 1 to 65536, got {self.stride}")
+        if not 0 <= self.least <= 1:
+            raise UsageError(f"--valid must be a share from 0 to 1, got {self.least}")
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """Going on with a shipped model on scenes of one's own."""
+
+    task: str | None = option(None, "Adapt this shipped model to your own --scenes.", panel=MODEL)
+    scenes: tuple[str, ...] = option((), "Rasters, folders or zips to adapt to; repeatable.", panel=INPUT)
+    bands: str | None = option(None, "1-based bands in the order wanted, e.g. 4,3,2.", panel=INPUT)
+    steps: int = option(600, "Steps of an adaptation.", panel=MODEL)
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """Where a training reads, writes and runs."""
+
+    run: Path | None = option(None, "Folder of the run; default: runs/NAME.", panel=OUTPUT)
+    data: Path | None = option(None, "Folder the recipe's paths start from.", panel=INPUT)
+    output: Path | None = option(None, "Checkpoint to write.", "--output", "-o", panel=OUTPUT)
+    threads: int | None = option(None, "CPU threads.", panel=WHERE)
+    resume: bool = option(True, "Go on from the state in the run's folder.")
+    device: Device = option("auto", "Where the network is trained.", panel=WHERE)
+    seed: int | None = option(None, "Instead of the recipe's; its run is NAME-seedN.", panel=MODEL)
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"--threads must be at least 1, got {self.threads}")
+
+
+@dataclass(frozen=True)
+class OwnScene:
+    """A raster and its labels, to train a segmenter on."""
+
+    task: str | None = option(None, "segmentation: train on a --scene and its --labels.", panel=MODEL)
+    scene: Path | None = option(None, "A raster to learn from.", panel=INPUT)
+    labels: Path | None = option(None, "The raster of its labels, on the same grid.", panel=INPUT)
+    classes: tuple[str, ...] = option(
+        (), "What the labels mean: 1=Forest,2=Water; default: their numbers.", panel=INPUT, parse=split_names
+    )
+    steps: int = option(300, "Training steps on a --scene.", panel=MODEL)

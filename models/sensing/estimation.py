@@ -19,7 +19,7 @@ from safetensors import safe_open
 
 from scenelift.models.sensing.blurs import KINDS, Blur
 
-WEIGHTS = Path(__file__).parents[1] / "weights" / "blur-estimate.safetensors"
+WEIGHTS = Path(__file__).with_suffix(".safetensors")
 Array = NDArray[np.float64]
 
 TILE = 32

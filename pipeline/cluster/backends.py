@@ -70,7 +70,7 @@ def _config(settings: ClusterSettings, environment: dict[str, str]) -> dict[str,
     config: dict[str, Any] = {
         "distributed.worker.multiprocessing-method": "spawn",
         "distributed.logging.distributed": "critical",  # deaths of workers are reported by who waits for their blocks
-        # A task under which its workers died gets one more round of its own (see `workflows.enhance`).
+        # A task under which its workers died gets one more round of its own (see `pipeline.jobs.running`).
         "distributed.scheduler.allowed-failures": DEATHS[settings.queued],
         # Every server looks at its own event loop fifty times a second, which nobody reads.
         "distributed.admin.tick.interval": "500ms",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.settings import option, read_table, suggestion
 
 QUEUES = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub", "sge": "qsub"}
 """Batch systems, and the command that submits a job to each."""
@@ -22,35 +22,31 @@ MOST = 4096
 class JobSettings:
     """What one job of a batch system asks for; the words are those of dask-jobqueue."""
 
-    cores: int = 1
-    memory: str = "4GB"
+    cores: int = option(1, "Cores of the job.")
+    memory: str = option("4GB", "Memory of the job.")
     processes: int = 1
     """Worker processes in a job; each gets cores / processes threads for its model."""
-    walltime: str | None = None
-    """As the batch system writes it, e.g. "02:00:00"; None: its default."""
-    queue: str | None = None
-    """Queue or partition."""
-    account: str | None = None
-    """Account or project."""
-    directives: tuple[str, ...] = ()
-    """Further lines of the script's header, e.g. "--gres=gpu:1"."""
-    prologue: tuple[str, ...] = ()
-    """Shell lines before the worker starts, e.g. "module load gdal"."""
+    walltime: str | None = option(None, "Time limit as the batch system writes it, e.g. 02:00:00; default: its own.")
+    queue: str | None = option(None, "Queue or partition.")
+    account: str | None = option(None, "Account or project.")
+    directives: tuple[str, ...] = option(
+        (), "A further line of the script's header, e.g. --gres=gpu:1; repeatable.", "--directive"
+    )
+    prologue: tuple[str, ...] = option((), "A shell line before the command, e.g. 'module load gdal'; repeatable.")
     python: str | None = None
     """Interpreter of the workers; None: this one."""
     interface: str | None = None
     """Network interface of scheduler and workers, e.g. "ib0"."""
     local_directory: str | None = None
     """Scratch folder of the workers."""
-    log_directory: str = "scenelift-jobs"
-    """Folder, seen by all nodes, for the jobs' output and their TLS keys."""
+    log_directory: str = option("scenelift-jobs", "Folder, seen by all nodes, for the jobs' output.", "--logs")
+    """Workers' TLS keys go there too."""
     lifetime: str | None = None
     """A worker leaves in good order after so long, e.g. "110 minutes"; keep it under the walltime."""
     stagger: str = "2 minutes"
     """Lifetimes vary by up to so much, so that not all leave together."""
 
     def __post_init__(self) -> None:
-        _tuples(self, "directives", "prologue")
         if not 1 <= self.processes <= self.cores:
             raise UsageError(f"a job needs at least one core a process: cores {self.cores}, processes {self.processes}")
 
@@ -94,8 +90,8 @@ class ClusterSettings:
             raise UsageError(f"cluster maximum must be from {max(1, self.workers or 0)} to {MOST}, got {self.maximum}")
         if self.queued and self.workers == 0 and self.maximum is None:
             raise UsageError(f"--workers 0 with a cluster of kind {self.kind} needs a maximum to grow to")
-        for name in ("environment", "resources"):
-            _plain_table(name, getattr(self, name), str if name == "environment" else float)
+        if wrong := [f"{name} = {amount}" for name, amount in self.resources.items() if not amount > 0]:
+            raise UsageError(f"cluster resources must be numbers above 0, got {wrong[0]}")
 
     @property
     def local_workers(self) -> int:
@@ -129,24 +125,31 @@ class ClusterSettings:
         return max(1, cores() // max(1, self.local_workers))
 
     @classmethod
-    def of(cls, table: Mapping[str, Any]) -> ClusterSettings:
+    def of(cls, table: Mapping[str, Any], where: str = "", path: tuple[str, ...] = ("cluster",)) -> ClusterSettings:
         """Return settings from a plain table, in which the keys of a job may also stand at the top.
+
+        Parameters
+        ----------
+        table : mapping
+        where, path
+            For messages, as `read_table` takes them.
 
         Raises
         ------
         UsageError
-            For a key nobody knows or a value of another type.
+            For an unknown key or a value of another type.
         """
-        own, jobs = _fields(cls), _fields(JobSettings)
-        flat = {**{k: v for k, v in table.items() if k != "job"}, **dict(table.get("job") or {})}
-        for key, value in flat.items():
-            wanted = own.get(key) or jobs.get(key)
-            if wanted is None:
-                close = difflib.get_close_matches(key, [*own, *jobs], 1)
-                raise UsageError(f"unknown cluster key {key!r}" + (f": did you mean {close[0]!r}?" if close else ""))
-            _check(key, value, wanted)
-        job = JobSettings(**{k: v for k, v in flat.items() if k in jobs})
-        return cls(**{k: v for k, v in flat.items() if k in own}, job=job)
+        own, jobs = ({field.name for field in dataclasses.fields(kind)} for kind in (cls, JobSettings))
+        job = table.get("job", {})
+        if not isinstance(job, Mapping):
+            job = read_table(JobSettings, job, where, (*path, "job"))
+        if unknown := [key for key in table if key not in own | jobs]:
+            text = f"unknown key {'.'.join((*path, unknown[0]))}{suggestion(unknown[0], sorted(own | jobs))}"
+            raise UsageError(f"{where}: {text}" if where else text)
+        return dataclasses.replace(
+            read_table(cls, {key: value for key, value in table.items() if key in own - {"job"}}, where, path),
+            job=read_table(JobSettings, job | {k: v for k, v in table.items() if k in jobs}, where, path),
+        )
 
 
 def cores() -> int:
@@ -154,35 +157,3 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _fields(kind: Any) -> dict[str, str]:
-    """Return the names a table may use and their annotations."""
-    return {f.name: str(f.type) for f in dataclasses.fields(kind) if f.name != "job"}
-
-
-def _check(key: str, value: Any, annotation: str) -> None:
-    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "bool": (bool,), "str": (str,), "tuple": (list, tuple)}
-    wanted = kinds.get(annotation.partition("[")[0].partition(" ")[0], (Mapping,))
-    fits = isinstance(value, wanted) and (isinstance(value, bool) == (wanted == (bool,)))
-    if not fits and not (value is None and "None" in annotation):
-        name = {"tuple[str, ...]": "a list of texts", "str": "a text", "int": "a whole number"}
-        told = name.get(annotation.removesuffix(" | None"), "true or false" if annotation == "bool" else "a table")
-        raise UsageError(f"cluster key {key!r} takes {told}, got {value!r}")
-
-
-def _tuples(settings: object, *names: str) -> None:
-    """Turn lists, as TOML and JSON have them, into tuples."""
-    for name in names:
-        value = getattr(settings, name)
-        if not all(isinstance(part, str) for part in value):
-            raise UsageError(f"cluster key {name!r} takes a list of texts, got {value!r}")
-        object.__setattr__(settings, name, tuple(value))
-
-
-def _plain_table(name: str, table: Mapping[str, Any], kind: type) -> None:
-    for key, value in table.items():
-        fits = isinstance(value, str) if kind is str else isinstance(value, int | float) and value > 0
-        if not fits:
-            wanted = "texts" if kind is str else "numbers above 0"
-            raise UsageError(f"cluster key {name!r} takes a table of {wanted}, got {key} = {value!r}")

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import rasterio
-
 PACKAGES = ("scenelift", "torch", "numpy", "rasterio", "zarr")
 """Libraries whose version can change bytes."""
 CARRIED = ("GDAL_", "CPL_", "OGR_", "OSR_", "PROJ_", "VSI_", "JP2")
@@ -29,6 +27,8 @@ Identity = dict[str, str]
 @functools.cache
 def identity() -> Identity:
     """Return what decides the bytes that this process makes, apart from its hardware."""
+    import rasterio  # a second, which who only names a cluster need not wait for
+
     found = {"python": platform.python_version(), "GDAL": rasterio.__gdal_version__, "scenelift's code": _code()}
     for package in PACKAGES:
         try:

@@ -6,69 +6,48 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
-from rio_cogeo.cogeo import cog_validate
 
 from scenelift.pipeline.errors import SceneliftError
 from scenelift.pipeline.files import pixel_checksum
 from scenelift.pipeline.jobs.journal import Commit, History, differences
-from scenelift.pipeline.scenes.opening import open_scene
-from scenelift.pipeline.scenes.scenes import Scene, SceneSource
+from scenelift.pipeline.jobs.salvage import damaged_files
+from scenelift.pipeline.outputs.formats import format_of
+from scenelift.pipeline.outputs.readback import Readable
 from scenelift.pipeline.tiles import TileGrid, Window
 
 
 def problems(path: Path, wanted: dict[str, Any]) -> list[str]:
     """Return what is wrong with an output's structure or place, whatever its bytes."""
+    kind = format_of(path)
     try:
-        scene = _open(path, wanted)
-        place = scene.readers[0][0].crs
-        found: dict[str, Any] = {
-            "shape": [len(scene.bands) + (scene.alpha is not None), *scene.grid.shape],
-            "dtype": scene.dtype,
-            "crs": place.to_wkt() if place else None,
-            "transform": [float(v) for v in tuple(scene.grid.transform)[:6]],
-        }
-    except (SceneliftError, RasterioError, ValueError, KeyError) as error:
+        found = dict(kind.open(path, wanted).facts)
+    except SceneliftError as error:
         return [" ".join(str(error).split())]
-    close = np.allclose(found["transform"], wanted["transform"], rtol=1e-12, atol=1e-9)
-    found["transform"] = wanted["transform"] if close else found["transform"]
-    found["crs"] = wanted["crs"] if place == CRS.from_wkt(wanted["crs"]) else found["crs"]
-    wrong = differences({key: wanted[key] for key in found}, found)
-    if wanted["format"] == "tif":
-        valid, errors, _ = cog_validate(path, strict=False, quiet=True)
-        wrong += [] if valid else [f"no valid Cloud-Optimized GeoTIFF: {'; '.join(errors)}"]
-    return wrong
+    if "transform" in found and np.allclose(found["transform"], wanted["transform"], rtol=1e-12, atol=1e-9):
+        found["transform"] = wanted["transform"]
+    if found.get("crs") and CRS.from_wkt(found["crs"]) == CRS.from_wkt(wanted["crs"]):
+        found["crs"] = wanted["crs"]
+    return differences({key: wanted[key] for key in found}, found) + kind.flaws(path)
 
 
-def _open(path: Path, wanted: dict[str, Any]) -> Scene:
-    """Open an output; with its CRS given, one in plain pixel coordinates is no scene without a place."""
-    return open_scene(SceneSource((str(path),), crs=wanted["crs"]))
-
-
-def wrong_pixels(path: Path, history: History) -> list[int]:
-    """Return the blocks of a damaged GeoTIFF that do not read back as they were stored."""
+def damaged_blocks(path: Path, history: History) -> set[int]:
+    """Return the blocks that are not in a damaged output as they were stored."""
+    kind = format_of(path)
+    if kind.keeps_blocks:
+        return {commit.block for commit in history.commits.values() if damaged_files(path, commit.files)}
+    recorded = history.fingerprint["output"]
     try:
-        scene = _open(path, history.fingerprint["output"])
+        opened = kind.open(path, recorded)
     except SceneliftError:
-        return sorted(history.commits)
-    grid = TileGrid(tuple(history.fingerprint["output"]["shape"][1:]), tuple(history.fingerprint["output"]["block"]))
+        return set(history.commits)
+    grid = TileGrid(tuple(recorded["shape"][1:]), tuple(recorded["block"]))
     stored = {number: commit for number, commit in history.commits.items() if commit.files}
-    return [number for number, commit in stored.items() if not _reads_as(scene, history, grid[number], commit)]
+    return {number for number, commit in stored.items() if not _reads_as(opened, grid[number], commit)}
 
 
-def _reads_as(scene: Scene, history: History, window: Window, commit: Commit) -> bool:
+def _reads_as(opened: Readable, window: Window, commit: Commit) -> bool:
     try:
-        return pixel_checksum(*read_block(scene, history, window)) == commit.pixels
+        return pixel_checksum(*opened.read(window)) == commit.pixels
     except SceneliftError:
         return False
-
-
-def read_block(scene: Scene, history: History, window: Window) -> tuple[NDArray[np.generic], NDArray[np.uint8] | None]:
-    """Read values (the alpha band behind them) and mask of a block as they were stored."""
-    bands = [*scene.readers, *([scene.alpha] if scene.alpha else [])]
-    pairs = [reader.read(index, window) for reader, index in bands]
-    values = np.stack([values for values, _ in pairs])
-    mask = np.where(pairs[0][1], np.uint8(255), np.uint8(0)) if history.fingerprint["output"]["mask"] else None
-    return values, mask

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from typing import Any
 
 from scenelift.pipeline.errors import SinkError
 from scenelift.pipeline.faults import commit_point, die, is_due
-from scenelift.pipeline.files import sync
+from scenelift.pipeline.files import sync, write_durably
 
 VERSION = 1
 NAME = "journal.jsonl"
@@ -95,13 +94,9 @@ class Journal:
         cls, folder: Path, fingerprint: dict[str, Any], command: dict[str, Any], silent: bool = False
     ) -> Journal:
         """Start a journal in `folder`; it appears there with its header complete or not at all."""
-        new = folder / (NAME + ".new")
         header = {"journal": VERSION, "fingerprint": fingerprint, "command": command}
+        write_durably(folder / NAME, _line(header))
         try:
-            new.write_bytes(_line(header))
-            sync(new)
-            new.replace(folder / NAME)
-            sync(folder)
             return cls(folder / NAME, silent)
         except OSError as error:
             raise SinkError.of(folder / NAME, error) from error
@@ -190,13 +185,7 @@ def read_journal(folder: Path) -> History | None:
 
 def spare_journal(folder: Path) -> None:
     """Copy the journal in `folder`, so that what is recorded from now on can be taken back as a whole."""
-    new = folder / (SPARE + ".new")
-    try:
-        shutil.copyfile(folder / NAME, new)
-        sync(new)
-        new.replace(folder / SPARE)
-    except OSError as error:
-        raise SinkError.of(folder / SPARE, error) from error
+    write_durably(folder / SPARE, (folder / NAME).read_bytes())
 
 
 def restore_journal(folder: Path) -> bool:

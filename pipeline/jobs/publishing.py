@@ -16,10 +16,9 @@ from scenelift.pipeline.jobs.journal import NAME as JOURNAL
 from scenelift.pipeline.jobs.journal import Commit, History, Journal, Publication
 from scenelift.pipeline.jobs.locks import NAME as LOCK
 from scenelift.pipeline.jobs.locks import Lock
+from scenelift.pipeline.jobs.plan import Plan
 from scenelift.pipeline.jobs.salvage import damaged_files
-from scenelift.pipeline.outputs.cogs import write_cog
-from scenelift.pipeline.outputs.outputs import Output
-from scenelift.pipeline.outputs.pyramids import Pyramid
+from scenelift.pipeline.outputs.formats import format_of
 from scenelift.pipeline.outputs.sinks import ZarrSink
 
 REPLACED = "replaced"
@@ -27,52 +26,43 @@ REPLACED = "replaced"
 
 
 def publish(
-    store: ZarrSink,
-    output: Output,
-    path: Path,
-    journal: Journal,
-    lock: Lock,
-    commits: Iterable[Commit],
-    *,
-    shards: bool,
-    checked: bool = True,
-    holes: Mapping[int, str] | None = None,
+    plan: Plan, store: ZarrSink, journal: Journal, lock: Lock, commits: Iterable[Commit], holes: Mapping[int, str]
 ) -> None:
-    """Turn a store whose blocks are all done, but for `holes`, into the output at `path`.
+    """Turn a store whose blocks are all done, but for `holes`, into the output of a plan.
 
-    With `checked` false a Zarr group is neither read back nor pushed to the disk: only to measure what that costs.
+    Where the job is not checked, the output is neither read back nor pushed to the disk: only to measure what that
+    costs.
 
     Raises
     ------
     SinkError
         If the disk refuses, or what was written does not read back as it should; nothing then bears the name.
     """
-    work = journal.path.parent
+    path, output, checked, kind = plan.path, plan.job.output, plan.job.checked, format_of(plan.path)
     commit_point("blocks-done")
     try:
-        if path.suffix.lower() == ".zarr":
-            for _ in Pyramid(store, output, shards=shards).build():
-                pass
-            commit_point("pyramid-built")
-            made, sums = store.path, tree_checksums(store.path) if checked else {}
-            if checked:
-                _compare(sums, commits)
-                sync_tree(made)
-        else:
-            made = work / path.name
-            write_cog(store, output, made)
-            sums = {"": str(file_checksum(made))}
+        made = kind.make(store, output, plan.work / path.name, plan.shards)
+        sums = _sums(made) if checked else {}
+        if checked and kind.keeps_blocks:
+            _compare(sums, commits)
+        if checked:
+            sync_tree(made)
         commit_point("output-synced")
         lock.check()
-        journal.publish(sums, holes or {})
+        journal.publish(sums, holes)
         commit_point("publication-recorded")
-        _move(made, path, work)
+        _move(made, path, plan.work)
         commit_point("renamed")
         sync(path.parent)
         journal.finish()
         commit_point("done-recorded")
     except OSError as error:
         raise SinkError.of(path, error) from error
+
+
+def _sums(made: Path) -> dict[str, str]:
+    """Return the checksum of each file of an output; a single file has no name of its own."""
+    return tree_checksums(made) if made.is_dir() else {"": str(file_checksum(made))}
 
 
 def _compare(sums: dict[str, str], commits: Iterable[Commit]) -> None:

@@ -22,14 +22,42 @@ from rio_cogeo.cogeo import cog_validate
 from scenelift.pipeline.errors import SinkError
 from scenelift.pipeline.faults import commit_point
 from scenelift.pipeline.files import sync
-from scenelift.pipeline.outputs.categories import colormap
+from scenelift.pipeline.outputs.categories import colormap, side_car
 from scenelift.pipeline.outputs.outputs import Output
+from scenelift.pipeline.outputs.readback import ReadableScene, open_as_scene
 from scenelift.pipeline.outputs.sinks import ZarrSink, provenance_text
 from scenelift.pipeline.scenes.rasters import GDAL_OPTIONS
 from scenelift.pipeline.tiles import TileGrid, Window
 
 SIDE = 512
 """Side of a COG tile, pixels."""
+
+
+class CloudOptimizedGeoTiff:
+    """The format of `*.tif`: see `scenelift.pipeline.outputs.formats.Format`."""
+
+    name = "tif"
+    title = "Cloud-Optimized GeoTIFF"
+    suffixes = (".tif", ".tiff")
+    keeps_blocks = False
+
+    def make(self, store: ZarrSink, output: Output, path: Path, shards: bool) -> Path:
+        """Write the file."""
+        write_cog(store, output, path)
+        return path
+
+    def open(self, path: Path, recorded: dict[str, Any]) -> ReadableScene:
+        """Open it as a scene."""
+        return open_as_scene(path, recorded)
+
+    def flaws(self, path: Path) -> list[str]:
+        """Return what makes it no Cloud-Optimized GeoTIFF."""
+        valid, errors, _ = cog_validate(path, strict=False, quiet=True)
+        return [] if valid else [f"no valid Cloud-Optimized GeoTIFF: {'; '.join(errors)}"]
+
+    def beside(self, output: Output) -> dict[str, bytes]:
+        """Return GDAL's side-car with the names of a class map's values, which a GeoTIFF has no place for."""
+        return {".aux.xml": side_car(output.categories).encode()} if output.categories else {}
 
 
 def write_cog(store: ZarrSink, output: Output, path: Path) -> None:

@@ -3,21 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from scenelift.pipeline.faults import commit_point
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.outputs.geozarr import array_attributes, group_attributes, level_attributes, write_coordinates
 from scenelift.pipeline.outputs.outputs import Output
+from scenelift.pipeline.outputs.readback import ReadableScene, open_as_scene
 from scenelift.pipeline.outputs.sinks import DATA, ZarrSink, array_of, make_level
 from scenelift.pipeline.scenes.scenes import beside
 from scenelift.pipeline.scenes.zarrs import MASK
 from scenelift.pipeline.tiles import TileGrid, Window
 
 CHUNK = 512
+
+
+class GeoZarr:
+    """The format of `*.zarr`, the store itself with coarser levels: see `scenelift.pipeline.outputs.formats.Format`."""
+
+    name = "zarr"
+    title = "zarr"
+    suffixes = (".zarr",)
+    keeps_blocks = True
+
+    def make(self, store: ZarrSink, output: Output, path: Path, shards: bool) -> Path:
+        """Build the coarser levels into the store."""
+        for _ in Pyramid(store, output, shards=shards).build():
+            pass
+        commit_point("pyramid-built")
+        return store.path
+
+    def open(self, path: Path, recorded: dict[str, Any]) -> ReadableScene:
+        """Open it as a scene."""
+        return open_as_scene(path, recorded)
+
+    def flaws(self, path: Path) -> list[str]:
+        """Return nothing: what opens has the structure."""
+        return []
+
+    def beside(self, output: Output) -> dict[str, bytes]:
+        """Return nothing: attributes hold all there is to tell."""
+        return {}
 
 
 class _Level(NamedTuple):

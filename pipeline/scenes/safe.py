@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
 
 from scenelift.pipeline.errors import SceneError
 
@@ -48,19 +51,30 @@ def find_bands(folder: Path) -> SafeBands:
     return _with_metadata(tuple(paths), metadata[0])
 
 
+def read_xml(path: Path) -> Element:
+    """Return the root of an XML file of a product.
+
+    Raises
+    ------
+    SceneError
+        If it cannot be read, or defines a document type or entities, which product metadata never do.
+    """
+    try:
+        root: Element = fromstring(path.read_text(encoding="utf-8", errors="replace"), forbid_dtd=True)
+    except DefusedXmlException:
+        raise SceneError(f"{path} defines XML entities; product metadata never do: refused") from None
+    except (OSError, ParseError) as error:
+        raise SceneError(f"cannot read {path}: {error}") from None
+    return root
+
+
 def _is_band(name: str, band: str) -> bool:
     # L2A: T32TPS_20220105T101411_B02_10m.jp2; L1C: T32TPS_20220105T101411_B02.jp2
     return re.search(rf"_{band}(_10m)?\.jp2$", name) is not None
 
 
 def _with_metadata(paths: tuple[Path, ...], metadata: Path) -> SafeBands:
-    text = metadata.read_text(encoding="utf-8", errors="replace")
-    if "<!ENTITY" in text or "<!DOCTYPE" in text:
-        raise SceneError(f"{metadata} defines XML entities, which product metadata never do: refused")
-    try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise SceneError(f"cannot read {metadata}: {error}") from None
+    root = read_xml(metadata)
 
     def first(*names: str) -> str | None:
         return next((e.text.strip() for n in names for e in root.iter(n) if e.text and e.text.strip()), None)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from pathlib import Path
 
 from scenelift.pipeline.errors import SceneError
+from scenelift.pipeline.scenes.safe import read_xml
 
 NAME = "manifest.safe"
 KINDS = {"MD5": "md5", "SHA-256": "sha256", "SHA3-256": "sha3_256"}
@@ -44,13 +44,7 @@ def check_manifest(folder: Path, paths: Iterable[Path]) -> list[Path]:
 
 
 def _checksums(manifest: Path) -> dict[Path, tuple[str, str]]:
-    text = manifest.read_text(encoding="utf-8", errors="replace")
-    if "<!ENTITY" in text or "<!DOCTYPE" in text:
-        raise SceneError(f"{manifest} defines XML entities, which product metadata never do: refused")
-    try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise SceneError(f"cannot read {manifest}: {error}") from None
+    root = read_xml(manifest)
     found = {}
     for stream in root.iter("byteStream"):
         place, checksum = stream.find("fileLocation"), stream.find("checksum")

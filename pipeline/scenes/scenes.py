@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from scenelift.pipeline.enhance import Region
 from scenelift.pipeline.grids import GeoGrid
+from scenelift.pipeline.regions import Region
 from scenelift.pipeline.scenes.limits import Limits
 from scenelift.pipeline.scenes.rasters import Reader
 from scenelift.pipeline.tiles import Window

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.builders import integer_net, noise_image, whole_image
 
-from scenelift.pipeline.enhance import Region, context, enhance_region
+from scenelift.pipeline.enhance import context, enhance_region
 from scenelift.pipeline.nodata import fill_nodata
+from scenelift.pipeline.regions import Region
 from scenelift.pipeline.tiles import TileGrid, Window
 
 

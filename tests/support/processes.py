@@ -18,8 +18,8 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     [
         "scenelift.workflows.cli.app",
-        "scenelift.workflows.jobs.verifying",
-        "scenelift.workflows.console",
+        "scenelift.workflows.enhance",
+        "scenelift.workflows.cli.console",
         "rioxarray",
         "support.processes",
     ]

@@ -15,8 +15,7 @@ from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows.classify import classify
-from scenelift.workflows.enhance import carry_out
-from scenelift.workflows.jobs.verifying import resume_plan
+from scenelift.workflows.enhance import resume
 from scenelift.workflows.settings import EnhanceSettings
 
 NAMES = ("Forest", "River & lake", "Rock")
@@ -83,7 +82,7 @@ def test_going_on_with_a_map_names_its_classes_too(scene, tmp_path):
     run(scene, path)
     written = names.read_bytes()
     names.unlink()
-    carry_out(resume_plan(path), 0.0, None, None)
+    resume(path)
     assert names.read_bytes() == written
     names.write_text("names of another map")
     run(scene, path, overwrite=True)

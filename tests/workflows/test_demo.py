@@ -16,7 +16,7 @@ def test_a_scene_of_any_data_type_can_be_named(tmp_path, dtype, scale):
     smooth = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal((3, 128, 128)), (0, 3, 3))
     values = (np.clip(0.2 + smooth, 0.01, 0.9) / scale).astype(dtype)
     path = write_raster(tmp_path / "in.tif", values, scales=[scale] * 3)
-    result = run_demo(tmp_path / "demo", [str(path)], None, 0, quiet=True)
+    result = run_demo(tmp_path / "demo", [str(path)], workers=0)
     assert all(row["psnr"] > 15 for row in result["table"])
     with rasterio.open(tmp_path / "demo/degraded-20m.tif") as coarse, rasterio.open(path) as fine:
         assert coarse.dtypes[0] == dtype

@@ -14,8 +14,9 @@ from pystac.extensions.mlm import InputStructure, MLMExtension, ModelInput, Mode
 import scenelift.models.classical.classical as methods
 from scenelift.models.catalog import card, checkpoint_path, find, load_spec
 from scenelift.models.spec import ModelSpec
+from scenelift.pipeline.files import write_durably
 from scenelift.workflows.archive.entries import date_from, id_from
-from scenelift.workflows.archive.record import DONE, SceneRecord, write_durably
+from scenelift.workflows.archive.record import DONE, SceneRecord
 from scenelift.workflows.archive.stac import COLLECTION, EXTENSIONS, UNDATED
 
 WORLD = [-180.0, -90.0, 180.0, 90.0]

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scenelift.pipeline.cluster import Cluster
+from scenelift.pipeline.jobs.blocks import BlockRecord
+from scenelift.pipeline.jobs.running import Progress
 from scenelift.workflows.archive.entries import Entry
-from scenelift.workflows.enhance import Progress
-from scenelift.workflows.jobs.blocks import BlockRecord
 
 AHEAD = 2
 """Blocks that should be waiting or running for every worker."""

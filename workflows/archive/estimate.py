@@ -1,4 +1,4 @@
-"""`scenelift plan`: how long a run would take and how much room it needs, from a short run on crops of its scenes."""
+"""`scenelift archive --dry-run`: how long a run would take and how much disk it needs, from runs on small crops."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from scenelift.pipeline.tiles import Window
 from scenelift.workflows.archive.entries import Entry
 from scenelift.workflows.archive.filters import Filters
 from scenelift.workflows.archive.run import archive
-from scenelift.workflows.archive.settings import ArchiveSettings, Reading
+from scenelift.workflows.archive.settings import ArchiveSettings
 from scenelift.workflows.archive.survey import Survey, Wanted, survey
+from scenelift.workflows.settings import Reading
 
 TINY = 64
 """Side of the crops that show what a scene costs whatever its size."""

@@ -5,46 +5,98 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from scenelift.pipeline.errors import SceneError, UsageError
-from scenelift.pipeline.scenes.places import Place, place_of
-from scenelift.pipeline.scenes.scenes import Scene
+from scenelift.pipeline.settings import option
 from scenelift.workflows.archive.entries import Entry, date_from, number_from
+from scenelift.workflows.settings import INPUT
+
+if TYPE_CHECKING:  # --help does not wait for GDAL
+    from scenelift.pipeline.scenes.places import Place
+    from scenelift.pipeline.scenes.scenes import Scene
 
 DATE_TAGS = ("TIFFTAG_DATETIME", "ACQUISITIONDATETIME", "datetime", "PRODUCT_START_TIME")
+
+
+def parse_box(text: str) -> tuple[float, float, float, float]:
+    """Return west, south, east, north in degrees from "west,south,east,north".
+
+    Raises
+    ------
+    UsageError
+        If it is not written so.
+    """
+    try:
+        west, south, east, north = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--bbox must be west,south,east,north in degrees, got {text!r}") from None
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
+        raise UsageError(f"--bbox must be west,south,east,north in degrees, got {text!r}")
+    return west, south, east, north
+
+
+def parse_dates(text: str) -> tuple[datetime, datetime]:
+    """Return the first moment of a span and the first one after it, UTC.
+
+    Parameters
+    ----------
+    text : str
+        "2024-05-01", "2024-05", "2024", or two of them as "2024-05/2024-07"; either may be empty.
+
+    Raises
+    ------
+    UsageError
+        If it is not written so.
+    """
+    first, slash, last = text.partition("/")
+    earliest = _span(first)[0] if first else datetime.min.replace(tzinfo=UTC)
+    latest = _span(last if slash else first)[1] if (last or not slash) else datetime.max.replace(tzinfo=UTC)
+    if earliest >= latest:
+        raise UsageError(f"--date {text!r} ends before it begins")
+    return earliest, latest
+
+
+def _span(text: str) -> tuple[datetime, datetime]:
+    """Return the first moment of a year, month or day, and the first one after it."""
+    try:
+        parts = [int(part) for part in text.split("-")]
+        year, month, day = [*parts, 1, 1][: max(3, len(parts))]
+        start = datetime(year, month, day, tzinfo=UTC)
+        if len(parts) == 1:
+            return start, start.replace(year=start.year + 1)
+        if len(parts) == 2:
+            return start, (start + timedelta(days=32)).replace(day=1)
+        return start, start + timedelta(days=1)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"--date must be 2024, 2024-05, 2024-05-01 or two of them with a slash, got {text!r}"
+        ) from None
 
 
 @dataclass(frozen=True)
 class Filters:
     """What a scene must be like to be done."""
 
-    bbox: tuple[float, float, float, float] | None = None
-    """West, south, east, north in degrees; scenes that touch it are wanted. West > east crosses the date line."""
-    dates: tuple[datetime, datetime] | None = None
+    bbox: tuple[float, float, float, float] | None = option(
+        None,
+        "Only scenes that touch west,south,east,north (degrees); west > east crosses the date line.",
+        panel=INPUT,
+        parse=parse_box,
+    )
+    dates: tuple[datetime, datetime] | None = option(
+        None,
+        "Only scenes of 2024, 2024-05, 2024-05-01 or two of them, 2024-05-01/2024-07; either may be empty.",
+        "--date",
+        panel=INPUT,
+        parse=parse_dates,
+    )
     """First moment, and the first one after the last."""
-    cloud_cover: float | None = None
-    """Most percent of clouds."""
+    cloud_cover: float | None = option(None, "Only scenes with at most so many percent.", panel=INPUT)
 
-    @classmethod
-    def of(cls, bbox: str | None, date: str | None, cloud_cover: float | None) -> Filters:
-        """Read the filters as they are given on the command line.
-
-        Parameters
-        ----------
-        bbox : str, optional
-            "west,south,east,north".
-        date : str, optional
-            "2024-05-01", "2024-05", "2024", or two of them as "2024-05/2024-07"; either may be empty.
-        cloud_cover : float, optional
-
-        Raises
-        ------
-        UsageError
-            If one of them is not written so.
-        """
-        if cloud_cover is not None and not 0 <= cloud_cover <= 100:
-            raise UsageError(f"--cloud-cover is a percentage from 0 to 100, got {cloud_cover:g}")
-        return cls(_box(bbox) if bbox else None, _dates(date) if date else None, cloud_cover)
+    def __post_init__(self) -> None:
+        if self.cloud_cover is not None and not 0 <= self.cloud_cover <= 100:
+            raise UsageError(f"--cloud-cover must be a percentage from 0 to 100, got {self.cloud_cover:g}")
 
     def reason(self, facts: Facts) -> str | None:
         """Return why a scene is not wanted; None if it is. What nobody knows of a scene does not pass."""
@@ -74,6 +126,8 @@ class Facts:
 
 def facts_of(entry: Entry, scene: Scene) -> Facts:
     """Return a scene's place, date and cloud cover: from its list or catalogue, else from the file itself."""
+    from scenelift.pipeline.scenes.places import place_of
+
     tags = scene.tags
     date = entry.date
     for name in DATE_TAGS:
@@ -134,16 +188,6 @@ def _names(scene: Scene) -> list[str]:
     return [band.description or str(i) for i, band in enumerate(scene.bands, start=1)]
 
 
-def _box(text: str) -> tuple[float, float, float, float]:
-    try:
-        west, south, east, north = (float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--bbox takes west,south,east,north in degrees, got {text!r}") from None
-    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
-        raise UsageError(f"--bbox takes west,south,east,north in degrees, got {text!r}")
-    return west, south, east, north
-
-
 def _touch(box: tuple[float, float, float, float], place: Place) -> bool:
     west, south, east, north = box
     if place.south > north or place.north < south:
@@ -153,27 +197,3 @@ def _touch(box: tuple[float, float, float, float], place: Place) -> bool:
 
 def _spans(west: float, east: float) -> list[tuple[float, float]]:
     return [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
-
-
-def _dates(text: str) -> tuple[datetime, datetime]:
-    first, slash, last = text.partition("/")
-    earliest = _span(first)[0] if first else datetime.min.replace(tzinfo=UTC)
-    latest = _span(last if slash else first)[1] if (last or not slash) else datetime.max.replace(tzinfo=UTC)
-    if earliest >= latest:
-        raise UsageError(f"--date {text!r} ends before it begins")
-    return earliest, latest
-
-
-def _span(text: str) -> tuple[datetime, datetime]:
-    """Return the first moment of a year, month or day, and the first one after it."""
-    try:
-        parts = [int(part) for part in text.split("-")]
-        year, month, day = [*parts, 1, 1][: max(3, len(parts))]
-        start = datetime(year, month, day, tzinfo=UTC)
-        if len(parts) == 1:
-            return start, start.replace(year=start.year + 1)
-        if len(parts) == 2:
-            return start, (start + timedelta(days=32)).replace(day=1)
-        return start, start + timedelta(days=1)
-    except (ValueError, OverflowError):
-        raise UsageError(f"--date takes 2024, 2024-05, 2024-05-01 or two of them with a slash, got {text!r}") from None

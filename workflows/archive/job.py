@@ -16,9 +16,12 @@ from typing import Any
 
 from scenelift.pipeline.cluster import Cluster, ClusterSettings
 from scenelift.pipeline.errors import HeldError, SceneError
-from scenelift.pipeline.files import file_checksum
+from scenelift.pipeline.files import file_checksum, write_durably
 from scenelift.pipeline.jobs.journal import differences, read_journal
 from scenelift.pipeline.jobs.locks import Lock
+from scenelift.pipeline.jobs.plan import Plan
+from scenelift.pipeline.jobs.running import Listener, Progress, carry_out
+from scenelift.pipeline.jobs.summary import EnhanceSummary
 from scenelift.pipeline.outputs.outputs import pictures
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.places import footprint_of
@@ -34,14 +37,13 @@ from scenelift.workflows.archive.record import (
     SceneRecord,
     is_settled,
     read_record,
-    write_durably,
 )
 from scenelift.workflows.archive.settings import ArchiveSettings, Folder
 from scenelift.workflows.archive.stac import COLLECTION, item_of, write_item
 from scenelift.workflows.archive.transfer import at_hand, upload
-from scenelift.workflows.enhance import EnhanceSummary, Progress, carry_out, refuse_foreign
+from scenelift.workflows.enhance import refuse_foreign
 from scenelift.workflows.evidence.score import plain, score
-from scenelift.workflows.planning import Plan, make_plan
+from scenelift.workflows.planning import make_plan
 
 RESUMABLE = 75
 
@@ -159,7 +161,7 @@ class SceneJob:
         with clock.step("plan"):
             plan = self._plan(entry, source)
         with clock.step("enhance"):
-            summary = carry_out(plan, time.perf_counter(), progress, None, self.place, -order)
+            summary = carry_out(plan, Listener(progress), self.place, -order)
         clock.steps["blocks"] = summary.blocks_seconds
         with clock.step("scores"):
             found = self._scores(source, plan)
@@ -175,7 +177,7 @@ class SceneJob:
         path.parent.mkdir(parents=True, exist_ok=True)
         refuse_foreign(path, self.settings.enhance)
         plan = make_plan(source, path, self.settings.models, self.settings.enhance, self.cluster)
-        return replace(plan, settings=replace(plan.settings, overwrite=self._anew(plan)))
+        return replace(plan, overwrite=self._anew(plan))
 
     def _anew(self, plan: Plan) -> bool:
         """Whether to start anew where a journal knows another job of that name, or a finished one."""

@@ -5,17 +5,15 @@ from __future__ import annotations
 import glob
 import json
 import os
-import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scenelift.pipeline.errors import SinkError
-from scenelift.pipeline.files import sync
+from scenelift.pipeline.files import write_durably
+from scenelift.pipeline.jobs.plan import work_folder
 from scenelift.pipeline.scenes.limits import side_cars
-from scenelift.workflows.planning import work_folder
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 
@@ -81,25 +79,6 @@ def write_record(folder: Path, record: SceneRecord) -> None:
         If the disk refuses.
     """
     write_durably(folder / f"{record.id}.json", json.dumps(asdict(record), sort_keys=True).encode())
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file so that its name always means all of the old content or all of the new.
-
-    Raises
-    ------
-    SinkError
-        If the disk refuses.
-    """
-    new = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        new.write_bytes(content)
-        sync(new)
-        new.replace(path)
-        sync(path.parent)
-    except OSError as error:
-        new.unlink(missing_ok=True)
-        raise SinkError.of(path, error) from error
 
 
 def sweep_unfinished(path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scenelift.pipeline.cluster import Cluster, ClusterSettings, open_cluster
+from scenelift.pipeline.jobs.blocks import BlockRecord
 from scenelift.pipeline.jobs.locks import Lock
 from scenelift.workflows.archive.crew import Crew
 from scenelift.workflows.archive.entries import Entry
@@ -26,7 +27,6 @@ from scenelift.workflows.archive.record import (
 )
 from scenelift.workflows.archive.settings import ArchiveSettings, Folder, as_plain
 from scenelift.workflows.archive.transfer import upload
-from scenelift.workflows.jobs.blocks import BlockRecord
 
 FAREWELL = 5.0
 """Seconds that a run which is told to stop waits for its scenes to let go of their locks."""

@@ -7,53 +7,45 @@ import json
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from scenelift.models.catalog import find, load_spec, with_realism
-from scenelift.models.enhancer import pick_device
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.settings import option
 from scenelift.workflows.archive.filters import Filters
-from scenelift.workflows.archive.sources import Access
-from scenelift.workflows.archive.transfer import check_target
-from scenelift.workflows.settings import EnhanceSettings
-
-FORMATS = ("tif", "zarr")
-SCORES = ("none", "quality", "full")
+from scenelift.workflows.settings import INPUT, MODEL, MODELS, OUTPUT, WHERE, EnhanceSettings, Reading, split_names
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How the numbers of every scene are read; see `SceneSource`."""
+class Access:
+    """What a list of scenes may point at."""
 
-    bands: str | None = None
-    """Numbers or names with commas, e.g. "4,3,2" or "B04,B03,B02"."""
-    scale: float | None = None
-    offset: float | None = None
-    nodata: float | None = None
-    crs: str | None = None
+    remote: bool = option(
+        False, "Fetch scenes from https:// or s3://, when their turn comes.", "--allow-remote", panel=INPUT
+    )
+    outside: bool = option(False, "Let lists name files outside their own folder.", "--allow-outside", panel=INPUT)
+    assets: tuple[str, ...] = option(
+        (),
+        "STAC assets that make a scene, e.g. red,green,blue,nir; default: those with the role data.",
+        panel=INPUT,
+        parse=split_names,
+    )
 
 
 @dataclass(frozen=True)
 class ArchiveSettings:
     """What is done with every scene."""
 
-    model: str = "sr-x2"
-    format: str = "tif"
+    model: str = option("sr-x2", MODELS, "--model", "-m", panel=MODEL)
+    format: Literal["tif", "zarr"] = option("tif", "Format of the outputs.", panel=OUTPUT)
     enhance: EnhanceSettings = field(default_factory=EnhanceSettings)
     reading: Reading = field(default_factory=Reading)
     filters: Filters = field(default_factory=Filters)
     access: Access = field(default_factory=Access)
-    scores: str = "quality"
-    """"quality": noise, contrast and sharpness of each output; "full": closeness to its input too; "none"."""
-    share: bool = False
-    """Whether other processes work on the same archive at the same time."""
-    publish: str | None = None
-    """Address that finished scenes are copied to, e.g. "s3://bucket/archive"."""
-
-    def __post_init__(self) -> None:
-        for name, value, known in (("format", self.format, FORMATS), ("scores", self.scores, SCORES)):
-            if value not in known:
-                raise UsageError(f"--{name} must be one of {', '.join(known)}, got {value!r}")
+    scores: Literal["none", "quality", "full"] = option(
+        "quality", "Measure the output (quality), or its closeness to the input too (full).", panel=OUTPUT
+    )
+    share: bool = option(False, "Work on the archive together with other processes.", panel=WHERE)
+    publish: str | None = option(None, "Copy finished scenes there too, e.g. s3://bucket/name.", panel=OUTPUT)
 
     @property
     def models(self) -> list[str]:
@@ -70,6 +62,9 @@ class ArchiveSettings:
         UsageError
             If the place to publish in cannot be reached.
         """
+        from scenelift.models.catalog import find, load_spec
+        from scenelift.workflows.archive.transfer import check_target
+
         for name in self.models:
             load_spec(find(name))
         self._twin()
@@ -78,8 +73,11 @@ class ArchiveSettings:
 
     def key(self) -> str:
         """Return a digest of everything but the scene that decides the bytes of an output."""
+        from scenelift.models.catalog import find
+        from scenelift.models.enhancer import pick_device
+
         device = pick_device(self.enhance.device, elsewhere=True)
-        never = ("tile", "batch", "overwrite")
+        never = ("batch", "overwrite")
         settings = {name: value for name, value in asdict(self.enhance).items() if name not in never}
         facts = {
             "software": [version("scenelift"), version("torch")],
@@ -94,6 +92,8 @@ class ArchiveSettings:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def _twin(self) -> str | None:
+        from scenelift.models.catalog import find, with_realism
+
         return with_realism(find(self.models[-1]), self.enhance.realism).twin
 
 

@@ -5,28 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.zarrs import is_zarr
 from scenelift.workflows.archive.entries import Entry, id_from, in_order
 from scenelift.workflows.archive.manifest import TABLES, read_manifest
+from scenelift.workflows.archive.settings import Access
 
 RASTERS = (".tif", ".tiff", ".jp2")
 """Files that count as scenes in a folder; others (.nc, .png, …) must be named, or be in a manifest."""
-
-
-@dataclass(frozen=True)
-class Access:
-    """What a list of scenes may point at."""
-
-    remote: bool = False
-    """Addresses (https://, s3://, …); they are fetched when their turn comes."""
-    outside: bool = False
-    """Files that do not lie below the folder of the manifest or catalogue that names them."""
-    assets: tuple[str, ...] = ()
-    """Keys of the assets of a STAC item that make the scene; none: those with the role "data"."""
 
 
 def find_scenes(sources: Sequence[str], output: Path, access: Access) -> list[Entry]:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pystac
 
-from scenelift.pipeline.files import file_checksum
+from scenelift.pipeline.files import file_checksum, write_durably
 from scenelift.pipeline.scenes.places import place_of
 from scenelift.pipeline.scenes.scenes import Scene
 from scenelift.workflows.archive.entries import Entry, date_from, id_from
-from scenelift.workflows.archive.record import SceneRecord, write_durably
+from scenelift.workflows.archive.record import SceneRecord
 
 EXTENSIONS = {
     name: f"https://stac-extensions.github.io/{name}/v{number}/schema.json"

@@ -9,21 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from scenelift.models.catalog import ModelRef, find, verify, with_settings
+from scenelift.models.catalog import ModelRef, find, precision_for, verify, with_settings
 from scenelift.models.enhancer import pick_device
-from scenelift.models.precision import pick_precision
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.scenes.noise import scene_noise
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.tiles import TileGrid, Window, patch_shape
 from scenelift.workflows.bench.bare import bare_forward
-from scenelift.workflows.console import table
-from scenelift.workflows.enhance import EnhanceSettings, enhance
+from scenelift.workflows.enhance import enhance
+from scenelift.workflows.settings import Device, EnhanceSettings, Precision
 
 
 def run_bench(
-    source: SceneSource, model: str, runs: int, device: str, precision: str, workers: int | None, quiet: bool = False
+    source: SceneSource,
+    model: str,
+    runs: int,
+    device: Device,
+    precision: Precision,
+    workers: int | None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Time the whole job and the bare model in turn, and return medians and the ratio pair by pair.
 
@@ -38,17 +43,18 @@ def run_bench(
     runs : int
         Pairs of runs; a first pair is not counted.
     device, precision : str
+        As for `EnhanceSettings`.
     workers : int, optional
     quiet : bool
         Print nothing while running.
     """
-    device = pick_device(device)
-    precision = pick_precision(precision, device)
+    chosen = pick_device(device)
+    numbers = precision_for(model, precision, chosen)
     cluster = ClusterSettings(workers)
     scene = open_scene(source)
     threads = max(1, cluster.threads * max(1, cluster.local_workers))
     noise = scene_noise(scene)
-    ref = with_settings(find(model), device=device, precision=precision, threads=threads, noise=noise)
+    ref = with_settings(find(model), device=chosen, precision=numbers, threads=threads, noise=noise)
     patches = _patches(source, ref)
     pixels = int(np.prod(scene.grid.shape)) * len(scene.bands)
     engine, job, bare, cpu = [], [], [], []
@@ -67,8 +73,8 @@ def run_bench(
     ratios = [b / e for b, e in zip(bare, engine, strict=True)]
     return {
         "model": model,
-        "device": device,
-        "precision": precision,
+        "device": chosen,
+        "precision": numbers,
         "workers": cluster.local_workers,
         "threads": threads,
         "input_megapixels": pixels / 1e6,
@@ -94,22 +100,3 @@ def _patches(source: SceneSource, ref: ModelRef) -> np.ndarray[Any, np.dtype[np.
         inside = cell.clip(scene.grid.shape)
         out[index, :, : inside.height, : inside.width] = region.crop(inside).values
     return out
-
-
-def print_bench(facts: dict[str, Any]) -> None:
-    """Print :func:`run_bench` for people."""
-    share = 100 * facts["engine_over_bare_throughput"]
-    rows = [
-        ["model", f"{facts['model']}, {facts['device']}, {facts['precision']}"],
-        ["input", f"{facts['input_megapixels']:.1f} Mpx over all bands"],
-        ["bare model", f"{facts['bare_s']:.2f} s on {facts['threads']} threads"],
-        ["engine", f"{facts['engine_s']:.2f} s with {facts['workers']} workers (read, halo, model, write)"],
-        ["engine / bare throughput", f"{share:.0f}%"],
-        ["the same in CPU time", f"{100 * facts['engine_over_bare_throughput_cpu']:.0f}%"],
-        [
-            "whole command",
-            f"{facts['whole_command_s']:.2f} s, {100 * facts['whole_command_over_bare_throughput']:.0f}% "
-            "(with starting processes, loading models, the pyramid)",
-        ],
-    ]
-    table(f"median of {facts['runs']} alternating runs", ["", ""], rows)

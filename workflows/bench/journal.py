@@ -14,17 +14,17 @@ from typing import Any
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.files import file_checksum, pixel_checksum, sync, tree_files
 from scenelift.pipeline.jobs.journal import Journal
+from scenelift.pipeline.jobs.running import carry_out
 from scenelift.pipeline.scenes.scenes import SceneSource
-from scenelift.workflows.console import table
-from scenelift.workflows.enhance import EnhanceSettings, carry_out
 from scenelift.workflows.planning import make_plan
+from scenelift.workflows.settings import Device, EnhanceSettings, Precision
 
 CHECKS = (file_checksum, pixel_checksum, sync, tree_files, Journal.commit, Journal.publish, Journal.finish)
 """What a run without checks leaves out; none calls another of them once the journal is open."""
 
 
 def run_journal_bench(
-    source: SceneSource, model: str, runs: int, device: str, precision: str, quiet: bool = False
+    source: SceneSource, model: str, runs: int, device: Device, precision: Precision, quiet: bool = False
 ) -> dict[str, Any]:
     """Enhance a scene to Zarr with and without journal, checksums, fsync and reading back, in turn, in this process.
 
@@ -68,18 +68,18 @@ def run_journal_bench(
 
 
 def _once(
-    source: SceneSource, path: Path, model: str, device: str, precision: str, checked: bool
+    source: SceneSource, path: Path, model: str, device: Device, precision: Precision, checked: bool
 ) -> tuple[float, float]:
     """Return wall and CPU seconds of one run, planning and loading the model left out."""
     settings = EnhanceSettings(device=device, precision=precision, overwrite=True)
     plan = make_plan(source, path, model, settings, ClusterSettings(workers=0))
     plan = replace(plan, job=replace(plan.job, checked=checked))
     wall, cpu = time.perf_counter(), time.process_time()
-    carry_out(plan, wall, None, None)
+    carry_out(plan)
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def _inside(source: SceneSource, path: Path, model: str, device: str, precision: str) -> tuple[float, float]:
+def _inside(source: SceneSource, path: Path, model: str, device: Device, precision: Precision) -> tuple[float, float]:
     """Return the seconds that one checked run spends in the checks, and those of the run."""
     profile = cProfile.Profile()
     profile.enable()
@@ -96,15 +96,3 @@ def _inside(source: SceneSource, path: Path, model: str, device: str, precision:
 def _cost(taken: dict[bool, list[float]]) -> float:
     """Return the share of its time that a checked run spends on being checked, median over the pairs."""
     return statistics.median(1 - without / with_ for with_, without in zip(taken[True], taken[False], strict=True))
-
-
-def print_journal_bench(facts: dict[str, Any]) -> None:
-    """Print :func:`run_journal_bench` for people."""
-    pairs = f"{100 * facts['cost']:.1f}% of the time, {100 * facts['cost_cpu']:.1f}% of the CPU time"
-    rows = [
-        ["with journal and checks", f"{facts['checked_s']:.2f} s, {facts['checked_cpu_s']:.2f} s CPU"],
-        ["without", f"{facts['unchecked_s']:.2f} s, {facts['unchecked_cpu_s']:.2f} s CPU"],
-        ["of which in the checks", f"{facts['inside_s']:.2f} s, {100 * facts['inside']:.1f}% of a run"],
-        ["cost by the pairs", pairs],
-    ]
-    table(f"{facts['model']}, median of {facts['runs']} alternating pairs", ["", ""], rows)

@@ -8,43 +8,50 @@ Scheduler, storage, processors and each worker's own link serve one request afte
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 
 from scenelift.pipeline.errors import UsageError
-from scenelift.workflows.console import table
+from scenelift.pipeline.settings import option
+
+
+def _milliseconds(text: str) -> float:
+    try:
+        return float(text) / 1000
+    except ValueError:
+        raise UsageError(f"--scheduler must be milliseconds, got {text!r}") from None
 
 
 @dataclass(frozen=True)
 class Machine:
     """The numbers that decide; seconds, MB and MB/s."""
 
-    compute_s: float
-    """Time of one block on a worker's processor."""
-    read_mb: float
-    write_mb: float
-    """Stored size of a block before and after."""
-    worker_mb_s: float = 1000.0
-    """What one worker can move, reading or writing."""
-    read_mb_s: float = 10_000.0
-    write_mb_s: float = 10_000.0
-    """What the storage gives all workers together."""
-    scheduler_s: float = 0.0013
-    """Scheduler's and journal's CPU time a block."""
-    start_s: float = 20.0
-    """From a worker's start to its first block: imports, model, CUDA."""
-    slots: int = 3
-    """Blocks a worker has in hand."""
+    compute_s: float = option(MISSING, "Seconds of one block on a worker's processor.", "--compute")
+    read_mb: float = option(8.0, "MB read a block.", "--read")
+    write_mb: float = option(32.0, "MB written a block.", "--write")
+    worker_mb_s: float = option(1000.0, "MB/s of one worker, reading or writing.", "--worker-bandwidth")
+    read_mb_s: float = option(10_000.0, "MB/s of the storage for all, reading.", "--read-bandwidth")
+    write_mb_s: float = option(10_000.0, "MB/s of the storage for all, writing.", "--write-bandwidth")
+    scheduler_s: float = option(
+        0.0013,
+        "Milliseconds of the scheduler's and the journal's CPU a block; default: 1.3.",
+        "--scheduler",
+        parse=_milliseconds,
+    )
+    start_s: float = option(20.0, "Seconds from a worker's start to its first block: imports, model, CUDA.", "--start")
+    slots: int = option(3, "Blocks a worker has in hand: 3 with a GPU, 1 without.")
     jitter: float = 0.1
     """Standard deviation of the compute time, as a share of it."""
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not value >= (1 if name == "slots" else 0) or (name.endswith("mb_s") and value == 0):
-                raise UsageError(f"simulation: {name} must be positive, got {value}")
-        if self.compute_s <= 0:
-            raise UsageError(f"simulation: compute_s must be positive, got {self.compute_s}")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            positive = each.name in ("compute_s", "slots") or each.name.endswith("mb_s")
+            if not (value > 0 if positive else value >= 0) or not math.isfinite(value):
+                flag = each.metadata.get("flags") or (f"--{each.name}",)
+                raise UsageError(f"{flag[0]} must be {'above 0' if positive else 'from 0 up'}, got {value}")
 
     @property
     def alone_s(self) -> float:
@@ -131,11 +138,3 @@ def knee(outcomes: Sequence[Outcome], least: float = 0.8) -> int:
             break
         found = outcome.workers
     return found
-
-
-def print_sweep(machine: Machine, outcomes: list[Outcome]) -> None:
-    """Print a sweep for people."""
-    rows = [[f"{o.workers:,}", f"{o.seconds:,.0f} s", f"{100 * o.efficiency:.0f}%"] for o in outcomes]
-    table("simulated", ["workers", "time", "efficiency"], rows)
-    name, most = min(machine.limits().items(), key=lambda pair: pair[1])
-    print(f"knee (80%): {knee(outcomes):,} workers; first limit: {name}, which feeds {most:,.0f} workers")

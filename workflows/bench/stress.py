@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -17,7 +16,6 @@ from scenelift.pipeline.cluster import Cluster, ClusterSettings, open_cluster
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.files import pixel_checksum
 from scenelift.pipeline.jobs.journal import Commit, Journal
-from scenelift.workflows.console import table
 
 
 @dataclass(frozen=True)
@@ -110,20 +108,3 @@ def _measure(case: Stress, place: Cluster, settings: ClusterSettings) -> StressR
 def _children_cpu(process: psutil.Process) -> float:
     times = [child.cpu_times() for child in process.children(recursive=True)]
     return float(sum(t.user + t.system for t in times))
-
-
-def print_stress(results: list[StressResult]) -> None:
-    """Print measurements for people."""
-    rows: list[list[Any]] = [
-        [
-            f"{r.blocks:,} blocks, {r.per_task} a task",
-            f"{r.wall_s:.1f} s",
-            f"{r.driver_cpu_ms_per_block:.3f} ms",
-            f"{r.worker_cpu_ms_per_block:.3f} ms",
-            "" if r.overhead is None else f"{100 * r.overhead:.1f}%",
-            f"{r.memory_before_mb:.0f} to {r.memory_peak_mb:.0f} MB",
-        ]
-        for r in results
-    ]
-    columns = ["", "wall", "driver CPU a block", "workers' CPU a block", "overhead", "driver memory"]
-    table(f"orchestration, {results[0].workers} workers", columns, rows)

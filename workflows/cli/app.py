@@ -4,159 +4,44 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from scenelift.workflows.cli import archive as cli_archive
-from scenelift.workflows.cli import cluster as cluster_commands
-from scenelift.workflows.cli import enhance as cli_reliability
-from scenelift.workflows.cli import evidence as cli_evidence
-from scenelift.workflows.cli import landcover as cli_landcover
-from scenelift.workflows.cli import training as cli_training
-from scenelift.workflows.cli.cluster_options import ClusterKeys, ClusterOption, cluster_settings
-from scenelift.workflows.cli.enhance import Stall, Walltime, run_stoppably
-from scenelift.workflows.cli.options import (
-    AllowHoles,
-    Bands,
-    Batch,
-    Block,
-    Consistency,
-    Crs,
-    Device,
-    Dtype,
-    Inputs,
-    Json,
-    Limit,
-    Models,
-    Nodata,
-    Noise,
-    Offset,
-    Precision,
-    Realism,
-    Remote,
-    Scale,
-    Scheduler,
-    Shards,
-    Tile,
-    Tta,
-    Uncertainty,
-    Workers,
-    gpus_for,
-    parse_noise,
-    scene_source,
-)
+from scenelift.pipeline.settings import option
+from scenelift.workflows.cli import archive, cluster, enhance, evidence, landcover, training
+from scenelift.workflows.cli.options import WORKERS, Json, Models, Source, Workers, with_options
+from scenelift.workflows.settings import MODEL, WHERE, Device, Precision
 
 app = typer.Typer(
     name="scenelift",
-    help="Denoise and super-resolve satellite scenes: seamless, exact under tiling, measured.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-@app.command()
-def enhance(
-    inputs: Inputs,
-    output: Annotated[Path, typer.Option("--output", "-o", help="What to write: *.tif (COG) or *.zarr.")],
-    model: Models = "sr-x2",
-    bands: Bands = None,
-    tile: Tile = None,
-    block: Block = 1024,
-    batch: Batch = None,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-    cluster: ClusterOption = None,
-    cluster_option: ClusterKeys = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    dtype: Dtype = None,
-    noise: Noise = "auto",
-    tta: Tta = False,
-    uncertainty: Uncertainty = False,
-    consistency: Consistency = 0,
-    realism: Realism = None,
-    scale: Scale = None,
-    offset: Offset = None,
-    nodata: Nodata = None,
-    crs: Crs = None,
-    allow_remote: Remote = False,
-    limit: Limit = None,
-    shards: Shards = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
-    allow_holes: AllowHoles = False,
-    walltime: Walltime = None,
-    stall: Stall = 1800,
-    as_json: Json = False,
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"scenelift {version('scenelift')}")
+        raise typer.Exit
+
+
+@app.callback()
+def scenelift(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
-    """Turn a scene into a better scene: denoised, sharper, on a finer grid, at the same place."""
-    from scenelift.workflows.enhance import EnhanceSettings
-    from scenelift.workflows.enhance import enhance as run
-
-    settings = EnhanceSettings(
-        tile=tile,
-        block=block,
-        batch=batch,
-        device=device,
-        precision=precision,
-        dtype=dtype,
-        noise=parse_noise(noise),
-        tta=tta,
-        uncertainty=uncertainty,
-        consistency=consistency,
-        realism=realism,
-        shards=shards,
-        overwrite=overwrite,
-        allow_holes=allow_holes,
-    )
-    where = cluster_settings(cluster, cluster_option, workers, scheduler, gpus_for(device))
-    source = scene_source(inputs, bands, scale, offset, nodata, crs, allow_remote, limit)
-    run_stoppably(
-        lambda progress, say: run(source, output, model, settings, where, progress, say), walltime, stall, as_json
-    )
+    """Denoise and super-resolve satellite scenes: seamless, exact under tiling, measured."""
 
 
-@app.command()
-def info(
-    inputs: Inputs,
-    bands: Bands = None,
-    scale: Scale = None,
-    offset: Offset = None,
-    nodata: Nodata = None,
-    crs: Crs = None,
-    allow_remote: Remote = False,
-    limit: Limit = None,
-    as_json: Json = False,
-) -> None:
-    """Show what a scene is and how its numbers will be read."""
-    from scenelift.workflows.cli.inform import describe_scene, print_scene
-
-    facts = describe_scene(scene_source(inputs, bands, scale, offset, nodata, crs, allow_remote, limit))
-    if as_json:
-        print(json.dumps(facts))
-    else:
-        print_scene(facts)
-
-
-@app.command()
-def models(
-    name: Annotated[str | None, typer.Argument(help="Show one model's card.")] = None,
-    as_json: Json = False,
-) -> None:
-    """List the models, or show one model's card."""
-    from scenelift.workflows.cli.inform import describe_models, print_models
-
-    facts = describe_models(name)
-    if as_json:
-        print(json.dumps(facts))
-    else:
-        print_models(facts, name)
-
-
-@app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("demo-output"),
     scene: Annotated[
@@ -167,50 +52,61 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Degrade a real Sentinel-2 scene, enhance it, score it; then enhance the scene itself to 5 m."""
-    from scenelift.workflows.demo import print_demo, run_demo
+    from scenelift.workflows.cli.console import Console
+    from scenelift.workflows.cli.tables import print_demo
+    from scenelift.workflows.demo import run_demo
 
-    result = run_demo(output, scene, size, workers, quiet=as_json)
-    if as_json:
-        print(json.dumps(result))
-    else:
-        print_demo(result)
+    with Console(as_json) as console:
+        result = run_demo(output, scene, size, workers, console.progress, console.say)
+    print(json.dumps(result)) if as_json else print_demo(result)
 
 
-@app.command()
+@dataclass(frozen=True)
+class Timed:
+    """What is timed, and where."""
+
+    runs: int = option(3, "Alternating runs of engine and bare model.")
+    workers: int | None = option(None, WORKERS, panel=WHERE)
+    device: Device = option("auto", "Where the model runs.", panel=WHERE)
+    precision: Precision = option("auto", "Numbers the model computes with.", panel=MODEL)
+    journal: bool = option(False, "Time what journal and checks cost instead.")
+
+
+@with_options(Source, Timed)
 def bench(
+    source: Source,
+    timed: Timed,
     inputs: Annotated[list[str] | None, typer.Argument(help="Default: the packaged Sentinel-2 scene.")] = None,
     model: Models = "sr-x2",
-    bands: Bands = None,
-    runs: Annotated[int, typer.Option(help="Alternating runs of engine and bare model.")] = 3,
-    workers: Workers = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    journal: Annotated[bool, typer.Option("--journal", help="Time what journal and checks cost instead.")] = False,
     as_json: Json = False,
 ) -> None:
     """Time the engine end to end against the bare model on the same pixels."""
-    from scenelift.workflows.bench.engine import print_bench, run_bench
+    from scenelift.workflows.bench.engine import run_bench
+    from scenelift.workflows.bench.journal import run_journal_bench
+    from scenelift.workflows.cli.tables import print_bench, print_journal_bench
     from scenelift.workflows.demo import packaged_scene
 
-    source = scene_source(inputs or packaged_scene(), bands)
-    if journal:
-        from scenelift.workflows.bench.journal import print_journal_bench, run_journal_bench
-
-        facts = run_journal_bench(source, model, runs, device, precision, quiet=as_json)
-        print(json.dumps(facts)) if as_json else print_journal_bench(facts)
-        return
-    facts = run_bench(source, model, runs, device, precision, workers, quiet=as_json)
+    scene, common = source.of(inputs or packaged_scene()), (model, timed.runs, timed.device, timed.precision)
+    if timed.journal:
+        facts = run_journal_bench(scene, *common, quiet=as_json)
+    else:
+        facts = run_bench(scene, *common, timed.workers, quiet=as_json)
     if as_json:
         print(json.dumps(facts))
     else:
-        print_bench(facts)
+        (print_journal_bench if timed.journal else print_bench)(facts)
 
 
-cli_archive.register(app)
-cli_evidence.register(app)
-cli_reliability.register(app)
-cluster_commands.register(app)
-cli_landcover.register(app, cli_training.register(app))
+enhance.register(app)
+archive.register(app)
+landcover.register(app, training.register(app))
+evidence.register(app)
+cluster.register(app)
+for name, command, example in (
+    ("demo", demo, "demo --size 512"),
+    ("bench", bench, "bench scene.tif -m sr-x2 --runs 5"),
+):
+    app.command(name, epilog=f"Example: scenelift {example}", rich_help_panel="Trying it out")(command)
 
 
 def _unraisable(event: Any) -> None:
@@ -235,20 +131,21 @@ def main() -> None:
 
 
 def _explain(error: Exception) -> None:
-    import click
-
-    if isinstance(error, click.exceptions.Exit):
+    if isinstance(error, typer.Exit):
         sys.exit(error.exit_code)
-    if isinstance(error, click.exceptions.Abort):
+    if isinstance(error, typer.Abort):
         _fail("aborted", 130)
-    if isinstance(error, click.ClickException):  # a misspelt option: one line, not a framed usage text
-        _fail(error.format_message().replace("\n", " "), error.exit_code)
-    code = getattr(error, "exit_code", None)  # SceneliftError and ModelError
-    if isinstance(code, int):
-        _fail(" ".join(str(error).split()), code)
-    raise error
+    code = getattr(error, "exit_code", None)  # SceneliftError, ModelError, and what typer says of a wrong option
+    if not isinstance(code, int):
+        raise error
+    text = error.format_message() if hasattr(error, "format_message") else str(error)
+    _fail(" ".join(text.split()), code)
 
 
 def _fail(message: str, code: int) -> None:
     print(f"scenelift: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,12 +5,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
-from scenelift.workflows.console import table
+from scenelift.workflows.cli.console import bar, table
 from scenelift.workflows.evidence.cases import REFERENCE
 from scenelift.workflows.evidence.compare import (
     BASELINES,
@@ -49,10 +46,8 @@ def run_compare(settings: CompareSettings, cluster: ClusterSettings, output: Pat
 
 
 def _with_bar(settings: CompareSettings, cluster: ClusterSettings, quiet: bool) -> Comparison:
-    columns = (TextColumn("comparing"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn())
-    with Progress(*columns, console=RichConsole(stderr=True, quiet=quiet), disable=quiet) as bar:
-        line = bar.add_task("comparing", total=None)
-        return compare(settings, cluster, lambda done, count: bar.update(line, completed=done, total=count))
+    with bar("comparing", "images", quiet) as move:
+        return compare(settings, cluster, move)
 
 
 def command_of(settings: CompareSettings) -> str:

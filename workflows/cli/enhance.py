@@ -1,101 +1,150 @@
-"""Commands and options for jobs that must not be lost: stopping in time, resuming, verifying."""
+"""The commands for one scene: enhance, resume, verify, info, models. Imports late, so that --help answers at once."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from scenelift.workflows.cli.options import Json
+from scenelift.pipeline.settings import option
+from scenelift.workflows.cli.options import Inputs, Json, Models, Output, Source, Where, with_options
+from scenelift.workflows.settings import STOPS, EnhanceSettings
 
-Walltime = Annotated[
-    str | None,
-    typer.Option(help="Stop in time to go on later (exit 75): seconds, 90m, 2h, HH:MM:SS. Default: ask Slurm."),
-]
-Stall = Annotated[
-    float, typer.Option(help="Stop (exit 75) if blocks are to be done and none is for so many seconds; 0: never.")
-]
-Output = Annotated[Path, typer.Argument(help="The output of an enhancement.")]
+SCENES = "Scenes and archives"
+Finished = Annotated[Path, typer.Argument(help="The output of an enhancement.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to the program."""
-    app.command("resume")(resume)
-    app.command("verify")(verify)
+    for name, command, example in (
+        ("enhance", enhance, "enhance scene.tif -o better.tif -m denoise,sr-x2"),
+        ("resume", resume, "resume better.tif"),
+        ("verify", verify, "verify better.tif --repair"),
+        ("info", info, "info S2A_MSIL2A_20240501.SAFE"),
+        ("models", models, "models sr-x2"),
+    ):
+        app.command(name, epilog=f"Example: scenelift {example}", rich_help_panel=SCENES)(command)
 
 
-def stoppably(
-    job: Callable[[Any, Any], Any], walltime: str | None, stall: float, quiet: bool, unit: str = "blocks"
-) -> Any:
-    """Run ``job(stopper, console)`` under the stop signals and timers; return what it returns.
+@dataclass(frozen=True)
+class Running:
+    """When a job stops, and what it prints."""
 
-    Raises
-    ------
-    ResumableError
-        If it was told to stop.
-    """
-    from scenelift.pipeline.errors import Interrupted, ResumableError
-    from scenelift.pipeline.jobs.stopping import parse_walltime, stoppable
-    from scenelift.workflows.console import Console
-
-    try:
-        with stoppable(parse_walltime(walltime), stall) as stopper, Console(quiet, unit) as console:
-            return job(stopper, console)
-    except Interrupted as stop:  # typer would make "aborted" of it
-        raise ResumableError(f"{stop}; what is done is kept: the same command goes on with it") from None
-
-
-def run_stoppably(job: Callable[[Any, Any], Any], walltime: str | None, stall: float, as_json: bool) -> None:
-    """Run a scene's job under the stop signals and timers, and print its summary; exit 3 if it published holes."""
-    from scenelift.workflows.console import summary_table
-
-    def told(stopper: Any, console: Any) -> Any:
-        def progress(total: int, record: Any) -> None:
-            stopper.progress()
-            console.progress(total, record)
-
-        return job(progress, console.say)
-
-    summary = stoppably(told, walltime, stall, as_json)
-    if as_json:
-        print(json.dumps(summary.to_dict()))
-    else:
-        summary_table(summary.to_dict())
-    if summary.holes:
-        print(f"scenelift: {len(summary.holes)} blocks failed and hold no data: {summary.holes}", file=sys.stderr)
-        raise typer.Exit(3)
-
-
-def resume(output: Output, walltime: Walltime = None, stall: Stall = 1800, as_json: Json = False) -> None:
-    """Go on with an enhancement that was interrupted, with the arguments it was started with."""
-    import time
-
-    from scenelift.workflows.enhance import carry_out
-    from scenelift.workflows.jobs.verifying import resume_plan
-
-    started = time.perf_counter()
-    run_stoppably(
-        lambda progress, say: carry_out(resume_plan(output), started, progress, say), walltime, stall, as_json
+    walltime: str | None = option(
+        None, "Stop in time to go on later (exit 75): seconds, 90m, 2h, HH:MM:SS. Default: ask Slurm.", panel=STOPS
     )
+    stall: float = option(
+        1800,
+        "Stop (exit 75) if blocks are to be done and none is for so many seconds; 0: never.",
+        panel=STOPS,
+    )
+    as_json: bool = option(False, "Print one JSON object for machines instead of text.", "--json")
+
+    def stoppably(self, job: Callable[[Any, Any], Any], unit: str = "blocks") -> Any:
+        """Run ``job(stopper, console)`` under the stop signals and timers; return what it returns.
+
+        Raises
+        ------
+        ResumableError
+            If it was told to stop.
+        """
+        from scenelift.pipeline.errors import Interrupted, ResumableError
+        from scenelift.pipeline.jobs.stopping import parse_walltime, stoppable
+        from scenelift.workflows.cli.console import Console
+
+        try:
+            with (
+                stoppable(parse_walltime(self.walltime), self.stall) as stopper,
+                Console(self.as_json, unit) as console,
+            ):
+                return job(stopper, console)
+        except Interrupted as stop:  # typer would make "aborted" of it
+            raise ResumableError(f"{stop}; what is done is kept: the same command goes on with it") from None
+
+    def scene(self, job: Callable[[Any, Any], Any]) -> None:
+        """Run ``job(progress, say)`` of one scene and print its summary; exit 3 if it published holes."""
+        from scenelift.workflows.cli.tables import print_enhanced
+
+        def with_progress(stopper: Any, console: Any) -> Any:
+            def progress(total: int, record: Any) -> None:
+                stopper.progress()
+                console.progress(total, record)
+
+            return job(progress, console.say)
+
+        summary = self.stoppably(with_progress)
+        self.show(summary.to_dict(), print_enhanced)
+        if summary.holes:
+            print(f"scenelift: {len(summary.holes)} blocks failed and hold no data: {summary.holes}", file=sys.stderr)
+            raise typer.Exit(3)
+
+    def show(self, facts: dict[str, Any], table: Callable[[dict[str, Any]], None]) -> None:
+        """Print facts as JSON or as a table."""
+        if self.as_json:
+            print(json.dumps(facts))
+        else:
+            table(facts)
+
+
+@with_options(Source, EnhanceSettings, Where, Running)
+def enhance(
+    inputs: Inputs,
+    output: Output,
+    source: Source,
+    settings: EnhanceSettings,
+    where: Where,
+    running: Running,
+    model: Models = "sr-x2",
+) -> None:
+    """Turn a scene into a better scene: denoised, sharper, on a finer grid, at the same place."""
+    from scenelift.workflows.enhance import enhance as run
+
+    scene, cluster = source.of(inputs), where.settings(settings.device)
+    running.scene(lambda progress, say: run(scene, output, model, settings, cluster, progress, say))
+
+
+@with_options(Running)
+def resume(output: Finished, running: Running) -> None:
+    """Go on with an enhancement that was interrupted, with the arguments it was started with."""
+    from scenelift.workflows.enhance import resume as run
+
+    running.scene(lambda progress, say: run(output, progress, say))
 
 
 def verify(
-    output: Output,
-    repair: Annotated[bool, typer.Option("--repair", help="Compute what is damaged again.")] = False,
+    output: Finished,
+    repair: Annotated[bool, typer.Option("--repair", help="Compute damaged blocks again.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check an output against its journal, byte by byte; with --repair, mend it."""
-    from scenelift.workflows.jobs.verifying import verify as run
+    """Check an output against its journal, byte by byte; with --repair, restore what is damaged."""
+    from scenelift.workflows.enhance import verify as run
 
     verdict = run(output, repair)
-    if as_json:
-        print(json.dumps(verdict.to_dict()))
-    else:
-        for line in verdict.lines():
-            print(line)
+    print(json.dumps(verdict.to_dict()) if as_json else "\n".join(verdict.lines()))
     if not verdict.intact:
         raise typer.Exit(4)
+
+
+@with_options(Source)
+def info(inputs: Inputs, source: Source, as_json: Json = False) -> None:
+    """Show what a scene is and how its numbers will be read."""
+    from scenelift.workflows.cli.inform import describe_scene, print_scene
+
+    facts = describe_scene(source.of(inputs))
+    print(json.dumps(facts)) if as_json else print_scene(facts)
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(help="Show one model's card.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the models, or show one model's card."""
+    from scenelift.workflows.cli.inform import describe_models, print_models
+
+    facts = describe_models(name)
+    print(json.dumps(facts)) if as_json else print_models(facts, name)

@@ -1,133 +1,112 @@
-"""The commands that prove or disprove: score, compare, ablate, report. Imported by the command line; imports late."""
+"""The commands that measure: score, compare, ablate, report. Imports late, so that --help answers at once."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from scenelift.pipeline.settings import option
 from scenelift.workflows.cli.options import (
-    Bands,
-    Block,
-    Crs,
+    WORKERS,
     Json,
-    Nodata,
-    Scale,
-    Scheduler,
-    Workers,
-    scene_source,
-    split_names,
+    Source,
+    Where,
     whole_numbers,
+    with_options,
 )
+from scenelift.workflows.settings import INPUT, MODEL, WHERE, AblateSettings, ScoreSettings, split_names
+
+Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for page, figure and tables.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    app.command()(score)
-    app.command()(compare)
-    app.command()(ablate)
-    app.command()(report)
+    for name, command, example in (
+        ("score", score, "score truth.tif better.tif --map error.tif"),
+        ("compare", compare, "compare --quick -o comparison"),
+        ("ablate", ablate, "ablate --steps 300 -o ablation"),
+        ("report", report, "report better.tif -o report.html"),
+    ):
+        app.command(name, epilog=f"Example: scenelift {example}", rich_help_panel="Measuring")(command)
 
 
+@with_options(Source, ScoreSettings, Where(workers=0))
 def score(
-    reference: Annotated[str, typer.Argument(help="The scene that counts as true, or the only scene.")],
+    reference: Annotated[str, typer.Argument(help="The reference scene, or the only scene.")],
+    source: Source,
+    settings: ScoreSettings,
+    where: Where,
     test: Annotated[
-        str | None, typer.Argument(help="The scene to score. Without it REFERENCE is judged by itself.")
+        str | None, typer.Argument(help="The scene to score. Without it REFERENCE is measured by itself.")
     ] = None,
-    bands: Bands = None,
-    data_range: Annotated[
-        float | None, typer.Option(help="Full scale in reflectance; default 0.3, or 1 for 8-bit images.")
-    ] = None,
-    ratio: Annotated[float, typer.Option(help="Coarse over fine pixel size, for ERGAS.")] = 1.0,
-    border: Annotated[int, typer.Option(help="Pixels left out along the edge.")] = 0,
-    pixels_only: Annotated[bool, typer.Option("--pixels-only", help="No SSIM, VIF or sharpness: faster.")] = False,
     error_map: Annotated[Path | None, typer.Option("--map", help="Write the absolute error as a GeoTIFF.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="Write the scores as a Parquet table too.")] = None,
-    block: Block = 1024,
-    workers: Workers = 0,
-    scheduler: Scheduler = None,
-    scale: Scale = None,
-    nodata: Nodata = None,
-    crs: Crs = None,
     as_json: Json = False,
 ) -> None:
     """Score a scene against a reference: PSNR, SSIM, VIF, spectral angle, sharpness and more."""
-    from scenelift.pipeline.cluster import ClusterSettings
-    from scenelift.workflows.evidence.score import ScoreSettings
+    from scenelift.workflows.cli.score_tables import print_scores, write_parquet
     from scenelift.workflows.evidence.score import score as run
-    from scenelift.workflows.score_tables import print_scores, write_parquet
 
-    settings = ScoreSettings(data_range, ratio, border, not pixels_only, block)
-    truth = scene_source(reference, bands, scale, nodata=nodata, crs=crs)
-    other = scene_source(test, bands, scale, nodata=nodata, crs=crs) if test is not None else None
-    report = run(truth, other, settings, ClusterSettings(workers, scheduler), error_map)
+    other = source.of(test) if test is not None else None
+    report = run(source.of(reference), other, settings, where.settings(), error_map)
     if parquet is not None:
         write_parquet(report.rows(), parquet)
-    if as_json:
-        print(json.dumps(report.to_dict()))
-    else:
-        print_scores(report)
+    print(json.dumps(report.to_dict())) if as_json else print_scores(report)
 
 
-def compare(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for page, figure and tables.")] = Path(
-        "comparison"
-    ),
-    data: Annotated[
-        Path | None, typer.Option(help="Zip of images in class folders, or a raster. Default: see SCENELIFT_DATA.")
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="10 images a class, one noise level: minutes.")] = False,
-    each: Annotated[int | None, typer.Option(help="Images of every class; default 20.")] = None,
-    seed: Annotated[int, typer.Option(help="Which images are drawn, and their noise.")] = 0,
-    cases: Annotated[
-        str | None, typer.Option(help="What is done to the images: x2, x2:area, x2:mtf=.4:noise=2, noise25, sensor.")
-    ] = None,
-    levels: Annotated[str | None, typer.Option(help="Noise levels (8-bit), e.g. 5,15,25,50.")] = None,
-    scales: Annotated[str | None, typer.Option(help="Scales of super-resolution, e.g. 2,4.")] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Networks to try, with commas; default: all that ship.")
-    ] = None,
-    workers: Workers = None,
-    as_json: Json = False,
-) -> None:
+@dataclass(frozen=True)
+class Compared:
+    """What is compared on which images."""
+
+    data: Path | None = option(
+        None, "Zip of images in class folders, or a raster. Default: see SCENELIFT_DATA.", panel=INPUT
+    )
+    quick: bool = option(False, "10 images a class, one noise level: minutes.")
+    each: int | None = option(None, "Images of every class; default 20.", panel=INPUT)
+    seed: int = option(0, "Which images are drawn, and their noise.", panel=INPUT)
+    cases: str | None = option(None, "What is done to the images: x2, x2:area, x2:mtf=.4:noise=2, noise25, sensor.")
+    levels: str | None = option(None, "Noise levels (8-bit), e.g. 5,15,25,50.")
+    scales: str | None = option(None, "Scales of super-resolution, e.g. 2,4.")
+    model: str | None = option(
+        None, "Networks to try, with commas; default: all that ship.", "--model", "-m", panel=MODEL
+    )
+    workers: int | None = option(None, WORKERS, panel=WHERE)
+
+
+@with_options(Compared)
+def compare(compared: Compared, output: Folder = Path("comparison"), as_json: Json = False) -> None:
     """Compare every method on the same images: the paper's table and figure, with intervals."""
     from scenelift.pipeline.cluster import ClusterSettings
     from scenelift.workflows.cli.compare_command import run_compare
     from scenelift.workflows.evidence.cases import Degradation
     from scenelift.workflows.evidence.compare import CASES, QUICK, QUICK_EACH, CompareSettings
 
-    usual = QUICK if quick else CASES
-    chosen = (
-        tuple(Degradation(noise=n) for n in whole_numbers("--levels", levels)) if levels is not None else usual[:-2]
-    )
-    chosen += tuple(Degradation(n) for n in whole_numbers("--scales", scales)) if scales is not None else usual[-2:]
-    if cases is not None:
-        chosen = tuple(Degradation.parse(name) for name in split_names(cases))
-    count = each if each is not None else QUICK_EACH if quick else CompareSettings.each
-    networks = split_names(model) if model is not None else None
-    settings = CompareSettings(data, count, seed, chosen, networks)
-    print(run_compare(settings, ClusterSettings(workers), output, as_json=as_json))
+    usual = QUICK if compared.quick else CASES
+    denoised, sharpened, each = usual[:-2], usual[-2:], compared.each
+    if compared.levels is not None:
+        denoised = tuple(Degradation(noise=n) for n in whole_numbers("--levels", compared.levels))
+    if compared.scales is not None:
+        sharpened = tuple(Degradation(n) for n in whole_numbers("--scales", compared.scales))
+    chosen = (*denoised, *sharpened)
+    if compared.cases is not None:
+        chosen = tuple(Degradation.parse(name) for name in split_names(compared.cases))
+    if each is None:
+        each = QUICK_EACH if compared.quick else CompareSettings.each
+    networks = None if compared.model is None else split_names(compared.model)
+    settings = CompareSettings(compared.data, each, compared.seed, chosen, networks)
+    print(run_compare(settings, ClusterSettings(compared.workers), output, as_json=as_json))
 
 
-def ablate(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and the trainings.")] = Path(
-        "ablation"
-    ),
-    data: Annotated[Path | None, typer.Option(help="Folder with the images; default: SCENELIFT_DATA.")] = None,
-    steps: Annotated[int, typer.Option(help="Training steps of every variant.")] = 300,
-    batch: Annotated[int, typer.Option(help="Patches a step.")] = 16,
-    channels: Annotated[int, typer.Option(help="Channels of the network.")] = 32,
-    blocks: Annotated[int, typer.Option(help="Residual blocks of the network.")] = 4,
-    seeds: Annotated[int, typer.Option(help="Trainings of every variant.")] = 3,
-    each: Annotated[int, typer.Option(help="Test images of every class.")] = 4,
-) -> None:
+@with_options(AblateSettings)
+def ablate(settings: AblateSettings, output: Folder = Path("ablation")) -> None:
     """Train and score the paper's ablation study; a stopped one goes on where it was."""
-    from scenelift.workflows.evidence.ablate import AblateSettings
     from scenelift.workflows.evidence.ablate_page import run_ablation
 
-    print(run_ablation(AblateSettings(steps, batch, channels, blocks, seeds, each, data), output))
+    print(run_ablation(settings, output))
 
 
 def report(
@@ -147,6 +126,6 @@ def report(
     from scenelift.workflows.report.page import sources_of, write_report
 
     sources = sources_of(run, before, truth)
-    sure = scene_source(str(uncertainty)) if uncertainty else None
+    sure = Source().of(str(uncertainty)) if uncertainty else None
     sources = dataclasses.replace(sources, uncertainty=sure, summary=summary)
     print(write_report(sources, output, export))

@@ -8,10 +8,10 @@ from typing import Any
 
 from scenelift.models.catalog import card, find, load_spec, shipped
 from scenelift.models.classical.classical import CLASSICAL
+from scenelift.pipeline.jobs.fingerprints import json_number
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource, crs_name
-from scenelift.workflows.console import table
-from scenelift.workflows.jobs.fingerprints import json_number
+from scenelift.workflows.cli.console import table
 
 
 def describe_scene(source: SceneSource) -> dict[str, Any]:

@@ -1,75 +1,68 @@
-"""The commands about land cover. Imported by the command line; imports late."""
+"""The commands about land cover. Imports late, so that --help answers at once."""
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from scenelift.workflows.cli.cluster_options import ClusterKeys, ClusterOption, cluster_settings
-from scenelift.workflows.cli.enhance import Stall, Walltime, run_stoppably
-from scenelift.workflows.cli.options import (
-    AllowHoles,
-    Bands,
-    Block,
-    Crs,
-    Device,
-    Inputs,
-    Json,
-    Nodata,
-    Noise,
-    Offset,
-    Precision,
-    Scale,
-    Scheduler,
-    Tile,
-    Tta,
-    Workers,
-    gpus_for,
-    parse_noise,
-    scene_source,
+from scenelift.pipeline.settings import option
+from scenelift.workflows.cli.enhance import Running
+from scenelift.workflows.cli.options import Inputs, Json, Output, Source, Where, with_options
+from scenelift.workflows.settings import (
+    INPUT,
+    MODEL,
+    OUTPUT,
+    EnhanceSettings,
+    OwnScene,
+    TileSettings,
+    TrainingRun,
     split_names,
 )
 
-app = typer.Typer(no_args_is_help=True, help="Train land-cover networks and classify images.")
+PANEL = "Land cover"
+CASES = "x2,x4,noise5,noise15,noise25,noise50,sensor"
 
 
 def register(main: typer.Typer, evaluations: typer.Typer) -> None:
     """Add the commands to the command line."""
-    main.add_typer(app, name="landcover")
-    main.command()(classify)
-    main.command()(tiles)
-    evaluations.command("landcover")(evaluate)
-    evaluations.command("segmentation")(evaluate_segmentation)
+    group = typer.Typer(no_args_is_help=True, help="Train land-cover networks and classify images.")
+    for app, name, command, example in (
+        (group, "train", train, "landcover train landcover-eurosat --data images/"),
+        (group, "predict", predict, "landcover predict images/ -o predictions.csv"),
+        (main, "classify", classify, "classify scene.tif -o map.tif -m sr-x2-rgb,landcover-eurosat --bands 4,3,2"),
+        (main, "tiles", tiles, "tiles scene.tif -o tiles --size 64"),
+        (evaluations, "landcover", evaluate, "evaluate landcover --each 20 --cases x2,noise25"),
+        (
+            evaluations,
+            "segmentation",
+            evaluate_segmentation,
+            "evaluate segmentation recipe.toml --weights map.safetensors",
+        ),
+    ):
+        app.command(name, epilog=f"Example: scenelift {example}", rich_help_panel=PANEL if app is main else None)(
+            command
+        )
+    main.add_typer(group, name="landcover", rich_help_panel=PANEL)
 
 
-@app.command()
+@with_options(OwnScene, TrainingRun)
 def train(
+    own: OwnScene,
+    training: TrainingRun,
     recipe: Annotated[
         str | None, typer.Argument(help="A land-cover recipe: a TOML file, or the name of one that ships.")
     ] = None,
-    task: Annotated[str | None, typer.Option(help="segmentation: train on a --scene and its --labels.")] = None,
-    scene: Annotated[Path | None, typer.Option(help="A raster to learn from.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="The raster of its labels, on the same grid.")] = None,
-    classes: Annotated[str, typer.Option(help="What the labels mean: 1=Forest,2=Water; default: their numbers.")] = "",
-    steps: Annotated[int, typer.Option(help="Training steps on a --scene.")] = 300,
-    run: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/NAME.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder the recipe's paths start from.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Checkpoint to write.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the state in the run's folder.")] = True,
-    device: Device = "auto",
-    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's; its run is NAME-seedN.")] = None,
 ) -> None:
     """Train a land-cover network, from a recipe or on a labelled scene; a killed run goes on where it was."""
-    from scenelift.workflows.cli.landcover_training import OwnScene, run_training
+    from scenelift.workflows.cli.landcover_training import run_training
 
-    own = OwnScene(task, scene, labels, split_names(classes), steps) if (task or scene or labels) else None
-    print(run_training(recipe, run, data, output, threads, resume, device, own, seed))
+    print(run_training(recipe, own, training))
 
 
-@app.command()
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Images, zips or folders of images.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The CSV to write.")] = Path("predictions.csv"),
@@ -85,48 +78,53 @@ def predict(
     print(f"{output}: {sum(counts.values())} images: {named}")
 
 
+@dataclass(frozen=True)
+class Experiment:
+    """Which images, degraded how, restored and classified by what."""
+
+    data: Path | None = option(
+        None, "Zip or folder in EuroSAT's layout, CLASS/name.jpg; default: see SCENELIFT_DATA.", panel=INPUT
+    )
+    each: int = option(100, "Images of every class; 0: all.", panel=INPUT)
+    seed: int = option(0, "Seed of the draw of images and of the noise.", panel=INPUT)
+    cases: str = option(CASES, "What is done to the images: x2, x4, noise5 (levels of 255), sensor; with commas.")
+    model: str | None = option(
+        None, "Networks to try, with commas; default: those that ship.", "--model", "-m", panel=MODEL
+    )
+    classifier: str | None = option(
+        None, "Classifiers or checkpoints, with commas; default: those of EuroSAT that ship.", panel=MODEL
+    )
+    retrain: bool = option(False, "Also tune the classifier on the images of each method: slow.")
+    training: Path = option(Path("eurosat_rgb_train.zip"), "Labelled images to tune on.", panel=INPUT)
+    steps: int = option(120, "Steps of that tuning.")
+
+
+@with_options(Experiment)
 def evaluate(
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Zip or folder in EuroSAT's layout, CLASS/name.jpg; default: see SCENELIFT_DATA."),
-    ] = None,
-    each: Annotated[int, typer.Option(help="Images of every class; 0: all.")] = 100,
-    seed: Annotated[int, typer.Option(help="Seed of the draw of images and of the noise.")] = 0,
-    cases: Annotated[
-        str, typer.Option(help="What is done to the images: x2, x4, noise5 (levels of 255), sensor; with commas.")
-    ] = "x2,x4,noise5,noise15,noise25,noise50,sensor",
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Networks to try, with commas; default: those that ship.")
-    ] = None,
-    classifier: Annotated[
-        str | None, typer.Option(help="Classifiers or checkpoints, with commas; default: those of EuroSAT that ship.")
-    ] = None,
-    retrain: Annotated[
-        bool, typer.Option("--retrain", help="Also tune the classifier on each arm's images: slow.")
-    ] = False,
-    training: Annotated[Path, typer.Option(help="Labelled images to tune on.")] = Path("eurosat_rgb_train.zip"),
-    steps: Annotated[int, typer.Option(help="Steps of that tuning.")] = 120,
+    experiment: Experiment,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for confusion matrices, per-class scores, JSON.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder for confusion matrices, per-class scores, JSON.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Does enhancement help a land-cover classifier? Spoil images, mend them by every method, classify them."""
-    import sys
-
+    """Does enhancement help a land-cover classifier? Degrade images, restore them by every method, classify them."""
     from scenelift.workflows.evidence.landcover import LandcoverSettings, run_experiment, shipped_classifiers
     from scenelift.workflows.evidence.retrain import Budget
     from scenelift.workflows.evidence.tables import to_json, to_markdown, write_folder
 
+    model, classifier = experiment.model, experiment.classifier
     settings = LandcoverSettings(
-        data=data,
-        each=each,
-        seed=seed,
-        cases=split_names(cases),
+        data=experiment.data,
+        each=experiment.each,
+        seed=experiment.seed,
+        cases=split_names(experiment.cases),
         networks=None if model is None else split_names(model),
         classifiers=shipped_classifiers() if classifier is None else split_names(classifier),
-        retrain=training if retrain else None,
-        budget=Budget(steps=steps),
+        retrain=experiment.training if experiment.retrain else None,
+        budget=Budget(steps=experiment.steps),
     )
     found = run_experiment(settings, lambda text: print(text, file=sys.stderr))
     if output is not None:
@@ -141,7 +139,7 @@ def evaluate_segmentation(
     scale: Annotated[int, typer.Option(help="How much coarser the images are made.")] = 4,
     data: Annotated[Path | None, typer.Option(help="Folder the recipe's paths start from.")] = None,
 ) -> None:
-    """Does super-resolution help a segmenter? Coarsen images, mend them by every method, score the maps."""
+    """Does super-resolution help a segmenter? Coarsen images, restore them by every method, score the maps."""
     from scenelift.workflows.evidence.segmentation import run_segmentation, to_markdown
     from scenelift.workflows.training.landcover_recipe import load_landcover_recipe
 
@@ -149,80 +147,54 @@ def evaluate_segmentation(
     print(to_markdown(arms, f"{recipe}, validation strips, ×{scale}; intervals over blocks of 32 x 32 pixels."))
 
 
+@dataclass(frozen=True)
+class Classification:
+    """By what a scene is classified, and what of it is stored."""
+
+    model: str = option(
+        "landcover-eurosat",
+        "A land-cover model, or a chain ending with one: denoise-rgb,sr-x2-rgb,landcover-…",
+        "--model",
+        "-m",
+        panel=MODEL,
+    )
+    probabilities: bool = option(False, "Store the probability of every class, not the class.", panel=OUTPUT)
+
+
+@with_options(Source, Classification, EnhanceSettings(precision="fp32"), Where, Running)
 def classify(
     inputs: Inputs,
-    output: Annotated[Path, typer.Option("--output", "-o", help="What to write: *.tif (COG) or *.zarr.")],
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model", "-m", help="A land-cover model, or a chain ending with one: denoise-rgb,sr-x2-rgb,landcover-…"
-        ),
-    ] = "landcover-eurosat",
-    probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Store the probability of every class, not the class.")
-    ] = False,
-    bands: Bands = None,
-    tile: Tile = None,
-    block: Block = 1024,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-    cluster: ClusterOption = None,
-    cluster_option: ClusterKeys = None,
-    device: Device = "auto",
-    precision: Precision = "fp32",
-    noise: Noise = "auto",
-    tta: Tta = False,
-    scale: Scale = None,
-    offset: Offset = None,
-    nodata: Nodata = None,
-    crs: Crs = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
-    allow_holes: AllowHoles = False,
-    walltime: Walltime = None,
-    stall: Stall = 1800,
-    as_json: Json = False,
+    output: Output,
+    source: Source,
+    how: Classification,
+    settings: EnhanceSettings,
+    where: Where,
+    running: Running,
 ) -> None:
     """Turn a scene, as it is or enhanced on the way, into a map of land cover with class names and a palette."""
     from scenelift.workflows.classify import classify as run
-    from scenelift.workflows.settings import EnhanceSettings
 
-    source = scene_source(inputs, bands, scale, offset, nodata, crs)
-    settings = EnhanceSettings(
-        tile=tile,
-        block=block,
-        device=device,
-        precision=precision,
-        noise=parse_noise(noise),
-        tta=tta,
-        overwrite=overwrite,
-        allow_holes=allow_holes,
-    )
-    where = cluster_settings(cluster, cluster_option, workers, scheduler, gpus_for(device))
-    run_stoppably(
-        lambda progress, say: run(source, output, model, settings, where, progress, say, probabilities=probabilities),
-        walltime,
-        stall,
-        as_json,
-    )
+    scene, cluster, kind = source.of(inputs), where.settings(settings.device), {"probabilities": how.probabilities}
+    running.scene(lambda progress, say: run(scene, output, how.model, settings, cluster, progress, say, **kind))
 
 
+@with_options(Source, TileSettings)
 def tiles(
     scene: Annotated[str, typer.Argument(help="A raster, a .SAFE folder or a Zarr store, enhanced or not.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
-    size: Annotated[int, typer.Option(help="Pixels a side.")] = 64,
-    stride: Annotated[int | None, typer.Option(help="Pixels from tile to tile; default: the size.")] = None,
-    kind: Annotated[str, typer.Option("--format", help="tif, npy, webdataset or zarr.")] = "tif",
-    labels: Annotated[str | None, typer.Option(help="A raster of class numbers on the same grid.")] = None,
-    valid: Annotated[float, typer.Option(help="Least share of pixels with data, 0 to 1.")] = 1.0,
-    reflectance: Annotated[bool, typer.Option("--reflectance", help="Store float32 reflectance.")] = False,
-    bands: Bands = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.", rich_help_panel=OUTPUT)],
+    source: Source,
+    settings: TileSettings,
+    labels: Annotated[
+        str | None, typer.Option(help="A raster of class numbers on the same grid.", rich_help_panel=INPUT)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Cut a scene into tiles for a classifier, with an index of their footprints (GeoParquet and CSV)."""
     import json
 
-    from scenelift.workflows.landcover.tiles import TileSettings, cut_tiles
+    from scenelift.workflows.landcover.tiles import cut_tiles
 
-    truth = None if labels is None else scene_source(labels)
-    facts = cut_tiles(scene_source(scene, bands), output, TileSettings(size, stride, kind, valid, reflectance), truth)
-    print(json.dumps(facts) if as_json else f"{output}: {facts['tiles']} tiles of {size} x {size} px ({kind})")
+    truth = None if labels is None else Source().of(labels)
+    facts = cut_tiles(source.of(scene), output, settings, truth)
+    size = f"{settings.side} x {settings.side} px ({settings.kind})"
+    print(json.dumps(facts) if as_json else f"{output}: {facts['tiles']} tiles of {size}")

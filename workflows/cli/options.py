@@ -1,85 +1,213 @@
-"""The command line's common options, and what their texts mean. Imports late, so that --help answers at once."""
+"""Options of several commands: dataclasses whose fields are options, and the decorator that makes them so.
+
+Imports late, so that --help answers at once.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
+import tomllib
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
+from scenelift.pipeline.cluster.settings import KINDS, ClusterSettings
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.settings import option, read_toml
+from scenelift.workflows.settings import INPUT, MODEL, MODELS, OUTPUT, STOPS, WHERE, Reading, split_names
 
 if TYPE_CHECKING:  # --help does not wait for GDAL
     from scenelift.pipeline.scenes.scenes import SceneSource
 
-# What is read, and how
+PANELS = (INPUT, MODEL, OUTPUT, WHERE, STOPS, None)
+
 Inputs = Annotated[
     list[str],
     typer.Argument(help="A raster, several single-band rasters of one grid, a .SAFE folder or a Zarr store."),
 ]
-Bands = Annotated[str | None, typer.Option(help="1-based bands in the order wanted, e.g. 4,3,2.")]
-Scale = Annotated[float | None, typer.Option(help="Reflectance per DN, if the file does not say (or is wrong).")]
-Offset = Annotated[float | None, typer.Option(help="Added to the DN before scaling; -1000 for recent Sentinel-2 L2A.")]
-Nodata = Annotated[float | None, typer.Option(help="Value of missing pixels, if the file does not say.")]
-Crs = Annotated[str | None, typer.Option(help="Coordinate reference system for a raster without one.")]
-Remote = Annotated[bool, typer.Option("--allow-remote", help="Read http(s)://, s3:// and gs:// inputs.")]
-Limit = Annotated[
-    list[str] | None, typer.Option(help="Raise what an input may declare: pixels=N, bands=N or chunk-mb=N.")
+Output = Annotated[
+    Path,
+    typer.Option("--output", "-o", help="What to write: *.tif (COG) or *.zarr.", rich_help_panel=OUTPUT),
 ]
-
-# What is done to it
-Models = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="A name, a checkpoint or module.path:factory; several, with commas, run one after the other.",
-    ),
-]
-Noise = Annotated[str, typer.Option(help="Noise level for denoisers, in DN, or auto.")]
-Tta = Annotated[bool, typer.Option("--tta", help="Average over eight turned and mirrored passes.")]
-Uncertainty = Annotated[bool, typer.Option("--uncertainty", help="Follow each band by the spread over eight passes.")]
-Consistency = Annotated[int, typer.Option(help="Back-projection steps after super-resolution.")]
-Realism = Annotated[float | None, typer.Option(help="0 to 1: from the exact network to its realistic twin.")]
-
-# Where and in which pieces
-Tile = Annotated[int | None, typer.Option(help="Pixels a side given to the model at once (memory, never bytes).")]
-Block = Annotated[int, typer.Option(help="Pixels a side of a task.")]
-Batch = Annotated[int | None, typer.Option(help="Tiles given to the model at once.")]
-Workers = Annotated[int | None, typer.Option(help="Worker processes; 0: none. Default: one a core, or one a GPU.")]
-Scheduler = Annotated[str | None, typer.Option(help="Address of a running Dask scheduler, e.g. tcp://host:8786.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
-
-# What is written
-Dtype = Annotated[str | None, typer.Option(help="Data type of the output; default: as the input.")]
-Shards = Annotated[bool, typer.Option(help="Zarr: one file a block. GDAL before 3.13 needs --no-shards.")]
-AllowHoles = Annotated[bool, typer.Option("--allow-holes", help="Publish although blocks failed.")]
+Models = Annotated[str, typer.Option("--model", "-m", help=MODELS, rich_help_panel=MODEL)]
+WORKERS = "Worker processes; 0: none. Default: one a core, or one a GPU."
+Workers = Annotated[int | None, typer.Option(help=WORKERS, rich_help_panel=WHERE)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
 
 
-def scene_source(
-    inputs: list[str] | str,
-    bands: str | None = None,
-    scale: float | None = None,
-    offset: float | None = None,
-    nodata: float | None = None,
-    crs: str | None = None,
-    remote: bool = False,
-    limit: list[str] | None = None,
-) -> SceneSource:
-    """Return the scene that the options of reading name.
+def with_options(*groups: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Flatten the dataclass parameters of a command into options: one a field that `option` declares.
 
-    Raises
-    ------
-    UsageError
-        For bands that are no numbers, or a limit nobody knows.
+    Parameters
+    ----------
+    *groups : dataclass, or instance of one
+        Types of the command's parameters. The values of an instance are the defaults; dataclasses within are
+        flattened too.
     """
-    from scenelift.pipeline.scenes.limits import Limits
-    from scenelift.pipeline.scenes.scenes import SceneSource
+    bases = {group if isinstance(group, type) else type(group): group for group in groups}
 
-    paths = (inputs,) if isinstance(inputs, str) else tuple(inputs)
-    return SceneSource(paths, band_numbers(bands), scale, offset, nodata, crs, Limits.of(limit or [], remote))
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        plain = inspect.signature(function, eval_str=True)
+        kinds = {p.name: p.annotation for p in plain.parameters.values() if p.annotation in bases}
+        own = [p for p in plain.parameters.values() if p.name not in kinds]
+        flat = [option for kind in kinds.values() for option in _options(bases[kind])]
+
+        @functools.wraps(function)
+        def command(**values: Any) -> None:
+            built = {name: _built(bases[kind], values) for name, kind in kinds.items()}
+            function(**values, **built)
+
+        parameters = sorted((p.replace(kind=p.KEYWORD_ONLY) for p in (*own, *flat)), key=_panel)
+        command.__signature__ = plain.replace(parameters=parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        return command
+
+    return decorate
+
+
+def _options(group: Any) -> Iterator[inspect.Parameter]:
+    for each, hint, default in _fields(group):
+        if dataclasses.is_dataclass(hint):
+            yield from _options(hint if default is MISSING else default)
+        elif "help" in each.metadata:
+            facts = each.metadata
+            names = facts["flags"] or (f"--{each.name.replace('_', '-')}",)
+            if hint is bool and default:
+                names = (f"{names[0]}/--no-{names[0].removeprefix('--')}",)
+            info = typer.Option(*names, help=facts["help"], rich_help_panel=facts["panel"])
+            if facts["parse"]:  # given as text, or not at all
+                hint, default = str | None, None
+            elif get_origin(hint) is tuple:
+                hint, default = list[str] | None, None
+            default = inspect.Parameter.empty if default is MISSING else default
+            yield inspect.Parameter(
+                each.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, info]
+            )
+
+
+def _built(group: Any, values: dict[str, Any]) -> Any:
+    """Return the dataclass made of the options' values, which are taken out of `values`."""
+    given = {}
+    for each, hint, default in _fields(group):
+        if dataclasses.is_dataclass(hint):
+            given[each.name] = _built(hint if default is MISSING else default, values)
+        elif "help" in each.metadata:
+            value, parse = values.pop(each.name), each.metadata["parse"]
+            if value is None and default is not MISSING:
+                value = default
+            elif parse:
+                value = parse(value)
+            given[each.name] = tuple(value) if isinstance(value, list) else value
+    return group(**given) if isinstance(group, type) else dataclasses.replace(group, **given)
+
+
+def _fields(group: Any) -> Iterator[tuple[dataclasses.Field[Any], Any, Any]]:
+    """Yield the fields of a dataclass with their types and defaults; those of an instance are its values."""
+    hints = get_type_hints(group if isinstance(group, type) else type(group))
+    for each in dataclasses.fields(group):
+        default = each.default if isinstance(group, type) else getattr(group, each.name)
+        yield each, hints[each.name], default
+
+
+def _panel(parameter: inspect.Parameter) -> int:
+    info = next(iter(get_args(parameter.annotation)[1:]), None)
+    return PANELS.index(getattr(info, "rich_help_panel", None))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A scene's reading, and what it may ask for."""
+
+    reading: Reading = dataclasses.field(default_factory=Reading)
+    remote: bool = option(False, "Read http(s)://, s3:// and gs:// inputs.", "--allow-remote", panel=INPUT)
+    limit: tuple[str, ...] = option(
+        (), "Raise what an input may declare: pixels=N, bands=N or chunk-mb=N; repeatable.", panel=INPUT
+    )
+
+    def of(self, inputs: list[str] | str) -> SceneSource:
+        """Return the scene at one path or several.
+
+        Raises
+        ------
+        UsageError
+            For bands that are not numbers, or an unknown limit.
+        """
+        from scenelift.pipeline.scenes.limits import Limits
+        from scenelift.pipeline.scenes.scenes import SceneSource
+
+        reading, paths = self.reading, (inputs,) if isinstance(inputs, str) else tuple(inputs)
+        numbers = reading.scale, reading.offset, reading.nodata, reading.crs
+        return SceneSource(paths, band_numbers(reading.bands), *numbers, Limits.of(self.limit, self.remote))
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where tasks run."""
+
+    workers: int | None = option(None, WORKERS, panel=WHERE)
+    scheduler: str | None = option(None, "Address of a running Dask scheduler, e.g. tcp://host:8786.", panel=WHERE)
+    cluster: str | None = option(None, f"{', '.join(KINDS)}, or a TOML file with a \\[cluster] table.", panel=WHERE)
+    cluster_option: tuple[str, ...] = option(
+        (), "One key of that table, e.g. maximum=20 or memory=16GB; repeatable.", panel=WHERE
+    )
+
+    def settings(self, device: str = "cpu") -> ClusterSettings:
+        """Return the table (or the file that has it), over it single keys, then --workers and --scheduler.
+
+        Parameters
+        ----------
+        device : str
+            Where the model runs; "cpu": no GPU of this machine is given work.
+
+        Raises
+        ------
+        UsageError
+            For an unknown kind, key or value, or a file that cannot be read.
+        """
+        table: dict[str, Any] = {"gpus": _gpus(device)} | _table(self.cluster)
+        for text in self.cluster_option:
+            key, equals, value = text.partition("=")
+            if not equals:
+                raise UsageError(f"--cluster-option must be KEY=VALUE, got {text!r}")
+            table[key.strip()] = _value(value)
+        given = (("workers", self.workers), ("scheduler", self.scheduler))
+        table |= {name: value for name, value in given if value is not None}
+        file = self.cluster if self.cluster and self.cluster.endswith(".toml") else None
+        return ClusterSettings.of(table, file or ("--cluster-option" if self.cluster_option else ""))
+
+
+def _gpus(device: str) -> int:
+    if device == "cpu":
+        return 0
+    from scenelift.models.enhancer import gpu_count
+
+    return gpu_count()
+
+
+def _table(cluster: str | None) -> dict[str, Any]:
+    """Return the keys of --cluster: a kind, or the [cluster] table of a file."""
+    if cluster is None or cluster in KINDS:
+        return {"kind": cluster} if cluster else {}
+    if Path(cluster).suffix != ".toml":
+        raise UsageError(f"--cluster must be one of {', '.join(KINDS)} or a .toml file, got {cluster!r}")
+    table = read_toml(Path(cluster)).get("cluster")
+    if not isinstance(table, dict):
+        raise UsageError(f"{cluster} has no [cluster] table")
+    return table
+
+
+def _value(text: str) -> Any:
+    """Read a value as TOML does; what is none of its values is a text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def band_numbers(text: str | None) -> tuple[int, ...] | None:
@@ -88,54 +216,26 @@ def band_numbers(text: str | None) -> tuple[int, ...] | None:
     Raises
     ------
     UsageError
-        If a part is no number from 1 on.
+        If a part is not a number from 1 up.
     """
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"--bands takes numbers such as 4,3,2, got {text!r}")
+        raise UsageError(f"--bands must be numbers such as 4,3,2, got {text!r}")
     return tuple(int(part) for part in parts)
 
 
-def parse_noise(text: str) -> float | None:
-    """Return the noise level that --noise gives, in DN; None for auto.
-
-    Raises
-    ------
-    UsageError
-        If it is neither.
-    """
-    if text == "auto":
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"--noise takes auto or a number in DN, got {text!r}") from None
-
-
-def split_names(text: str) -> tuple[str, ...]:
-    """Return the parts of a list with commas, empty ones left out."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def whole_numbers(option: str, text: str) -> list[int]:
+def whole_numbers(flag: str, text: str) -> list[int]:
     """Return the whole numbers of a list with commas, such as 10,1e3; an empty one has none.
 
     Raises
     ------
     UsageError
-        If a part is none.
+        If a part is something else.
     """
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):
         numbers = [float(part) for part in split_names(text)]
         if all(number.is_integer() for number in numbers):
             return [int(number) for number in numbers]
-    raise UsageError(f"{option} takes whole numbers such as 2,4, got {text!r}")
-
-
-def gpus_for(device: str) -> int:
-    """Return how many GPUs of this machine work is given to."""
-    from scenelift.models.enhancer import gpu_count
-
-    return gpu_count() if device != "cpu" else 0
+    raise UsageError(f"{flag} must be whole numbers such as 2,4, got {text!r}")

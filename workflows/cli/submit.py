@@ -7,12 +7,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from scenelift.pipeline.cluster.settings import JobSettings
 from scenelift.pipeline.cluster.workers import carried
 from scenelift.pipeline.errors import SceneliftError, UsageError
+from scenelift.pipeline.settings import option
 
 COMMANDS = ("enhance", "archive", "resume")
 """Commands that a second start goes on with."""
@@ -50,32 +52,41 @@ exit "$code"
 class SubmitSettings:
     """A job around one command."""
 
-    command: tuple[str, ...]
-    """Arguments of scenelift, e.g. ("enhance", "in.tif", "-o", "out.tif")."""
-    job: JobSettings
-    array: int | None = None
-    """Elements of a job array that share an archive's scenes; None: one job."""
-    name: str = "scenelift"
-    warning: int = 90
-    """Seconds before the end of the walltime at which the command is told to stop."""
-    requeues: int = 50
-    """How often a job that was stopped puts itself back into the queue."""
+    array: int | None = option(None, "Share an archive among so many elements of a job array; default: one job.")
+    job: JobSettings = field(default_factory=JobSettings)
+    name: str = option("scenelift", "Name of the job.")
+    warning: int = option(90, "Seconds before the time limit at which the command stops.")
+    requeues: int = option(50, "How often a stopped job puts itself back into the queue.")
 
     def __post_init__(self) -> None:
-        if not self.command or self.command[0] not in COMMANDS:
-            raise UsageError(f"submit takes one of the commands {', '.join(COMMANDS)} after --")
         if self.array is not None and not 1 <= self.array <= 10_000:
             raise UsageError(f"--array must be from 1 to 10000 elements, got {self.array}")
-        if self.array is not None and self.command[0] != "archive":
-            raise UsageError(f"--array shares the scenes of an archive; {self.command[0]} works on one")
         if not re.fullmatch(r"[\w.-]+", self.name):
-            raise UsageError(f"--name takes letters, digits, _ . and -, got {self.name!r}")
-        if self.warning < 1 or self.requeues < 0:
-            raise UsageError(f"--warning {self.warning} and --requeues {self.requeues} must be from 1 and 0 up")
+            raise UsageError(f"--name must be letters, digits, _ . and -, got {self.name!r}")
+        if self.warning < 1:
+            raise UsageError(f"--warning must be from 1 up, got {self.warning}")
+        if self.requeues < 0:
+            raise UsageError(f"--requeues must be from 0 up, got {self.requeues}")
 
 
-def script(settings: SubmitSettings) -> str:
-    """Return the batch script."""
+def script(command: Sequence[str], settings: SubmitSettings) -> str:
+    """Return the batch script.
+
+    Parameters
+    ----------
+    command : sequence of str
+        Arguments of scenelift, e.g. ("enhance", "in.tif", "-o", "out.tif").
+    settings : SubmitSettings
+
+    Raises
+    ------
+    UsageError
+        If a second start would not go on with the command, or it is not an archive's and elements are to share it.
+    """
+    if not command or command[0] not in COMMANDS:
+        raise UsageError(f"submit takes one of the commands {', '.join(COMMANDS)} after --")
+    if settings.array is not None and command[0] != "archive":
+        raise UsageError(f"--array shares the scenes of an archive; {command[0]} works on one")
     job, logs = settings.job, Path(settings.job.log_directory).absolute()
     lines = {
         "job-name": settings.name,
@@ -98,22 +109,22 @@ def script(settings: SubmitSettings) -> str:
         header="\n".join(header),
         folder=shlex.quote(str(Path.cwd())),
         prologue="\n".join([*exports, *job.prologue]),
-        command=shlex.join(_command(settings)),
+        command=shlex.join(_command(command, settings)),
         requeues=settings.requeues,
     )
 
 
-def _command(settings: SubmitSettings) -> list[str]:
-    command = [settings.job.python or sys.executable, "-m", "scenelift.workflows.cli", *settings.command]
+def _command(arguments: Sequence[str], settings: SubmitSettings) -> list[str]:
+    command = [settings.job.python or sys.executable, "-m", "scenelift.workflows.cli", *arguments]
     if settings.array is not None and "--share" not in command:
         command.append("--share")  # each element claims scenes; any number may work on one archive
     placed = {"--workers", "--cluster", "--scheduler"} & {part.partition("=")[0] for part in command}
-    if settings.command[0] != "resume" and not placed:
+    if arguments[0] != "resume" and not placed:
         command += ["--workers", str(settings.job.cores)]
     return command
 
 
-def submit(settings: SubmitSettings) -> str:
+def submit(command: Sequence[str], settings: SubmitSettings) -> str:
     """Give the script to Slurm and return the job's number.
 
     Raises
@@ -123,13 +134,14 @@ def submit(settings: SubmitSettings) -> str:
     SceneliftError
         With Slurm's own words, if it refuses the job.
     """
+    text = script(command, settings)
     if shutil.which("sbatch") is None:
         raise UsageError("no `sbatch` here: submit from a machine of the cluster, or print the script with --dry-run")
     try:
         Path(settings.job.log_directory).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make the folder {settings.job.log_directory}: {error.strerror}") from None
-    done = subprocess.run(["sbatch", "--parsable"], input=script(settings), capture_output=True, text=True)
+    done = subprocess.run(["sbatch", "--parsable"], input=text, capture_output=True, text=True)
     if done.returncode:
         raise SceneliftError(f"Slurm refuses the job: {' '.join(done.stderr.split())}")
     return done.stdout.strip().partition(";")[0]

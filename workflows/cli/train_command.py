@@ -3,74 +3,54 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import suppress
-from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scenelift.models.errors import ModelError
 from scenelift.models.training.team import is_leader
+from scenelift.pipeline.errors import UsageError
+from scenelift.workflows.cli.console import bar
+from scenelift.workflows.cli.options import band_numbers
+from scenelift.workflows.settings import Adaptation, TrainingRun
 from scenelift.workflows.training.recipe import adaptation, load_recipe
 from scenelift.workflows.training.runs import reseeded, run_folder
 from scenelift.workflows.training.train import train
 
-ERRORS = Console(stderr=True)
 
-
-def run_training(
-    recipe: str | None,
-    task: str | None,
-    scenes: list[str],
-    run: Path | None,
-    data: Path | None,
-    weights: Path | None,
-    steps: int,
-    threads: int | None,
-    resume: bool,
-    device: str = "auto",
-    seed: int | None = None,
-    bands: tuple[int, ...] | None = None,
-) -> str:
+def run_training(recipe: str | None, adapted: Adaptation, run: TrainingRun) -> str:
     """Train with a progress bar, from a recipe's name or by adaptation; return what the command line says last.
 
-    A ``seed`` other than the recipe's own has a run folder of its own, so that several stand side by side.
+    A seed other than the recipe's own has a run folder of its own, so that several stand side by side.
 
     Raises
     ------
+    UsageError
+        If neither or both of a recipe and a task are given.
     ModelError
-        If neither or both of ``recipe`` and ``task`` are given, or as `train`.
+        As `train`.
     """
-    if (recipe is None) == (task is None):
-        raise ModelError("give either a recipe, or --task with --scenes")
-    if recipe is not None and (scenes or bands):
-        raise ModelError("--scenes and --bands go with --task; a recipe names its own data")
-    chosen = load_recipe(recipe) if recipe is not None else adaptation(str(task), scenes, steps, bands)
-    folder = run or run_folder(chosen.name, seed)
-    chosen = reseeded(chosen, seed)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=ERRORS,
-        disable=not (is_leader() and ERRORS.is_terminal),
-    ) as bar:
-        line = bar.add_task(chosen.name, total=None)
-
-        def advance(step: int, total: int, loss: float) -> None:
-            bar.update(line, completed=step, total=total, description=f"{chosen.name} loss {loss:.4f}")
-
+    bands = band_numbers(adapted.bands)
+    if (recipe is None) == (adapted.task is None):
+        raise UsageError("give either a recipe, or --task with --scenes")
+    if recipe is not None and (adapted.scenes or bands):
+        raise UsageError("--scenes and --bands go with --task; a recipe names its own data")
+    if recipe is not None:
+        chosen = load_recipe(recipe)
+    else:
+        chosen = adaptation(str(adapted.task), adapted.scenes, adapted.steps, bands)
+    folder = run.run or run_folder(chosen.name, run.seed)
+    chosen = reseeded(chosen, run.seed)
+    with bar(chosen.name, quiet=not (is_leader() and sys.stderr.isatty())) as move:
         try:
             target = train(
                 chosen,
                 folder,
-                data=data,
-                weights=weights,
-                resume=resume,
-                threads=threads,
-                device=device,
-                progress=advance,
+                data=run.data,
+                weights=run.output,
+                resume=run.resume,
+                threads=run.threads,
+                device=run.device,
+                progress=lambda step, total, loss: move(step, total, f"{chosen.name} loss {loss:.4f}"),
             )
         except ModelError:
             with suppress(OSError):  # not empty: a run that began keeps its state

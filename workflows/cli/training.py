@@ -1,51 +1,43 @@
-"""Commands that make enhancers and measure them: training, and tables of quality."""
+"""Commands that train networks, and print tables of their quality. Imports late, so that --help answers at once."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 from scenelift.pipeline.errors import UsageError
-from scenelift.workflows.cli.options import Bands, Device, Json, Tta, band_numbers
-
-Each = Annotated[int, typer.Option(help="Images of every class, or a tenth of the patches of scenes.")]
-Seed = Annotated[int, typer.Option(help="Seed of the draw of images and of the noise.")]
-Data = Annotated[
-    list[Path] | None,
-    typer.Option(help="A zip or folder of images, or scenes; repeatable. Default: EuroSAT in SCENELIFT_DATA."),
-]
+from scenelift.pipeline.settings import option
+from scenelift.workflows.cli.options import Json, band_numbers, with_options
+from scenelift.workflows.settings import INPUT, MODEL, WHERE, Adaptation, TrainingRun
 
 
 def register(app: typer.Typer) -> typer.Typer:
     """Add the commands of this file to the program; return the group `evaluate`, to which others add theirs."""
     evaluations = typer.Typer(no_args_is_help=True, help="Print tables of quality against classical methods.")
-    evaluations.command("sr")(evaluate_sr)
-    evaluations.command("denoise")(evaluate_denoise)
-    app.command("train")(train)
-    app.add_typer(evaluations, name="evaluate")
+    evaluations.command("sr", epilog="Example: scenelift evaluate sr -m sr-x2 --scale 2")(evaluate_sr)
+    evaluations.command("denoise", epilog="Example: scenelift evaluate denoise -m denoise --level 25")(evaluate_denoise)
+    app.command("train", epilog="Example: scenelift train --task sr-x2 --scenes a.tif", rich_help_panel="Training")(
+        train
+    )
+    app.add_typer(evaluations, name="evaluate", rich_help_panel="Measuring")
     return evaluations
 
 
+@with_options(Adaptation, TrainingRun)
 def train(
+    adaptation: Adaptation,
+    training: TrainingRun,
     recipe: Annotated[
         list[str] | None,
         typer.Argument(help="A recipe: a TOML file, or the name of one that ships. With --task: more scenes."),
     ] = None,
-    task: Annotated[str | None, typer.Option(help="Adapt this shipped model to your own --scenes.")] = None,
-    scenes: Annotated[list[str] | None, typer.Option(help="Rasters, folders or zips to adapt to; repeatable.")] = None,
-    bands: Bands = None,
-    run: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/NAME.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder the recipe's paths start from.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Checkpoint to write.")] = None,
-    steps: Annotated[int, typer.Option(help="Steps of an adaptation.")] = 600,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the state in the run's folder.")] = True,
-    device: Device = "auto",
-    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's; its run is NAME-seedN.")] = None,
-    processes: Annotated[int, typer.Option(help="Train on so many processes of this machine, one a GPU.")] = 1,
+    processes: Annotated[
+        int, typer.Option(help="Train on so many processes of this machine, one a GPU.", rich_help_panel=WHERE)
+    ] = 1,
 ) -> None:
     """Train a model from a recipe, or adapt a shipped one to your own scenes; a killed run goes on where it was."""
     from scenelift.models.training.team import in_team, launch
@@ -53,28 +45,47 @@ def train(
 
     if processes > 1 and not in_team():
         raise typer.Exit(launch([sys.executable, "-m", "scenelift.workflows.cli", *sys.argv[1:]], processes))
-    named, chosen = list(recipe or []), list(scenes or [])
-    if task is not None:  # --scenes a.tif b.tif: the shell's words after the first are arguments
-        named, chosen = [], chosen + named
+    named = tuple(recipe or ())
+    if adaptation.task is not None:  # --scenes a.tif b.tif: the shell's words after the first are arguments
+        named, adaptation = (), replace(adaptation, scenes=adaptation.scenes + named)
     if len(named) > 1:
         raise UsageError(f"one recipe at a time, got {', '.join(named)}; several scenes go with --task")
-    common = (run, data, output, steps, threads, resume, device, seed, band_numbers(bands))
-    if said := run_training(named[0] if named else None, task, chosen, *common):
+    said = run_training(named[0] if named else None, adaptation, training)
+    if said:
         print(said)
 
 
+@dataclass(frozen=True)
+class Images:
+    """The images that networks are evaluated on."""
+
+    data: tuple[Path, ...] = option(
+        (), "A zip or folder of images, or scenes; repeatable. Default: EuroSAT in SCENELIFT_DATA.", panel=INPUT
+    )
+    bands: str | None = option(None, "1-based bands in the order wanted, e.g. 4,3,2.", panel=INPUT)
+    each: int = option(60, "Images of every class, or a tenth of the patches of scenes.", panel=INPUT)
+    seed: int = option(0, "Seed of the draw of images and of the noise.", panel=INPUT)
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks that are evaluated, and how they run."""
+
+    model: tuple[str, ...] = option(
+        MISSING, "A shipped model or a checkpoint; repeatable.", "--model", "-m", panel=MODEL
+    )
+    precision: Literal["fp32", "bf16"] = option("fp32", "Numbers the model computes with.", panel=MODEL)
+    tta: bool = option(False, "Average over eight turned and mirrored passes.", panel=MODEL)
+
+
+@with_options(Images, Networks)
 def evaluate_sr(
-    model: Annotated[list[str], typer.Option("--model", "-m", help="A shipped model or a checkpoint.")],
+    images: Images,
+    networks: Networks,
     scale: Annotated[int, typer.Option(help="2, 3 or 4.")] = 2,
-    data: Data = None,
-    bands: Bands = None,
-    each: Each = 60,
-    seed: Seed = 0,
     degradation: Annotated[
         str, typer.Option(help="mtf (the sensor's blur), mtf=.35, area or bicubic; with noise: area:noise=2.")
     ] = "mtf",
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
-    tta: Tta = False,
     consistency: Annotated[int, typer.Option(help="Back-projection steps after the network.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -84,23 +95,20 @@ def evaluate_sr(
     from scenelift.workflows.evidence.metrics import print_rows
     from scenelift.workflows.evidence.samples import read_sample
 
-    sample = read_sample(data, each, seed, band_numbers(bands))
+    sample = read_sample(images.data, images.each, images.seed, band_numbers(images.bands))
     case = Degradation.parse(f"x{scale}" if degradation == "mtf" else f"x{scale}:{degradation}")
-    rows = evaluate(sample, model, case, precision=precision, tta=tta, consistency=consistency, seed=seed)
+    how: dict[str, Any] = {"precision": networks.precision, "tta": networks.tta, "seed": images.seed}
+    rows = evaluate(sample, networks.model, case, consistency=consistency, **how)
     print_rows(rows, sample.title, sample.peak, "ibp", as_json)
 
 
+@with_options(Images, Networks)
 def evaluate_denoise(
-    model: Annotated[list[str], typer.Option("--model", "-m", help="A shipped model or a checkpoint.")],
+    images: Images,
+    networks: Networks,
     level: Annotated[float | None, typer.Option(help="White noise, 8-bit levels; default: the sensor's noise.")] = None,
     times: Annotated[float, typer.Option(help="Factor on the sensor's noise.")] = 1.0,
     auto: Annotated[bool, typer.Option("--auto", help="Estimate the noise instead of giving it.")] = False,
-    data: Data = None,
-    bands: Bands = None,
-    each: Each = 60,
-    seed: Seed = 0,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
-    tta: Tta = False,
     baselines: Annotated[bool, typer.Option(help="Score the classical filters as well.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -110,7 +118,8 @@ def evaluate_denoise(
     from scenelift.workflows.evidence.metrics import print_rows
     from scenelift.workflows.evidence.samples import read_sample
 
-    sample = read_sample(data, each, seed, band_numbers(bands))
+    sample = read_sample(images.data, images.each, images.seed, band_numbers(images.bands))
     case = Degradation(sensor=times) if level is None else Degradation(noise=level)
-    rows = evaluate(sample, model, case, precision=precision, tta=tta, auto=auto, seed=seed, baselines=baselines)
+    how: dict[str, Any] = {"precision": networks.precision, "tta": networks.tta, "seed": images.seed}
+    rows = evaluate(sample, networks.model, case, auto=auto, baselines=baselines, **how)
     print_rows(rows, sample.title, sample.peak, "noisy", as_json)

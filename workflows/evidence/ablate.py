@@ -22,11 +22,11 @@ from scenelift.models.training.adversarial import Adversarial, AdversarialTraine
 from scenelift.models.training.tasks import Denoising, Inputs
 from scenelift.models.training.trainer import Trainer
 from scenelift.models.whole import load_method, run_whole
-from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scores.bootstrap import Interval, interval
 from scenelift.workflows.evidence.cases import Degradation
 from scenelift.workflows.evidence.metrics import measure
 from scenelift.workflows.evidence.samples import read_sample
+from scenelift.workflows.settings import AblateSettings
 from scenelift.workflows.training.images import Mixture
 from scenelift.workflows.training.recipe import Recipe, make_spec, recipe_from
 from scenelift.workflows.training.runs import begin
@@ -69,26 +69,6 @@ class PlainDenoising(Denoising):
     def weight(self, inputs: Inputs) -> float:
         """Return 1."""
         return 1.0
-
-
-@dataclass(frozen=True)
-class AblateSettings:
-    """The budget, the same for every variant."""
-
-    steps: int = 300
-    batch: int = 16
-    channels: int = 32
-    blocks: int = 4
-    seeds: int = SEEDS
-    each: int = 4
-    """Test images of every class."""
-    data: Path | None = None
-    """Folder with the training images; None: SCENELIFT_DATA."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "seeds", "each"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

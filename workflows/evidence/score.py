@@ -19,6 +19,7 @@ import psutil
 from scenelift.pipeline.cluster import Cluster, ClusterSettings, open_cluster
 from scenelift.pipeline.errors import SinkError, UsageError
 from scenelift.pipeline.jobs.journal import read_fingerprint
+from scenelift.pipeline.jobs.plan import work_folder
 from scenelift.pipeline.outputs.cogs import write_cog
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.sinks import ZarrSink
@@ -28,32 +29,10 @@ from scenelift.pipeline.scores.blocks import BlockScore, MapPart, ScoreJob, bloc
 from scenelift.pipeline.scores.pairs import Pair, open_pair
 from scenelift.pipeline.scores.registry import pixel_names
 from scenelift.pipeline.scores.scores import REFLECTANCE_RANGE, Convention, Statistics, scores
-from scenelift.workflows.planning import work_folder
+from scenelift.workflows.settings import ScoreSettings
 
 BYTE_RANGE = 1.0
 """Full scale for 8-bit images, whose 0 to 255 are read as 0 to 1."""
-
-
-@dataclass(frozen=True)
-class ScoreSettings:
-    """How to score."""
-
-    data_range: float | None = None
-    """Full scale, reflectance; None: 0.3, or 1 for 8-bit images."""
-    ratio: float = 1.0
-    """Coarse over fine pixel size, for ERGAS."""
-    border: int = 0
-    """Pixels left out along the scene's edge."""
-    windows: bool = True
-    """Whether to measure SSIM, MS-SSIM, VIF and texture too."""
-    block: int = 1024
-    """Side of a block, pixels; changes memory, never a score."""
-
-    def __post_init__(self) -> None:
-        if not 16 <= self.block <= 65536:
-            raise UsageError(f"--block must be from 16 to 65536, got {self.block}")
-        if self.border < 0:
-            raise UsageError(f"--border must be from 0 up, got {self.border}")
 
 
 @dataclass(frozen=True)

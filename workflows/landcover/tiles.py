@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +16,7 @@ from scenelift.pipeline.outputs.tilesets import tile_writer
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
-
-
-@dataclass(frozen=True)
-class TileSettings:
-    """How a scene is cut."""
-
-    side: int = 64
-    """Pixels a side."""
-    stride: int | None = None
-    """Pixels from one tile to the next; None: the side, so that tiles do not overlap."""
-    kind: str = "tif"
-    """tif, npy, webdataset or zarr."""
-    least: float = 1.0
-    """Least share of pixels with data (in every band) of a tile that is kept."""
-    reflectance: bool = False
-    """Store float32 reflectance instead of the scene's own numbers."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.side <= 4096:
-            raise UsageError(f"--size must be from 1 to 4096, got {self.side}")
-        if self.stride is not None and not 1 <= self.stride <= 65536:
-            raise UsageError(f"--stride must be from 1 to 65536, got {self.stride}")
-        if not 0 <= self.least <= 1:
-            raise UsageError(f"--valid must be a share from 0 to 1, got {self.least}")
+from scenelift.workflows.settings import TileSettings
 
 
 def cut_tiles(

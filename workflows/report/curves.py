@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from scenelift.pipeline.enhance import Region
+from scenelift.pipeline.regions import Region
 from scenelift.pipeline.scenes.scenes import Scene
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.report.charts import Line

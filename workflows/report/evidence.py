@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from scenelift.models.classical.classical import classical
-from scenelift.pipeline.enhance import Enhancer, Region, context, enhance_region
+from scenelift.pipeline.enhance import Enhancer, context, enhance_region
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.regions import Region
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.scores.areas import HALO, Area

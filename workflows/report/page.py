@@ -6,16 +6,15 @@ import csv
 import json
 import os
 from dataclasses import dataclass, replace
-from html import escape
 from importlib.metadata import version
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.outputs.formats import FORMATS
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.places import place_of
 from scenelift.pipeline.scenes.quicklooks import Stretch, data_uri, factor_for, heat, png, stretch_of, view_of
@@ -25,7 +24,6 @@ from scenelift.pipeline.scores.scores import REFLECTANCE_RANGE
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.report.charts import locator
 from scenelift.workflows.report.evidence import (
-    Row,
     Triple,
     busiest,
     consistency,
@@ -33,7 +31,8 @@ from scenelift.workflows.report.evidence import (
     texture_table,
     truth_table,
 )
-from scenelift.workflows.report.html import charts, crop_row, facts, figure, place_text, provenance_of, table, timing
+from scenelift.workflows.report.html import Table, charts, crop_row, facts, figure, place_text, provenance_of, timing
+from scenelift.workflows.report.rendering import render
 
 TEMPLATE = Path(__file__).with_name("report.html")
 SIDE = 640
@@ -63,7 +62,7 @@ def sources_of(run: Path, before: Path | None, truth: Path | None) -> ReportSour
     UsageError
         If the folder is no demo's, or the scene before is not named and not found beside the scene after.
     """
-    if run.is_dir() and run.suffix.lower() != ".zarr":
+    if run.is_dir() and run.suffix.lower() not in FORMATS:
         paths = [run / name for name in DEMO]
         if missing := [path.name for path in paths if not path.exists()]:
             raise UsageError(f"{run} is not a folder that `scenelift demo` filled: it has no {missing[0]}")
@@ -107,21 +106,22 @@ def write_report(sources: ReportSources, output: Path, export: Path | None = Non
     triple = open_triple(sources.before, sources.after, sources.truth)
     pictures, stretch = _pictures(triple, sources.uncertainty)
     tables = _tables(triple)
-    page = Template(TEMPLATE.read_text()).substitute(
-        title=escape(f"{triple.after.name}: before and after"),
+    page = render(
+        TEMPLATE,
+        title=f"{triple.after.name}: before and after",
         facts=facts(triple),
         before_image=data_uri(pictures["before"]),
         after_image=data_uri(pictures["after"]),
         look_note="Both pictures have the same stretch: the 2nd to the 98th percentile of the scene before.",
-        crops="".join(crop_row(triple, window, stretch) for window in busiest(triple)) or "<p>No data.</p>",
-        maps="".join(figure(png_file, name) for name, png_file in pictures.items() if "map" in name),
-        scores="".join(table(title, note, rows) for title, note, rows in tables),
+        crops=[crop_row(triple, window, stretch) for window in busiest(triple)],
+        maps=[figure(png_file, name) for name, png_file in pictures.items() if "map" in name],
+        tables=tables,
         charts=charts(triple),
         place=place_text(triple.before),
         locator=locator(*place_of(triple.before.grid).centre),
         timing=timing(sources.summary),
-        provenance=escape(json.dumps(provenance_of(triple.after), indent=2)),
-        footer=escape(f"Written by scenelift {version('scenelift')}. Everything on this page is inside this file."),
+        provenance=json.dumps(provenance_of(triple.after), indent=2),
+        footer=f"Written by scenelift {version('scenelift')}. Everything on this page is inside this file.",
     )
     _save(output, page.encode())
     if export:
@@ -140,7 +140,7 @@ def _save(path: Path, content: bytes) -> None:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
-def _export(folder: Path, pictures: dict[str, bytes], tables: list[tuple[str, str, dict[str, Row]]]) -> None:
+def _export(folder: Path, pictures: dict[str, bytes], tables: list[Table]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -150,9 +150,9 @@ def _export(folder: Path, pictures: dict[str, bytes], tables: list[tuple[str, st
     with (folder / "scores.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["table", "scene", "score", "value", "low", "high"])
-        for title, _, rows in tables:
-            for name, row in rows.items():
-                writer.writerows([title, name, score.title, v.mean, v.low, v.high] for score, v in row)
+        for table in tables:
+            for name, row in table.scores.items():
+                writer.writerows([table.title, name, score.title, v.mean, v.low, v.high] for score, v in row)
 
 
 def _pictures(triple: Triple, uncertainty: SceneSource | None) -> tuple[dict[str, bytes], Stretch]:
@@ -190,14 +190,14 @@ def _heat_png(values: NDArray[np.floating[Any]]) -> bytes:
     return png(heat(values, float(np.percentile(known, 99)) if known.size else 1.0))
 
 
-def _tables(triple: Triple) -> list[tuple[str, str, dict[str, Row]]]:
+def _tables(triple: Triple) -> list[Table]:
     blocks = f"means of {len(triple.blocks())} blocks spread over the scene, 95 % intervals by drawing blocks"
     tables = []
     if triple.truth:
         note = f"Against {triple.truth.name}; full scale {REFLECTANCE_RANGE} reflectance; {blocks}."
-        tables.append(("Against the truth", note, truth_table(triple)))
+        tables.append(Table("Against the truth", note, truth_table(triple)))
     note = f"How far the scene after is from the scene before when averaged back to its grid; {blocks}."
-    tables.append(("Consistency", note, {"after": consistency(triple)}))
+    tables.append(Table("Consistency", note, {"after": consistency(triple)}))
     note = f"Fine texture counts as noise; more sharpness is not always better. {blocks[0].upper()}{blocks[1:]}."
-    tables.append(("Noise, contrast and sharpness", note, texture_table(triple)))
+    tables.append(Table("Noise, contrast and sharpness", note, texture_table(triple)))
     return tables

@@ -9,8 +9,8 @@ from typing import Any
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.architectures import build
 from scenelift.models.training.labelled import Augment
-from scenelift.models.training.schedule import Phase, Plan
-from scenelift.workflows.filling import fill
+from scenelift.models.training.schedule import Plan
+from scenelift.pipeline.settings import read_table
 from scenelift.workflows.training.recipe import RECIPES, read_recipe_file
 
 LANDCOVER_RECIPES = RECIPES / "landcover"
@@ -63,14 +63,6 @@ class LandcoverRecipe:
         return bool(self.arch["kind"] == "landcover-segmenter")
 
 
-_NESTED: dict[tuple[type, str], type] = {
-    (LandcoverRecipe, "data"): Labelled,
-    (LandcoverRecipe, "plan"): Plan,
-    (LandcoverRecipe, "augment"): Augment,
-    (Plan, "phases"): Phase,
-}
-
-
 def load_landcover_recipe(name: str | Path) -> LandcoverRecipe:
     """Read a recipe by its path, or by the name of one that ships.
 
@@ -80,5 +72,4 @@ def load_landcover_recipe(name: str | Path) -> LandcoverRecipe:
         If there is none, it is not TOML, a key is unknown or missing, or a value is out of range.
     """
     values, where = read_recipe_file(name, LANDCOVER_RECIPES, "land-cover recipe")
-    recipe: LandcoverRecipe = fill(LandcoverRecipe, values, where, _NESTED)
-    return recipe
+    return read_table(LandcoverRecipe, values, where, error=ModelError)

@@ -18,7 +18,7 @@ from scenelift.models.training.adversarial import Adversarial
 from scenelift.models.training.losses import pixel_loss
 from scenelift.models.training.schedule import Phase, Plan
 from scenelift.models.training.tasks import BlindSuperResolution, Denoising, SuperResolution, Task
-from scenelift.workflows.filling import Nested, fill
+from scenelift.pipeline.settings import read_table
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -131,9 +131,8 @@ def read_recipe_file(name: str | Path, shipped: Path, kind: str) -> tuple[dict[s
 
 
 def recipe_from(values: dict[str, Any], where: str) -> Recipe:
-    """Build a recipe from nested dictionaries, checking every key."""
-    recipe: Recipe = fill(Recipe, values, where, _NESTED)
-    return recipe
+    """Build a recipe from nested dictionaries, checking every key and type."""
+    return read_table(Recipe, values, where, error=ModelError)
 
 
 def adaptation(task: str, scenes: Sequence[str], steps: int = 600, bands: tuple[int, ...] | None = None) -> Recipe:
@@ -179,13 +178,7 @@ def make_task(recipe: Recipe) -> Task:
     kind: Any = SuperResolution if recipe.task == "super-resolution" else Denoising
     if recipe.arch.get("kind") == "conditioned-generator":
         kind = BlindSuperResolution
-    known = {f.name for f in dataclasses.fields(kind)}
-    if unknown := sorted(set(recipe.degradation) - known):
-        raise ModelError(f"recipe {recipe.name!r}: degradation does not know {unknown[0]!r}")
-    try:
-        task: Task = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in recipe.degradation.items()})
-    except TypeError as error:
-        raise ModelError(f"recipe {recipe.name!r}, degradation: {error}") from None
+    task: Task = read_table(kind, recipe.degradation, f"recipe {recipe.name!r}", ("degradation",), ModelError)
     if task.scale != recipe.arch.get("scale", 1):
         raise ModelError(f"recipe {recipe.name!r}: degradation and architecture differ in scale")
     return task
@@ -206,13 +199,3 @@ def make_spec(recipe: Recipe, module: Module, record: dict[str, Any]) -> ModelSp
         needs_blur=hasattr(module, "fold"),
         record=record,
     )
-
-
-_NESTED: Nested = {
-    (Recipe, "data"): Data,
-    (Recipe, "plan"): Plan,
-    (Recipe, "adversarial"): Adversarial,
-    (Data, "train"): Source,
-    (Data, "validation"): Source,
-    (Plan, "phases"): Phase,
-}

@@ -26,7 +26,8 @@ from support.builders import UTM
 from support.processes import call
 
 from scenelift.models.catalog import find, load_spec
-from scenelift.workflows.archive.sources import Access, find_scenes
+from scenelift.workflows.archive.settings import Access
+from scenelift.workflows.archive.sources import find_scenes
 
 
 @pytest.fixture(scope="module")

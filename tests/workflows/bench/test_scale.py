@@ -13,7 +13,7 @@ from scenelift.pipeline.cluster import ClusterSettings, JobSettings
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.bench.simulation import Machine, knee, simulate, sweep
 from scenelift.workflows.bench.stress import Stress, run_stress
-from scenelift.workflows.cli.cluster_options import cluster_settings
+from scenelift.workflows.cli.options import Where
 from scenelift.workflows.cli.submit import SubmitSettings, script
 
 PLAIN = Machine(compute_s=2.0, read_mb=0, write_mb=0, scheduler_s=0, start_s=0, jitter=0)
@@ -51,7 +51,7 @@ def test_past_the_knee_the_shared_thing_sets_the_pace(name: str, change: dict[st
 def test_the_same_seed_gives_the_same_figures() -> None:
     machine = replace(PLAIN, jitter=0.3)
     assert simulate(machine, 7, 100, seed=1) == simulate(machine, 7, 100, seed=1) != simulate(machine, 7, 100, seed=2)
-    with pytest.raises(UsageError, match="compute_s"):
+    with pytest.raises(UsageError, match="--compute must be above 0"):
         replace(PLAIN, compute_s=0)
 
 
@@ -68,33 +68,34 @@ def test_scripts_are_shell_and_say_what_was_asked(tmp_path: Path, monkeypatch: p
     folder.mkdir()
     monkeypatch.chdir(folder)
     job = JobSettings(cores=4, memory="16GB", walltime="01:00:00", queue="gpu", directives=("--gres=gpu:1",))
-    text = script(SubmitSettings(("archive", "in/*.tif", "-o", "out dir"), job, array=8))
+    text = script(("archive", "in/*.tif", "-o", "out dir"), SubmitSettings(8, job))
     for words in (
         *("--array=0-7\n", "--time=01:00:00\n", "--mem=16G\n", "--partition=gpu\n", "--gres=gpu:1\n", "--requeue\n"),
         *(f"cd '{folder}' || exit 2", "archive 'in/*.tif' -o 'out dir' --share --workers 4 &"),
     ):
         assert words in text, text
     assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
-    assert "--array" not in script(SubmitSettings(("resume", "x.tif"), job))
+    assert "--array" not in script(("resume", "x.tif"), SubmitSettings(job=job))
     for command, array, words in ((("score",), None, "one of the commands"), (("enhance",), 2, "of an archive")):
         with pytest.raises(UsageError, match=words):
-            SubmitSettings(command, job, array)
+            script(command, SubmitSettings(array, job))
 
 
 def test_the_place_is_read_from_file_keys_and_flags(tmp_path: Path) -> None:
     file = tmp_path / "cluster.toml"
     file.write_text('[cluster]\nkind = "slurm"\nworkers = 2\nmaximum = 8\ncores = 4\n')
-    found = cluster_settings(str(file), ["maximum=9", "memory=8GB", "tls=false"], 3, None)
+    found = Where(3, None, str(file), ("maximum=9", "memory=8GB", "tls=false")).settings()
     assert (found.workers, found.maximum, found.job.cores, found.job.memory, found.tls) == (3, 9, 4, "8GB", False)
-    assert cluster_settings(None, None, None, None) == ClusterSettings()
+    assert Where().settings() == ClusterSettings()
     for cluster, options, words in (
-        ("slrum", None, "takes one of"),
-        (str(tmp_path / "none.toml"), None, "cannot read"),
-        ("slurm", ["maximum"], "KEY=VALUE"),
-        ("slurm", ["maximum=x"], "takes a whole number"),
+        ("slrum", (), "--cluster must be one of"),
+        (str(tmp_path / "none.toml"), (), "cannot read"),
+        ("slurm", ("maximum",), "KEY=VALUE"),
+        ("slurm", ("maximum=x",), '--cluster-option: cluster.maximum must be a whole number, got "x"'),
+        (str(file), ("maximum=1",), "cluster.toml: cluster maximum must be from 2"),
     ):
         with pytest.raises(UsageError, match=words):
-            cluster_settings(cluster, options, None, None)
+            Where(cluster=cluster, cluster_option=options).settings()
 
 
 def test_commands(tmp_path: Path) -> None:

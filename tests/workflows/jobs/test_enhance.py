@@ -158,7 +158,7 @@ MISTAKES = {
     "output is input": (["in.tif", "-o", "in.tif", "--overwrite"], 2, "is the input"),
     "no crs": (["nocrs.tif", "-o", "o.tif"], 2, "--crs"),
     "not a raster": (["bad.safetensors", "-o", "o.tif"], 4, "cannot open"),
-    "bad tile": (["in.tif", "-o", "o.tif", "--tile", "0"], 2, "--tile"),
+    "bad block": (["in.tif", "-o", "o.tif", "--block", "0"], 2, "--block"),
     "bad dtype": (["in.tif", "-o", "o.tif", "--dtype", "complex64"], 2, "complex64"),
     "bad noise": (["in.tif", "-o", "o.tif", "--noise", "lots"], 2, "--noise"),
     "bad precision": (["in.tif", "-o", "o.tif", "--precision", "fp8"], 2, "fp8"),

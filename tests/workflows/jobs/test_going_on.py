@@ -15,12 +15,12 @@ from support.jobs import run
 from scenelift.pipeline.cluster import attempts
 from scenelift.pipeline.cluster.attempts import Call, Failed, attempt_here
 from scenelift.pipeline.errors import SceneError, UsageError
+from scenelift.pipeline.jobs import running as engine
 from scenelift.pipeline.jobs.journal import Commit, Journal, read_journal
+from scenelift.pipeline.jobs.plan import work_folder
 from scenelift.pipeline.scenes.scenes import SceneSource
-from scenelift.workflows import enhance as engine
+from scenelift.workflows.enhance import verify
 from scenelift.workflows.evidence.score import score
-from scenelift.workflows.jobs.verifying import verify
-from scenelift.workflows.planning import work_folder
 
 HOLE = "blocks without data: 5"
 

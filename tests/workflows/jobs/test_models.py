@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from scenelift.models import catalog
 from scenelift.models.catalog import find, load, shipped, with_realism, with_settings
 from scenelift.models.errors import ModelError
 from scenelift.pipeline.errors import UsageError
-from scenelift.workflows import planning as plans
 
 FACTORY = """
 import torch
@@ -85,11 +85,48 @@ def test_a_job_whose_twin_was_exchanged_does_not_go_on(tmp_path: Path, monkeypat
 
 def test_automatic_precision_stays_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene, out = write_raster(tmp_path / "in.tif", noise_image(1, (1, 40, 50))), tmp_path / "out.tif"
-    assert run(scene, out, "nearest-x2", precision="bf16").precision == "bf16"
-    monkeypatch.setattr(plans, "pick_precision", lambda wanted, device: "fp32")  # the same command on other hardware
-    again = run(scene, out, "nearest-x2", precision="auto")
+    assert run(scene, out, "sr-x2-fast", precision="bf16").precision == "bf16"
+    hardware(monkeypatch, "fp32")
+    again = run(scene, out, "sr-x2-fast", precision="auto")
     assert (again.precision, again.resumed) == ("bf16", 1)
-    assert run(scene, tmp_path / "other.tif", "nearest-x2", precision="auto").precision == "fp32"
+    assert run(scene, tmp_path / "other.tif", "sr-x2-fast", precision="auto").precision == "fp32"
+
+
+def hardware(monkeypatch: pytest.MonkeyPatch, best: str) -> None:
+    """Be on a machine where this precision is the fastest."""
+    monkeypatch.setattr(catalog, "pick_precision", lambda wanted, device: best if wanted == "auto" else wanted)
+
+
+OWN_NETWORK = '''
+import torch
+from scenelift.models.spec import ModelSpec
+
+def sharper():
+    """A network of large weights that cancel: exact in float32, far off in bfloat16."""
+    net = torch.nn.Conv2d(1, 1, 3, padding=1, bias=False)
+    with torch.no_grad():
+        net.weight.fill_(-3.07).view(-1)[4] = 25.56
+    return net, ModelSpec("sharper", "other", scale=1, halo=1, patch=32, bands=None)
+'''
+
+
+def test_only_shipped_networks_run_in_half_precision_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nets_of_mine.py").write_text(OWN_NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    shutil.copyfile(shipped()["sr-x2-fast"], tmp_path / "mine.safetensors")
+    scene = write_raster(tmp_path / "in.tif", noise_image(1, (1, 40, 50)))
+    hardware(monkeypatch, "bf16")
+    own = "nets_of_mine:sharper"
+    chosen = {
+        model: run(scene, tmp_path / f"{number}.tif", model).precision
+        for number, model in enumerate(["sr-x2-fast", own, f"{tmp_path}/mine.safetensors", f"{own},sr-x2-fast"])
+    }
+    assert list(chosen.values()) == ["bf16", "fp32", "fp32", "fp32, bf16"]
+    run(scene, tmp_path / "single.tif", own, precision="fp32")
+    assert np.array_equal(pixels(tmp_path / "1.tif"), pixels(tmp_path / "single.tif"))
+    assert run(scene, tmp_path / "half.tif", own, precision="bf16").precision == "bf16"
+    off = np.abs(pixels(tmp_path / "half.tif").astype(int) - pixels(tmp_path / "single.tif").astype(int))
+    assert off.max() > 1  # what would have been taken for the result
 
 
 @pytest.mark.parametrize("extra", [{"tta": True}, {"consistency": 2}, {"uncertainty": True}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import math
 import re
@@ -89,7 +90,7 @@ def test_the_page_is_whole_and_needs_nothing_else(page):
     assert "https://" not in text and "http://" not in text
     assert "ibp-x2" in text and "EPSG:32633" in text
     assert 'id="timing"' in text
-    assert json.loads(re.search(r'<pre id="provenance">(.*?)</pre>', text, re.S)[1].replace("&quot;", '"'))["models"]
+    assert json.loads(html.unescape(re.search(r'<pre id="provenance">(.*?)</pre>', text, re.S)[1]))["models"]
 
 
 def test_pictures_and_tables_are_exported(page, run):
@@ -159,7 +160,7 @@ def test_wrong_runs_are_refused(run, tmp_path):
     coarse, fine = (SceneSource((str(run / n),)) for n in ("degraded-20m.tif", "sr-x2-10m.tif"))
     with pytest.raises(UsageError, match="must lie on the grid"):
         open_triple(coarse, fine, coarse)
-    with pytest.raises(UsageError, match="is not what"):
+    with pytest.raises(UsageError, match="must be what"):
         write_report(ReportSources(coarse, fine, None, None, run / "degraded-20m.tif"), tmp_path / "r.html")
     with pytest.raises(UsageError, match="cannot write"):
         write_report(ReportSources(coarse, fine), tmp_path / "none" / "r.html")

@@ -15,11 +15,12 @@ from scenelift.models.networks.features import trunk_available
 from scenelift.models.networks.segmenter import start_segmenter_from_imagenet
 from scenelift.models.training.confusion import Confusion
 from scenelift.pipeline.cluster import ClusterSettings
+from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows.classify import classify
-from scenelift.workflows.cli.landcover_training import OwnScene, run_training
+from scenelift.workflows.cli.landcover_training import run_training
 from scenelift.workflows.evidence.segmentation import block_counts, miou_difference, run_segmentation
-from scenelift.workflows.settings import EnhanceSettings
+from scenelift.workflows.settings import EnhanceSettings, OwnScene, TrainingRun
 from scenelift.workflows.training.landcover_recipe import Labelled, LandcoverRecipe, load_landcover_recipe
 from scenelift.workflows.training.pixels import PixelDraws, encode, read_arrays, read_rasters
 from scenelift.workflows.training.segmenter import train_segmenter
@@ -185,14 +186,14 @@ def test_numbers_that_nobody_named():
 @pytest.mark.parametrize(
     ("own", "words"),
     [
-        (OwnScene("segmentation", None, None), "needs --scene"),
-        (OwnScene("segments", None, None), "must be segmentation"),
-        (None, "give a recipe"),
+        (OwnScene("segmentation"), "needs --scene"),
+        (OwnScene("segments"), "must be segmentation"),
+        (OwnScene(), "give a recipe"),
     ],
 )
 def test_wrong_commands_are_said(own, words):
-    with pytest.raises(ModelError, match=words):
-        run_training(None, None, None, None, None, True, "cpu", own)
+    with pytest.raises(UsageError, match=words):
+        run_training(None, own, TrainingRun())
 
 
 @pytest.mark.parametrize("name", ["landcover-naip", "landcover-nc", "landcover-eurosat", "landcover-eurosat-robust"])

@@ -144,7 +144,7 @@ def test_other_data_is_another_training(tmp_path):
         ({"degradation": {"scale": 2, "mtf": 0.26}}, "mtf must be a list"),
         ({"data": {"side": 0, "train": [{"path": "x"}]}}, "data.side must be from 8"),
         ({"data": {"gains": [0, 1], "train": [{"path": "x"}]}}, "two positive factors"),
-        ({"data": {"gains": [1.0], "train": [{"path": "x"}]}}, "two positive factors"),
+        ({"data": {"gains": [1.0], "train": [{"path": "x"}]}}, r"data\.gains\[1\] is missing"),
         ({"data": {"train": [{"path": "x", "weight": 0}]}}, "must be above 0"),
     ],
 )

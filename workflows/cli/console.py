@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from scenelift.workflows.jobs.blocks import BlockRecord
+from scenelift.pipeline.jobs.blocks import BlockRecord
 
 
 class Console:
@@ -69,6 +71,20 @@ class Console:
             self._bar.advance(self._task)
 
 
+@contextmanager
+def bar(title: str, unit: str = "", quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """Show a bar on standard error, and yield what moves it: ``move(done, total, title)``."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    console = RichConsole(file=sys.stderr, quiet=quiet)
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=quiet) as shown:
+        line = shown.add_task(title, total=None)
+
+        def move(done: int, total: int, text: str = title) -> None:
+            shown.update(line, completed=done, total=total, description=text)
+
+        yield move
+
+
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a table to standard output; all columns but the first are right-aligned."""
     made = Table(title=title, title_justify="left")
@@ -77,21 +93,3 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         made.add_row(*row)
     RichConsole().print(made)
-
-
-def summary_table(facts: dict[str, Any]) -> None:
-    """Print the closing summary of an enhancement."""
-    table(
-        "enhanced",
-        ["", ""],
-        [
-            ["output", facts["output"]],
-            ["models", " then ".join(facts["models"])],
-            ["size", f"{facts['width']} x {facts['height']} px, {facts['bands']} bands, x{facts['scale']}"],
-            ["blocks", f"{facts['blocks']} ({facts['skipped']} without data)"],
-            ["time", f"{facts['seconds']:.1f} s, {facts['megapixels_per_second']:.2f} Mpx/s (all bands)"],
-            ["in the model", f"{100 * facts['model_share']:.0f}% of the workers' busy time"],
-            ["peak memory", f"{facts['peak_memory_mb']:.0f} MB in one process"],
-            ["ran on", f"{facts['device']}, {facts['precision']}"],
-        ],
-    )

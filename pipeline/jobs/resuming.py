@@ -7,13 +7,20 @@ from pathlib import Path
 
 from scenelift.pipeline.errors import InputChangedError, SinkError, UsageError
 from scenelift.pipeline.faults import commit_point
-from scenelift.pipeline.jobs.journal import SPARE, History, Journal, differences, restore_journal, spare_journal
-from scenelift.pipeline.jobs.publishing import borne, restore_replaced, sweep
+from scenelift.pipeline.jobs.journal import (
+    SPARE,
+    Commit,
+    History,
+    Journal,
+    differences,
+    restore_journal,
+    spare_journal,
+)
+from scenelift.pipeline.jobs.plan import Plan
+from scenelift.pipeline.jobs.publishing import borne, damage, restore_replaced, sweep
 from scenelift.pipeline.jobs.salvage import carry_over
 from scenelift.pipeline.outputs.sinks import ZarrSink
 from scenelift.pipeline.scenes.inputs import input_digest, input_stamps
-from scenelift.workflows.jobs.summary import Run
-from scenelift.workflows.planning import Plan
 
 
 def check_fingerprint(plan: Plan, history: History) -> None:
@@ -38,16 +45,34 @@ def check_input(plan: Plan) -> None:
         raise InputChangedError(f"{source.paths[0]} was changed while it was being enhanced: give the command again")
 
 
+def is_finished(plan: Plan, history: History | None) -> bool:
+    """Whether the output lies there intact and without holes, so that nothing is to be done.
+
+    Raises
+    ------
+    UsageError
+        If it was made with other input or settings.
+    SinkError
+        If it is damaged.
+    """
+    if history is None or not history.done or not plan.path.exists() or plan.overwrite:
+        return False
+    check_fingerprint(plan, history)
+    if found := damage(plan.path, history.published[0].sums):
+        raise damaged(plan.path, found[0])
+    return not history.published[0].holes
+
+
 def to_resume(plan: Plan, history: History | None) -> History | None:
     """Return the history to go on with; None to start anew."""
     if history is None:
         return None
-    if history.done and (plan.settings.overwrite or not plan.path.exists()):
+    if history.done and (plan.overwrite or not plan.path.exists()):
         return None
-    if plan.settings.overwrite and differences(history.fingerprint, plan.fingerprint):
+    if plan.overwrite and differences(history.fingerprint, plan.fingerprint):
         return None
     check_fingerprint(plan, history)
-    if plan.path.exists() and not (plan.settings.overwrite or borne(plan.path, history)):
+    if plan.path.exists() and not (plan.overwrite or borne(plan.path, history)):
         if history.named:
             raise damaged(plan.path)
         raise UsageError(f"output {plan.path} exists; add --overwrite to replace it once this job is finished")
@@ -74,27 +99,31 @@ def give_up(plan: Plan) -> None:
         shutil.rmtree(plan.work, ignore_errors=True)
 
 
-def open_work(plan: Plan, history: History | None, run: Run) -> tuple[Journal, ZarrSink]:
-    """Make a clean store, with the intact blocks of an earlier run linked in, and open the journal."""
+def open_work(plan: Plan, history: History | None) -> tuple[Journal, ZarrSink, dict[int, Commit]]:
+    """Open the journal and a clean store, with the intact blocks of an earlier run linked in; return those too."""
     store, old, new = plan.job.store, plan.work / "store.old", plan.work / "store.new"
     if store.exists() and history:
         shutil.rmtree(old, ignore_errors=True)
         store.rename(old)
     restore_replaced(plan.path, plan.work)
     sweep(plan.work, keep=(SPARE, "store.old") if history else (SPARE,))
-    sink = ZarrSink.create(new, plan.job.output, shards=plan.settings.shards)
+    block = ZarrSink.create(new, plan.job.output, shards=plan.shards).block
     commit_point("store-created")
-    if history:
-        run.commits = {commit.block: commit for commit in carry_over(old, new, history.commits.values())}
-        if history.named and plan.path.is_dir():  # a finished output with holes gives its other blocks
-            missing = [commit for commit in history.commits.values() if commit.block not in run.commits]
-            run.commits |= {commit.block: commit for commit in carry_over(plan.path, new, missing)}
-        run.resumed = len(run.commits)
-        commit_point("salvaged")
+    kept = _carry_over(plan, history, old, new) if history else {}
     new.rename(store)
     shutil.rmtree(old, ignore_errors=True)
     if history:
-        return Journal.reopen(plan.work), ZarrSink.open(store, sink.block)
+        return Journal.reopen(plan.work), ZarrSink.open(store, block), kept
     journal = Journal.create(plan.work, plan.fingerprint, plan.command, silent=not plan.job.checked)
     commit_point("journal-created")
-    return journal, ZarrSink.open(store, sink.block)
+    return journal, ZarrSink.open(store, block), kept
+
+
+def _carry_over(plan: Plan, history: History, old: Path, new: Path) -> dict[int, Commit]:
+    """Link the intact blocks of an earlier run into a new store."""
+    kept = {commit.block: commit for commit in carry_over(old, new, history.commits.values())}
+    if history.named and plan.path.is_dir():  # a finished output with holes gives its other blocks
+        missing = [commit for commit in history.commits.values() if commit.block not in kept]
+        kept |= {commit.block: commit for commit in carry_over(plan.path, new, missing)}
+    commit_point("salvaged")
+    return kept

@@ -7,7 +7,7 @@ from typing import Any
 
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scores.registry import known_scores
-from scenelift.workflows.console import table
+from scenelift.workflows.cli.console import table
 from scenelift.workflows.evidence.score import ScoreReport
 
 

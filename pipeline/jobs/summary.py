@@ -8,10 +8,9 @@ from typing import Any
 
 import psutil
 
-from scenelift.models.catalog import ModelRef
+from scenelift.pipeline.jobs.blocks import BlockRecord
 from scenelift.pipeline.jobs.journal import Commit
-from scenelift.workflows.jobs.blocks import BlockRecord
-from scenelift.workflows.planning import Plan
+from scenelift.pipeline.jobs.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,8 @@ class EnhanceSummary:
 
 
 @dataclass
-class Run:
-    """What this run has done so far."""
+class Tally:
+    """What a run has done so far."""
 
     records: list[BlockRecord] = field(default_factory=list)
     commits: dict[int, Commit] = field(default_factory=dict)
@@ -61,23 +60,23 @@ class Run:
     blocks_seconds: float = 0.0
 
 
-def summarize(plan: Plan, run: Run, started: float) -> EnhanceSummary:
+def summarize(plan: Plan, done: Tally, started: float) -> EnhanceSummary:
     """Return what to tell of a run that began at ``started`` (`time.perf_counter`)."""
-    out, records, seconds = plan.job.output, run.records, time.perf_counter() - started
+    out, records, seconds = plan.job.output, done.records, time.perf_counter() - started
     busy = sum(r.read_s + r.model_s + r.write_s for r in records)
     return EnhanceSummary(
         output=str(plan.path),
-        models=[m.name if isinstance(m, ModelRef) else m.spec.name for m in plan.job.models],
+        models=[model.name for model in plan.job.models],
         width=out.grid.width,
         height=out.grid.height,
         bands=len(out.bands),
         scale=plan.job.scale,
         blocks=len(plan.blocks),
-        skipped=sum(not commit.files for commit in run.commits.values()),
-        resumed=run.resumed,
-        holes=sorted(run.holes),
+        skipped=sum(not commit.files for commit in done.commits.values()),
+        resumed=done.resumed,
+        holes=sorted(done.holes),
         seconds=round(seconds, 3),
-        blocks_seconds=round(run.blocks_seconds, 3),
+        blocks_seconds=round(done.blocks_seconds, 3),
         blocks_cpu_seconds=round(sum(r.cpu_s for r in records), 3),
         megapixels_per_second=round(sum(r.pixels for r in records) * len(out.bands) / 1e6 / seconds, 3),
         model_share=round(sum(r.model_s for r in records) / busy, 4) if busy else 0.0,

@@ -11,16 +11,15 @@ from typing import Any
 
 from scenelift.pipeline.cluster import Cluster
 from scenelift.pipeline.errors import ResumableError, SceneliftError, SinkError, UsageError
-from scenelift.pipeline.jobs.inspection import problems, read_block, wrong_pixels
+from scenelift.pipeline.jobs.blocks import process_block
+from scenelift.pipeline.jobs.inspection import damaged_blocks, problems
 from scenelift.pipeline.jobs.journal import Commit, History, Journal, differences, read_journal
 from scenelift.pipeline.jobs.locks import Lock
+from scenelift.pipeline.jobs.plan import Plan, work_folder
 from scenelift.pipeline.jobs.publishing import borne, damage, publish, restore_replaced, sweep
-from scenelift.pipeline.jobs.salvage import carry_over, damaged_files
+from scenelift.pipeline.jobs.salvage import carry_over
+from scenelift.pipeline.outputs.formats import format_of
 from scenelift.pipeline.outputs.sinks import ZarrSink
-from scenelift.pipeline.scenes.opening import open_scene
-from scenelift.pipeline.scenes.scenes import SceneSource
-from scenelift.workflows.jobs.blocks import process_block
-from scenelift.workflows.planning import Plan, plan_of, work_folder
 
 
 @dataclass(frozen=True)
@@ -60,36 +59,48 @@ class Verdict:
         return asdict(self) | {"intact": self.intact}
 
 
-def verify(output: str | Path, repair: bool = False) -> Verdict:
-    """Check an output against its journal; writes nothing unless `repair` is asked for.
-
-    Parameters
-    ----------
-    output : str or Path
-    repair : bool
-        Compute damaged blocks again, rebuild what is derived from them, and put the mended output in place in one
-        step. Needs the input and the models as they were.
+def verify(path: Path) -> Verdict:
+    """Check an output against its journal; writes nothing.
 
     Raises
     ------
     UsageError
-        If the output has no journal, or cannot be mended because input or models have changed.
+        If the output has no journal.
     ResumableError
         If the job that makes it is not finished.
     """
-    path = Path(output).absolute()
-    history = _finished(path)
-    verdict = _inspect(path, history)
-    if not repair or (verdict.intact and not verdict.holes):
-        return verdict
-    _repair(path, history, verdict)
-    after = _inspect(path, _finished(path))
+    return _inspect(path, finished(path))
+
+
+def repair(plan: Plan, history: History, verdict: Verdict) -> Verdict:
+    """Compute damaged blocks again, rebuild what is derived from them, and put the result in place in one step.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the command that made the output.
+    history : History
+        Its journal.
+    verdict : Verdict
+        What is damaged.
+
+    Raises
+    ------
+    UsageError
+        If input or models have changed.
+    SinkError
+        If a block comes out differently than it did, or the output is damaged all the same.
+    """
+    path = plan.path
+    _rebuild(plan, history, verdict)
+    after = verify(path)
     if not after.intact:
         raise SinkError(f"{path} is still damaged after repair: {', '.join(after.damaged_files + after.problems)}")
     return replace(verdict, repaired=True, holes=after.holes)
 
 
-def _finished(path: Path) -> History:
+def finished(path: Path) -> History:
+    """Return the journal of a finished output; raises as :func:`verify` does."""
     history = read_journal(work_folder(path))
     if history is None:
         raise UsageError(
@@ -106,18 +117,15 @@ def _inspect(path: Path, history: History) -> Verdict:
     known = intact or history.published[-1]
     damaged = [] if intact else damage(path, known.sums) if path.exists() else [str(path)]
     found = problems(path, history.fingerprint["output"]) if path.exists() else ["missing"]
-    if path.suffix.lower() == ".zarr":
-        blocks = {c.block for c in history.commits.values() if damaged_files(path, c.files)}
-    else:
-        blocks = set(wrong_pixels(path, history) if damaged else ())
-    blocks -= known.holes.keys()  # those that were computed since are not there yet
+    # those that were computed since are not there yet
+    blocks = (damaged_blocks(path, history) if damaged else set()) - known.holes.keys()
     shown = [name or path.name for name in damaged]
     return Verdict(str(path), len(known.sums), len(history.commits), shown, sorted(blocks), found, sorted(known.holes))
 
 
-def _repair(path: Path, history: History, verdict: Verdict) -> None:
+def _rebuild(plan: Plan, history: History, verdict: Verdict) -> None:
     """Build the output again from its intact blocks and the recomputed ones, and put it in place."""
-    plan = plan_of(path, history.command)
+    path = plan.path
     if found := differences(history.fingerprint, plan.fingerprint):
         raise UsageError(f"{path} cannot be mended as it was: {'; '.join(found)}")
     with Lock(plan.work) as lock, closing(Journal.reopen(plan.work)) as journal:
@@ -125,32 +133,32 @@ def _repair(path: Path, history: History, verdict: Verdict) -> None:
         sweep(plan.work)
         if not history.done and borne(path, history) is history.published[0]:
             journal.finish()  # or the next publication would take it for one that never came to be
-        store = ZarrSink.create(plan.job.store, plan.job.output, shards=plan.settings.shards)
+        store = ZarrSink.create(plan.job.store, plan.job.output, shards=plan.shards)
         wanting = {*verdict.damaged_blocks, *verdict.holes}
         healthy = [c for n, c in history.commits.items() if n not in wanting]
-        if path.suffix.lower() == ".zarr":
+        if format_of(path).keeps_blocks:
             kept = carry_over(path, plan.job.store, healthy)
         else:
-            kept = _copy_pixels(path, history, plan, store, healthy)
+            kept = _copy_pixels(plan, history, store, healthy)
         commits = {c.block: c for c in kept}
         commits |= _recompute(plan, history, [n for n in range(len(plan.blocks)) if n not in commits], journal)
         store = ZarrSink.open(plan.job.store, store.block)
-        publish(store, plan.job.output, path, journal, lock, commits.values(), shards=plan.settings.shards)
+        publish(plan, store, journal, lock, commits.values(), holes={})
         sweep(plan.work)
 
 
-def _copy_pixels(path: Path, history: History, plan: Plan, store: ZarrSink, healthy: Iterable[Commit]) -> list[Commit]:
-    """Move blocks that read right from a damaged GeoTIFF into a store."""
-    if not path.exists():
+def _copy_pixels(plan: Plan, history: History, store: ZarrSink, healthy: Iterable[Commit]) -> list[Commit]:
+    """Move blocks that read right from a damaged output into a store."""
+    if not plan.path.exists():
         return []
     try:
-        scene = open_scene(SceneSource((str(path),)))
+        opened = format_of(plan.path).open(plan.path, history.fingerprint["output"])
     except SceneliftError:
         return []
     for commit in (commits := list(healthy)):
         if commit.files:
             window = plan.blocks[commit.block].scaled(plan.job.scale)
-            store.write(window, *read_block(scene, history, window))
+            store.write(window, *opened.read(window))
     return commits
 
 
@@ -168,20 +176,3 @@ def _recompute(plan: Plan, history: History, blocks: list[int], journal: Journal
         journal.commit(commit)
         done[commit.block] = commit
     return done
-
-
-def resume_plan(output: Path) -> Plan:
-    """Return the plan of the unfinished (or finished) job whose output is `output`.
-
-    Raises
-    ------
-    UsageError
-        If there is no journal beside it.
-    """
-    path = output.absolute()
-    history = read_journal(work_folder(path))
-    if history is None:
-        raise UsageError(f"nothing to resume: {work_folder(path)} holds no journal")
-    plan = plan_of(path, history.command)
-    # what was to be replaced is replaced: the finished output is this job's own
-    return replace(plan, settings=replace(plan.settings, overwrite=False)) if history.done else plan

@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from scenelift.models.catalog import ModelRef, load, with_settings
-from scenelift.models.memory import is_out_of_memory, release_memory
 from scenelift.pipeline.cluster import worker_index
-from scenelift.pipeline.enhance import Enhancer, Region, context, enhance_region
+from scenelift.pipeline.enhance import Enhancer, context, enhance_region
 from scenelift.pipeline.files import file_checksum, pixel_checksum
 from scenelift.pipeline.jobs.journal import Commit
+from scenelift.pipeline.jobs.plan import EnhanceJob
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.sinks import ZarrSink
+from scenelift.pipeline.regions import Region
 from scenelift.pipeline.scenes.opening import open_scene
-from scenelift.pipeline.scenes.scenes import Scene, SceneSource
+from scenelift.pipeline.scenes.scenes import Scene
 from scenelift.pipeline.tiles import TileGrid, Window, patch_shape
-
-
-@dataclass(frozen=True)
-class EnhanceJob:
-    """Everything a worker must know; small and picklable, the weights stay behind."""
-
-    token: str
-    """Unique to this run: workers keep files open for a few jobs at a time."""
-    source: SceneSource
-    models: tuple[ModelRef | Enhancer, ...]
-    store: Path
-    output: Output
-    block: tuple[int, int]
-    """Height and width of a block, input pixels."""
-    batch: int
-    """Patches given to a model at once."""
-    checked: bool = True
-    """Whether blocks are pushed to the disk and checksummed; without it only to measure what that costs."""
-
-    @property
-    def scale(self) -> int:
-        """Output pixels per input pixel along each axis."""
-        return self.output.block[0] // self.block[0]
 
 
 @dataclass(frozen=True)
@@ -120,21 +97,26 @@ def open_job(job: EnhanceJob) -> _Opened:
         found = _opened.pop(job.token, None)
         if found is None:
             sink = ZarrSink.open(job.store, job.output.block)
-            found = _Opened(open_scene(job.source), sink, load_all(job.models))
+            found = _Opened(open_scene(job.source), sink, tuple(m.load(worker_index()) for m in job.models))
         _opened[job.token] = found  # the last one is the last to go
         while len(_opened) > OPEN_JOBS:
             del _opened[next(iter(_opened))]
         return found
 
 
-def load_all(models: tuple[ModelRef | Enhancer, ...]) -> tuple[Enhancer, ...]:
-    """Load references; enhancers given directly are used as they are."""
-    return tuple(load(_on_own_device(m)) if isinstance(m, ModelRef) else m for m in models)
+@dataclass(frozen=True)
+class _Effort:
+    """How much memory a try may take."""
+
+    batch: int
+    """Patches given to a model at once."""
+    strips: bool = False
+    """Whether the block is done one row of patches at a time."""
 
 
-def _on_own_device(ref: ModelRef) -> ModelRef:
-    """Send each worker process of a machine to the GPU of its own number."""
-    return with_settings(ref, device=f"cuda:{worker_index()}") if ref.device == "cuda" else ref
+def _ladder(batch: int) -> list[_Effort]:
+    """Return tries that take less and less memory: the batch, half of it, ... one patch, one row of patches."""
+    return [*(_Effort(batch >> halvings) for halvings in range(batch.bit_length())), _Effort(1, strips=True)]
 
 
 def process_block(job: EnhanceJob, index: int, frugal: bool = False) -> BlockRecord:
@@ -151,24 +133,20 @@ def process_block(job: EnhanceJob, index: int, frugal: bool = False) -> BlockRec
         Begin with the smallest batch and strips at once: for blocks whose worker was killed for its memory.
     """
     opened = open_job(job)
+    *larger, least = _ladder(job.batch)
+    for effort in () if frugal else larger:
+        with contextlib.suppress(MemoryError):
+            return _process(job, opened, index, effort)
+    return _process(job, opened, index, least)
+
+
+def _process(job: EnhanceJob, opened: _Opened, index: int, effort: _Effort) -> BlockRecord:
     target = TileGrid(opened.scene.grid.shape, job.block)[index]
-    batch, strips = (1, True) if frugal else (job.batch, False)
-    while True:
-        try:
-            return _process(job, opened, index, target, batch, strips)
-        except (MemoryError, RuntimeError) as error:
-            if strips or not is_out_of_memory(error):
-                raise
-            batch, strips = (batch // 2, False) if batch > 1 else (1, True)
-            release_memory()
-
-
-def _process(job: EnhanceJob, opened: _Opened, index: int, target: Window, batch: int, strips: bool) -> BlockRecord:
     cpu = time.process_time()
     enhancers = [_Timed(e) for e in opened.enhancers]
-    pieces = _strips(opened.scene, target, enhancers[0].spec) if strips else [target]
+    pieces = _strips(opened.scene, target, enhancers[0].spec) if effort.strips else [target]
     alone = len(pieces) == 1
-    made = [_enhance_part(job, opened.scene, piece, enhancers, batch, alone) for piece in pieces]
+    made = [_enhance_part(job, opened.scene, piece, enhancers, effort.batch, alone) for piece in pieces]
     parts = [part for part in made if part is not None]
     window = target.scaled(job.scale)
     skipped = not any(part.valid for part in parts)

@@ -1,0 +1,64 @@
+"""The fingerprint of a job: everything that decides the bytes of its output, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from scenelift.pipeline.enhance import Spec
+from scenelift.pipeline.jobs.plan import ModelHandle
+from scenelift.pipeline.outputs.outputs import Output
+from scenelift.pipeline.scenes.scenes import Scene
+
+
+def contract(spec: Spec) -> dict[str, Any]:
+    """Return the part of a model's spec that decides what it makes of a scene."""
+    names = ("scale", "halo", "bands", "out_bands", "out_per_band", "multiple_of", "patch")
+    return {name: getattr(spec, name) for name in names}
+
+
+def json_number(value: float | None) -> float | str | None:
+    """Return a number as JSON can tell it: NaN, which is not itself either, and infinity as texts."""
+    return value if value is None or math.isfinite(value) else repr(value)
+
+
+def fingerprint(
+    scene: Scene, models: Sequence[ModelHandle], output: Output, format_name: str, shards: bool, software: Sequence[str]
+) -> dict[str, Any]:
+    """Return everything that decides the bytes, as plain JSON values.
+
+    Parameters
+    ----------
+    scene : Scene
+    models : sequence of ModelHandle
+    output : Output
+    format_name : str
+        Name of the output's format.
+    shards : bool
+    software : sequence of str
+        Distributions whose versions count.
+    """
+    reading = asdict(scene.source)
+    del reading["paths"], reading["limits"]
+    reading["bands"] = list(scene.source.bands) if scene.source.bands else None
+    reading["nodata"] = json_number(reading["nodata"])
+    return {
+        "software": {name: version(name) for name in software},
+        "input": output.provenance["input"],
+        "reading": reading,
+        "models": {str(number): model.identity() for number, model in enumerate(models, start=1)},
+        "output": {
+            "format": format_name,
+            "shape": list(output.shape),
+            "dtype": output.dtype,
+            "nodata": None if output.nodata is None else repr(output.nodata),
+            "mask": output.mask,
+            "crs": output.grid.crs.to_wkt(),
+            "transform": [float(v) for v in tuple(output.grid.transform)[:6]],
+            "block": list(output.block),
+            "shards": shards,
+        },
+    }

@@ -1,0 +1,117 @@
+"""The formats of outputs: what a finished store becomes, by the suffix of the output's name. A format is one file."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.outputs.cogs import CloudOptimizedGeoTiff
+from scenelift.pipeline.outputs.outputs import Output
+from scenelift.pipeline.outputs.pyramids import GeoZarr
+from scenelift.pipeline.outputs.readback import Readable
+from scenelift.pipeline.outputs.sinks import ZarrSink
+
+GROUP = "scenelift.formats"
+"""Entry points of other packages: each loads a `Format`; asked for when a suffix is not known."""
+
+
+class Format(Protocol):
+    """What a finished store becomes. Used by the process that drives a job; workers write to the store alone."""
+
+    @property
+    def name(self) -> str:
+        """Stored in the journal: jobs of another format are other jobs."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        ...
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings of names, in lower case, with the dot."""
+        ...
+
+    @property
+    def keeps_blocks(self) -> bool:
+        """Whether the files of the store's blocks are files of the output too, by the same names."""
+        ...
+
+    def make(self, store: ZarrSink, output: Output, path: Path, shards: bool) -> Path:
+        """Make the complete output from a store whose blocks are all done.
+
+        Parameters
+        ----------
+        store : ZarrSink
+        output : Output
+        path : Path
+            Where to make it; publishing moves it from there under its name. What else lies in that folder is deleted.
+        shards : bool
+            Whether chunks are kept together in shards, where the format has such.
+
+        Returns
+        -------
+        Path
+            Where it lies: `path`, or the store itself.
+
+        Raises
+        ------
+        SinkError
+            If the disk refuses, or it does not read back as it was written.
+        """
+        ...
+
+    def open(self, path: Path, recorded: dict[str, Any]) -> Readable:
+        """Open a published output; `recorded` is the "output" part of the job's fingerprint.
+
+        Raises
+        ------
+        SceneliftError
+            If it cannot be read.
+        """
+        ...
+
+    def flaws(self, path: Path) -> list[str]:
+        """Return what is wrong with the structure of an output that opens."""
+        ...
+
+    def beside(self, output: Output) -> dict[str, bytes]:
+        """Return small files that belong beside the output: ending, added to its name, and content."""
+        ...
+
+
+FORMATS: dict[str, Format] = {}
+"""Suffix to format."""
+
+
+def register(made: Format) -> None:
+    """Add a format, or replace the one that its suffixes had."""
+    FORMATS.update(dict.fromkeys(made.suffixes, made))
+
+
+register(CloudOptimizedGeoTiff())
+register(GeoZarr())
+
+
+def format_of(path: Path) -> Format:
+    """Return the format of an output by its suffix.
+
+    Raises
+    ------
+    UsageError
+        If no format has it.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        for entry in entry_points(group=GROUP):
+            register(entry.load())
+    if suffix not in FORMATS:
+        known = {made.suffixes[0]: made.title for made in FORMATS.values()}
+        choices = [
+            ending if ending == f".{title.lower()}" else f"{ending} ({title})" for ending, title in known.items()
+        ]
+        raise UsageError(f"output {path} must end in {', '.join(choices[:-1])} or {choices[-1]}")
+    return FORMATS[suffix]

@@ -1,0 +1,280 @@
+"""Options of the command line: help that is complete, files that equal flags, and one line for whatever is wrong."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+import re
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import scenelift.workflows.cli
+from scenelift.pipeline.errors import UsageError
+from scenelift.workflows.cli import app as cli
+from scenelift.workflows.cli.options import Source, Where, with_options
+from scenelift.workflows.settings import EnhanceSettings, Reading
+
+Run = Callable[..., tuple[int, str, str]]
+MOST = 8
+"""Parameters of a function of the command line."""
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in this process; return exit code, standard output and standard error."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["scenelift", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        said = capsys.readouterr()
+        return int(stop.value.code or 0), said.out, said.err
+
+    return run
+
+
+def commands() -> dict[str, Any]:
+    """Return every command by the words that call it."""
+    found = {}
+    todo = [("", typer.main.get_command(cli.app))]
+    while todo:
+        words, command = todo.pop()
+        if hasattr(command, "commands"):
+            todo += [(f"{words} {name}".strip(), inner) for name, inner in command.commands.items()]
+        else:
+            found[words] = command
+    return found
+
+
+@pytest.mark.parametrize("words", sorted(commands()))
+def test_the_help_of_every_command_has_an_example_that_the_command_understands(words: str, run: Run) -> None:
+    command = commands()[words]
+    for flag in ("-h", "--help"):
+        code, out, _ = run(*words.split(), flag)
+        assert code == 0
+    assert f"Example: scenelift {words}" in out
+    names = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+    example = command.epilog.partition(" -- ")[0]  # what follows is another command's
+    assert set(re.findall(r" (--?[a-z][\w-]*)", example)) <= names
+    assert all(option.help for option in command.params), "every option says what it is for"
+
+
+def test_help_is_in_panels(run: Run) -> None:
+    for words, panels in {
+        "enhance": ["Input", "Model", "Output", "Where it runs", "When it stops"],
+        "archive": ["Input", "Model", "Output", "Where it runs", "When it stops"],
+        "classify": ["Input", "Model", "Output", "Where it runs", "When it stops"],
+        "": ["Scenes and archives", "Training", "Land cover", "Measuring", "Clusters"],
+    }.items():
+        _, out, _ = run(*words.split(), "--help")
+        found = [panel for panel in re.findall(r"╭─ ([\w ]+?) ─", out) if panel in panels]
+        assert found == panels
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, f"scenelift {version('scenelift')}\n", "")
+
+
+def test_no_function_of_the_command_line_has_many_parameters() -> None:
+    most: dict[str, int] = {}
+    for found in pkgutil.iter_modules(scenelift.workflows.cli.__path__):
+        module = import_module(f"scenelift.workflows.cli.{found.name}")
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if function.__module__ == module.__name__:
+                plain = getattr(function, "__wrapped__", function)
+                most[f"{found.name}.{name}"] = len(inspect.signature(plain).parameters)
+    assert {name: count for name, count in most.items() if count > MOST} == {}
+
+
+def test_a_group_is_built_from_its_options_and_keeps_the_defaults_of_an_instance() -> None:
+    built: list[tuple[Any, ...]] = []
+
+    @with_options(Source, EnhanceSettings(precision="fp32", classes=True))
+    def command(source: Source, settings: EnhanceSettings, name: str = "x") -> None:
+        built.append((source, settings, name))
+
+    app = typer.Typer()
+    app.command()(command)
+    app(
+        ["--bands", "3,1", "--limit", "bands=9", "--limit", "pixels=8", "--noise", "7", "--no-shards"],
+        standalone_mode=False,
+    )
+    app([], standalone_mode=False)
+    settings = EnhanceSettings(precision="fp32", classes=True, noise=7.0, shards=False)
+    assert built == [
+        (Source(Reading("3,1"), limit=("bands=9", "pixels=8")), settings, "x"),
+        (Source(), EnhanceSettings(precision="fp32", classes=True), "x"),
+    ]
+
+
+def archived(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> list[Any]:
+    """Return sources, output and settings with which `archive` would run."""
+    given: list[Any] = []
+    settings: list[Any] = []
+
+    def found(sources: list[str], output: Path, access: Any) -> list[str]:
+        given.extend((sources, output, access))
+        return sources
+
+    def estimated(entries: Any, output: Path, *rest: Any) -> Any:
+        settings.extend(rest)
+        raise UsageError("enough is known")
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("scenelift.workflows.archive.sources.find_scenes", found)
+    monkeypatch.setattr("scenelift.workflows.archive.estimate.estimate", estimated)
+    with pytest.raises(UsageError, match="enough"):
+        cli.app(["archive", *words, "--dry-run"], standalone_mode=False)
+    return [*given, *settings]
+
+
+RUN = """
+sources = ["in/*.tif", "s3://bucket/a.tif"]
+output = "out"
+model = ["denoise", "sr-x2"]
+bands = [3, 1]
+date = 2024-05-01
+bbox = [14, 45, 16, 46.5]
+cloud-cover = 30
+noise = 12
+allow_remote = true
+shards = false
+scores = "full"
+cluster_option = ["memory=8GB"]
+walltime = "2h"
+json = true
+
+[cluster]
+kind = "slurm"
+cores = 2
+"""
+FLAGS = (
+    *("./in/*.tif", "s3://bucket/a.tif", "-o", "out", "-m", "denoise,sr-x2", "--bands", "3,1", "--date", "2024-05-01"),
+    *("--bbox", "14,45,16,46.5", "--cloud-cover", "30", "--noise", "12", "--allow-remote", "--no-shards", "--json"),
+    *("--scores", "full", "--cluster-option", "memory=8GB", "--walltime", "2h", "--cluster", "run.toml"),
+)
+
+
+def test_a_run_file_equals_flags_and_flags_go_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run.toml").write_text(RUN)
+    from_file = archived(tmp_path, monkeypatch, "run.toml")
+    assert from_file == archived(tmp_path, monkeypatch, *FLAGS)
+    sources, output, access, settings, cluster = from_file
+    assert sources == ["./in/*.tif", "s3://bucket/a.tif"] and output == Path("out") and access.remote
+    assert settings.models == ["denoise", "sr-x2"] and settings.enhance.noise == 12 and settings.reading.bands == "3,1"
+    assert (cluster.kind, cluster.job.memory, cluster.job.cores) == ("slurm", "8GB", 2)
+    changed = archived(tmp_path, monkeypatch, "run.toml", "--block", "64", "--scores", "none", "--shards")[3]
+    assert (changed.enhance.block, changed.scores, changed.enhance.shards, changed.format) == (64, "none", True, "tif")
+
+
+def test_paths_of_a_run_file_start_from_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "run.toml").write_text('sources = "in/*.tif"\noutput = "out"\n')
+    assert archived(tmp_path, monkeypatch, "job/run.toml")[:2] == [["job/in/*.tif"], Path("job/out")]
+
+
+WRONG_RUNS = {
+    "sources = [": "is not TOML",
+    "": "names no sources",
+    "sources = []": "names no sources",
+    'sources = ["a"]\nwrokers = 3': "unknown key wrokers; did you mean workers?",
+    'sources = ["a"]\ntile = 512': "unknown key tile",
+    'sources = ["a"]\nblock = "many"': 'block must be a whole number, got "many"',
+    'sources = ["a"]\nblock = 1.5': "block must be a whole number, got 1.5",
+    'sources = ["a"]\nblock = [64]': "block must be a whole number, got [64]",
+    'sources = ["a"]\nblock = 0': "--block must be from 1 to 65536, got 0",
+    'sources = ["a"]\nworkers = true': "workers must be a whole number, got true",
+    'sources = ["a"]\ntta = 1': "tta must be true or false, got 1",
+    'sources = ["a"]\nbands = true': "bands must be a text, got true",
+    'sources = ["a"]\nmodel = [["a"]]': 'model must be a text, got [["a"]]',
+    'sources = ["a"]\nformat = "png"': "format must be 'tif' or 'zarr', got \"png\"",
+    'sources = ["a"]\nbbox = [1, 2]': "--bbox must be west,south,east,north",
+    'sources = ["a"]\ndate = "May"': "--date must be 2024",
+    'sources = ["a"]\ncloud_cover = 101': "--cloud-cover must be a percentage",
+    "sources = [1]": "sources[0] must be a text, got 1",
+    'sources = ["a"]\n[model]\nname = "a"': "model must be a text",
+    'sources = ["a"]\n[cluster]\ncoers = 4': "unknown key cluster.coers; did you mean cores?",
+    'sources = ["a"]\n[cluster]\ncores = "4"': 'cluster.cores must be a whole number, got "4"',
+    'sources = ["a"]\ncluster = 3': "--cluster must be one of local",
+}
+
+
+@pytest.mark.parametrize("text", WRONG_RUNS)
+def test_a_wrong_run_file_is_one_line_that_names_the_key(text: str, run: Run, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").write_text("no raster")
+    (tmp_path / "run.toml").write_text(text)
+    code, out, err = run("archive", "run.toml", "-o", "out")
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert err.startswith("scenelift: ") and WRONG_RUNS[text] in err
+    if not WRONG_RUNS[text].startswith("--"):
+        assert "run.toml" in err
+    assert not (tmp_path / "out").exists()
+
+
+WRONG_FLAGS = {
+    "enhance a.tif -o b.tif --block many": "--block",
+    "enhance a.tif -o b.tif --block 0": "--block must be from 1 to 65536, got 0",
+    "enhance a.tif -o b.tif --batch 5000": "--batch must be from 1 to 4096, got 5000",
+    "enhance a.tif -o b.tif --consistency 21": "--consistency must be from 0 to 20 steps, got 21",
+    "enhance a.tif -o b.tif --realism 2": "--realism must be from 0 to 1, got 2.0",
+    "enhance a.tif -o b.tif --noise lots": "--noise must be auto or a number in DN, got 'lots'",
+    "enhance a.tif -o b.tif --noise -1": "--noise must be a number from 0 up, got -1.0",
+    "enhance a.tif -o b.tif --device gpu": "--device",
+    "enhance a.tif -o b.tif --precision fp8": "--precision",
+    "enhance a.tif -o b.tif --bands red": "--bands must be numbers such as 4,3,2, got 'red'",
+    "enhance a.tif -o b.tif --limit bytes=1": "--limit",
+    "enhance a.tif -o b.tif --workers 9999": "--workers must be from 0 to 4096, got 9999",
+    "enhance a.tif -o b.tif --cluster slrum": "--cluster must be one of",
+    "enhance a.tif -o b.tif --cluster-option cores": "--cluster-option must be KEY=VALUE, got 'cores'",
+    "enhance a.tif -o b.tif --cluster-option coers=4": "unknown key cluster.coers; did you mean cores?",
+    "enhance a.tif -o b.tif --cluster-option cores=x": 'cluster.cores must be a whole number, got "x"',
+    "enhance a.tif -o b.tif --tile 64": "--tile",
+    "enhance a.tif": "--output",
+    "archive a.tif": "--output",
+    "archive a.tif -o out --format png": "--format",
+    "archive a.tif -o out --date 2024-13": "--date must be",
+    "archive a.tif -o out --bbox 1,2": "--bbox must be",
+    "archive a.tif -o out --cloud-cover 101": "--cloud-cover must be a percentage from 0 to 100, got 101",
+    "archive none.toml -o out": "cannot read none.toml",
+    "plan a.tif -o out": "plan",
+    "score a.tif b.tif --block 3": "--block must be from 16 to 65536, got 3",
+    "score a.tif b.tif --border -1": "--border must be from 0 up, got -1",
+    "tiles a.tif -o t --size 0": "--size must be from 1 to 4096, got 0",
+    "tiles a.tif -o t --format png": "--format",
+    "tiles a.tif -o t --valid 2": "--valid must be a share from 0 to 1, got 2.0",
+    "ablate --steps 0": "--steps must be at least 1, got 0",
+    "train --threads 0": "--threads must be at least 1, got 0",
+    "compare --levels high": "--levels must be whole numbers such as 2,4, got 'high'",
+    "scale stress --blocks x": "--blocks must be whole numbers",
+    "scale simulate --compute 0": "--compute must be above 0, got 0.0",
+    "scale simulate --compute 1 --scheduler x": "--scheduler must be milliseconds, got 'x'",
+    "scale simulate --compute 1 --read -1": "--read must be from 0 up, got -1.0",
+    "submit --array 0 -- archive in -o out": "--array must be from 1 to 10000 elements, got 0",
+    "submit --warning 0 -- archive in -o out": "--warning must be from 1 up, got 0",
+    "submit --requeues -1 -- archive in -o out": "--requeues must be from 0 up, got -1",
+    "submit -- score a.tif": "one of the commands enhance, archive, resume",
+}
+
+
+@pytest.mark.parametrize("words", WRONG_FLAGS)
+def test_a_wrong_flag_is_one_line_that_names_it(words: str, run: Run, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*words.split())
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert err.startswith("scenelift: ") and WRONG_FLAGS[words] in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_given_from_python_are_checked_too() -> None:
+    for make in (lambda: EnhanceSettings(block=0), lambda: Where(workers=-1).settings()):
+        with pytest.raises(UsageError, match="must be from"):
+            make()
