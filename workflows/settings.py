@@ -78,8 +78,8 @@ class EnhanceSettings:
     )
     blur: str = option(
         "auto",
-        "Blur, for super-resolution: auto (estimated), an MTF at Nyquist such as 0.27, area, bicubic, or a sensor such as "
-        "sentinel-2; one for all bands, or one a band, with commas.",
+        "Blur, for super-resolution: auto (estimated), an MTF at Nyquist (0.27), area, bicubic, or a sensor "
+        "(sentinel-2); one for all bands, or one a band, with commas.",
         panel=MODEL,
     )
     tta: bool = option(False, "Average networks over eight turned and mirrored passes.", panel=MODEL)
