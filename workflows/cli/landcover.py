@@ -58,9 +58,9 @@ def train(
     ] = None,
 ) -> None:
     """Train a land-cover network, from a recipe or on a labelled scene; a killed run goes on where it was."""
-    from scenelift.workflows.cli.landcover_training import run_training
+    from scenelift.workflows.cli.train_command import run_landcover_training
 
-    print(run_training(recipe, own, training))
+    print(run_landcover_training(recipe, own, training))
 
 
 def predict(

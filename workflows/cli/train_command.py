@@ -11,9 +11,12 @@ from scenelift.models.training.team import is_leader
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.cli.console import bar
 from scenelift.workflows.cli.options import band_numbers
-from scenelift.workflows.settings import Adaptation, TrainingRun
+from scenelift.workflows.settings import Adaptation, OwnScene, TrainingRun
+from scenelift.workflows.training.classifier import train_landcover
+from scenelift.workflows.training.landcover_recipe import LANDCOVER_RECIPES, LandcoverRecipe, load_landcover_recipe
 from scenelift.workflows.training.recipe import adaptation, load_recipe
 from scenelift.workflows.training.runs import reseeded, run_folder
+from scenelift.workflows.training.segmenter import own_scene, train_segmenter
 from scenelift.workflows.training.train import train
 
 
@@ -61,3 +64,46 @@ def run_training(recipe: str | None, adapted: Adaptation, run: TrainingRun) -> s
     facts = json.loads(target.with_suffix(".json").read_text())
     scores = ", ".join(f"{name.removesuffix('_db')} {value:.2f}" for name, value in facts["validation"].items())
     return f"{target}: validation PSNR in dB: {scores.replace('psnr', 'network')}\nlog and figure in {folder}"
+
+
+def run_landcover_training(recipe: str | None, own: OwnScene, run: TrainingRun) -> str:
+    """Train with a progress bar, from a recipe or on a scene of the user's own; return what is said last.
+
+    A seed other than the recipe's own has a run folder of its own.
+
+    Raises
+    ------
+    UsageError
+        If neither or both of a recipe and an own scene are given, or of the latter something is missing.
+    ModelError
+        As the trainings.
+    """
+    if (recipe is None) == (own == OwnScene()):
+        known = ", ".join(sorted(p.stem for p in LANDCOVER_RECIPES.glob("*.toml")))
+        raise UsageError(f"give a recipe (TOML, or one of {known}), or --task segmentation with --scene and --labels")
+    chosen = load_landcover_recipe(recipe) if recipe is not None else _recipe_of(own)
+    fit = train_segmenter if chosen.segments else train_landcover
+    folder = run.run or run_folder(chosen.name, run.seed)
+    chosen = reseeded(chosen, run.seed)
+    with bar(chosen.name) as move:
+        target = fit(
+            chosen,
+            folder,
+            data=run.data,
+            weights=run.output,
+            resume=run.resume,
+            threads=run.threads,
+            device=run.device,
+            progress=lambda step, total, loss: move(step, total, f"{chosen.name} loss {loss:.4f}"),
+        )
+    scores = json.loads(target.with_suffix(".json").read_text())["validation"]
+    named = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in scores.items())
+    return f"{target}: validation: {named}\nlog and figure in {folder}"
+
+
+def _recipe_of(own: OwnScene) -> LandcoverRecipe:
+    if own.task != "segmentation":
+        raise UsageError(f"--task must be segmentation, got {own.task!r}; classifiers are trained from recipes")
+    if own.scene is None or own.labels is None:
+        raise UsageError("--task segmentation needs --scene (a raster) and --labels (the raster of its labels)")
+    return own_scene(own.scene, own.labels, own.steps, own.classes)

@@ -18,7 +18,7 @@ from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows.classify import classify
-from scenelift.workflows.cli.landcover_training import run_training
+from scenelift.workflows.cli.train_command import run_landcover_training
 from scenelift.workflows.evidence.segmentation import block_counts, miou_difference, run_segmentation
 from scenelift.workflows.settings import EnhanceSettings, OwnScene, TrainingRun
 from scenelift.workflows.training.landcover_recipe import Labelled, LandcoverRecipe, load_landcover_recipe
@@ -193,7 +193,7 @@ def test_numbers_that_nobody_named():
 )
 def test_wrong_commands_are_said(own, words):
     with pytest.raises(UsageError, match=words):
-        run_training(None, own, TrainingRun())
+        run_landcover_training(None, own, TrainingRun())
 
 
 @pytest.mark.parametrize("name", ["landcover-naip", "landcover-nc", "landcover-eurosat", "landcover-eurosat-robust"])
