@@ -18,6 +18,7 @@ from scenelift.pipeline.jobs.journal import Journal, read_journal
 from scenelift.pipeline.jobs.locks import Lock
 from scenelift.pipeline.jobs.publishing import borne, damage, publish, sweep
 from scenelift.pipeline.jobs.stopping import watched
+from scenelift.pipeline.jobs.trial import try_output
 from scenelift.pipeline.outputs.categories import side_car
 from scenelift.pipeline.outputs.sinks import ZarrSink
 from scenelift.pipeline.scenes.scenes import SceneSource
@@ -156,7 +157,7 @@ def _name_classes(plan: Plan, anew: bool) -> None:
     if categories and plan.path.suffix.lower() != ".zarr" and (anew or not path.exists()):
         new = plan.work / path.name  # a kill leaves it where the next run sweeps
         try:
-            new.write_text(side_car(categories))
+            new.write_text(side_car(categories), encoding="utf-8")
             sync(new)
             new.replace(path)
         except OSError as error:
@@ -175,6 +176,8 @@ def _go_on(plan: Plan, lock: Lock, shared: _Shared, progress: Progress | None, a
     try:
         journal, store = open_work(plan, history, run)
         with closing(journal):
+            if not run.commits:
+                try_output(plan.job.output, plan.work, zarr=plan.path.suffix.lower() == ".zarr")
             _work(plan, store, journal, lock, run, shared, progress, announce)
     except BaseException as error:
         nothing_done = not run.commits and not (history and history.commits)

@@ -11,9 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from scenelift.models.catalog import ModelRef, find, load, verify, with_realism, with_settings
+from scenelift.models.catalog import ModelRef, checkpoint_path, find, load, verify, with_realism, with_settings
 from scenelift.models.enhancer import gpu_count, pick_device
 from scenelift.models.precision import PRECISIONS, pick_precision
+from scenelift.pipeline.addresses import file_name, without_secrets
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.errors import UsageError
@@ -27,6 +28,7 @@ from scenelift.pipeline.scenes.safe_manifest import check_manifest
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import TileGrid, patch_shape
 from scenelift.workflows.jobs.blocks import EnhanceJob
+from scenelift.workflows.jobs.checks import check_image, doubts
 from scenelift.workflows.jobs.fingerprints import contract, fingerprint, json_number, model_provenance
 from scenelift.workflows.settings import EnhanceSettings
 
@@ -50,6 +52,8 @@ class Plan:
     precision: str
     stamps: tuple[str, ...]
     """State of the input's files when they were read for the fingerprint."""
+    notes: tuple[str, ...] = ()
+    """What was assumed of the input or left out: lines for people."""
 
     @property
     def work(self) -> Path:
@@ -96,17 +100,20 @@ def make_plan(
     stamps = input_stamps(source)
     if len(source.paths) == 1 and source.paths[0].upper().endswith(".SAFE"):
         check_manifest(Path(source.paths[0]), sorted({Path(reader.path) for reader, _ in scene.readers}))
+    check_image(scene)
     device = pick_device(settings.device, cluster.elsewhere)
     precision = _precision(settings.precision, device, path)
     here = device if gpu_count() else "cpu"  # workers may have what this machine has not
     refs = _resolve(names, scene, settings, here, precision, cluster)
+    learnt = any(isinstance(n, str) and (n.endswith(".safetensors") or checkpoint_path(n)) for n in names)
+    notes = (*scene.notes, *doubts(scene, network=learnt))
     specs = [(load(r) if isinstance(r, ModelRef) else r).spec for r in refs]
     refs = tuple(with_settings(r, device=device) if isinstance(r, ModelRef) else r for r in refs)
     block = min(settings.block, scene.grid.height), min(settings.block, scene.grid.width)
     provenance = {
         "software": f"scenelift {version('scenelift')}",
         "models": [model_provenance(r) | {"spec": contract(s)} for r, s in zip(refs, specs, strict=True)],
-        "input": {"files": [Path(p).name for p in scene.source.paths], "sha256": input_digest(scene.source)},
+        "input": {"files": [file_name(p) for p in scene.source.paths], "sha256": input_digest(scene.source)},
         "bands": list(scene.source.bands) if scene.source.bands else None,
         "settings": {
             "dtype": settings.dtype,
@@ -134,6 +141,7 @@ def make_plan(
         device=device,
         precision=precision,
         stamps=stamps,
+        notes=notes,
     )
 
 
@@ -195,7 +203,9 @@ def _command(
 ) -> dict[str, Any]:
     if not all(isinstance(name, str) for name in names):
         return {}
-    parts = {"source": asdict(source), "settings": asdict(settings), "cluster": asdict(cluster)}
+    known = replace(source, paths=tuple(without_secrets(p) for p in source.paths))
+    signed = {} if known == source else {"signed": True}  # a signature is a credential: it is not kept
+    parts = signed | {"source": asdict(known), "settings": asdict(settings), "cluster": asdict(cluster)}
     return {"models": names, **parts}
 
 
@@ -209,6 +219,8 @@ def plan_of(path: Path, command: dict[str, Any]) -> Plan:
     """
     if not command:
         raise UsageError(f"{path} was made by a model given as a Python object: call `enhance` with it again")
+    if command.get("signed"):
+        raise UsageError(f"{path} was made from a signed address, and signatures are not kept: give its command again")
     source: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in command["source"].items()}
     source["limits"] = Limits(**source.get("limits", {}))
     settings = EnhanceSettings(**command["settings"])

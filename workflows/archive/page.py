@@ -42,7 +42,7 @@ def write_page(folder: Folder, records: Sequence[SceneRecord]) -> Path:
         "output pixels": f"{sum((r.width or 0) * (r.height or 0) for r in records) / 1e6:.1f} million",
         "size": f"{sum(r.bytes or 0 for r in records) / 1e6:.1f} MB",
     }
-    content = Template(TEMPLATE.read_text()).substitute(
+    content = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(f"{folder.root.name}: {len(records)} scenes"),
         facts="".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items()),
         map=draw_map(records),
@@ -51,7 +51,7 @@ def write_page(folder: Folder, records: Sequence[SceneRecord]) -> Path:
         footer=escape(f"Written by scenelift {version('scenelift')}; links lead into the folder of this page."),
     )
     path = folder.root / "index.html"
-    if not (path.is_file() and path.read_text() == content):
+    if not (path.is_file() and path.read_text(encoding="utf-8") == content):
         write_durably(path, content.encode())
     return path
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from scenelift.models.catalog import find, load_spec, with_realism
 from scenelift.models.enhancer import pick_device
+from scenelift.pipeline.addresses import without_secrets
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.archive.filters import Filters
 from scenelift.workflows.archive.sources import Access
@@ -148,4 +149,5 @@ def as_plain(settings: ArchiveSettings) -> dict[str, Any]:
     filters = asdict(settings.filters)
     if settings.filters.dates:
         filters["dates"] = [moment.isoformat() for moment in settings.filters.dates]
-    return asdict(settings) | {"filters": filters}
+    published = settings.publish and without_secrets(settings.publish)
+    return asdict(settings) | {"filters": filters, "publish": published}

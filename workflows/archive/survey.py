@@ -21,6 +21,7 @@ from scenelift.workflows.archive.filters import choose_bands, facts_of
 from scenelift.workflows.archive.record import is_settled, read_record
 from scenelift.workflows.archive.settings import ArchiveSettings, Folder
 from scenelift.workflows.archive.transfer import is_remote
+from scenelift.workflows.jobs.checks import no_image
 
 LOOKING = 8
 """Scenes looked at side by side."""
@@ -94,9 +95,9 @@ def _look(entry: Entry, settings: ArchiveSettings) -> Wanted | str:
     if any(map(is_remote, entry.paths)):
         raise SceneError("lies elsewhere: it is fetched when its turn comes, not for a plan")
     reading = settings.reading
-    source = SceneSource(entry.paths, None, reading.scale, reading.offset, reading.nodata, reading.crs)
+    source = SceneSource(entry.paths, None, reading.scale, reading.offset, reading.nodata, reading.crs, told=entry.told)
     scene = open_scene(source)
-    if reason := settings.filters.reason(facts_of(entry, scene)):
+    if reason := settings.filters.reason(facts_of(entry, scene)) or no_image(scene):
         return reason
     if reading.bands:
         source = replace(source, bands=choose_bands(scene, reading.bands, entry.bands))

@@ -60,7 +60,7 @@ def _table(cluster: str | dict[str, Any] | None) -> dict[str, Any]:
     if path.suffix != ".toml":
         raise UsageError(f"--cluster takes one of {', '.join(KINDS)} or a .toml file, got {cluster!r}")
     try:
-        found = tomllib.loads(path.read_text())
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

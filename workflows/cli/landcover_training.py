@@ -75,6 +75,6 @@ def run_training(
         target = train(
             chosen, folder, data=data, weights=weights, resume=resume, threads=threads, device=device, progress=advance
         )
-    scores = json.loads(target.with_suffix(".json").read_text())["validation"]
+    scores = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))["validation"]
     named = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in scores.items())
     return f"{target}: validation: {named}\nlog and figure in {folder}"

@@ -31,7 +31,7 @@ def read_runfile(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
         If the file is not TOML, has a key nobody knows or a value of another type, or names no sources.
     """
     try:
-        found = tomllib.loads(path.read_text())
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {error}") from None
     values = {}

@@ -107,7 +107,7 @@ def write_report(sources: ReportSources, output: Path, export: Path | None = Non
     triple = open_triple(sources.before, sources.after, sources.truth)
     pictures, stretch = _pictures(triple, sources.uncertainty)
     tables = _tables(triple)
-    page = Template(TEMPLATE.read_text()).substitute(
+    page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(f"{triple.after.name}: before and after"),
         facts=facts(triple),
         before_image=data_uri(pictures["before"]),
@@ -147,7 +147,7 @@ def _export(folder: Path, pictures: dict[str, bytes], tables: list[tuple[str, st
         raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from None
     for name, content in pictures.items():
         _save(folder / f"{name.replace(' ', '-')}.png", content)
-    with (folder / "scores.csv").open("w", newline="") as file:
+    with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["table", "scene", "score", "value", "low", "high"])
         for title, _, rows in tables:

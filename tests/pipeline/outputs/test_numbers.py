@@ -23,7 +23,8 @@ from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.outputs.outputs import Output, as_shares, output_of
 from scenelift.pipeline.outputs.pyramids import Pyramid, halve
 from scenelift.pipeline.outputs.sinks import ZarrSink
-from scenelift.pipeline.scenes.opening import ASSUMED_SCALE, DTYPES, open_scene
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.radiometry import ASSUMED_SCALE, DTYPES
 from scenelift.pipeline.scenes.scenes import Band, SceneSource
 from scenelift.pipeline.tiles import TileGrid, Window
 
