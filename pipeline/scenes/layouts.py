@@ -53,7 +53,7 @@ class Placement(NamedTuple):
 
 def kind_of(dimension: str, variable: Any) -> str | None:
     """Return "x", "y" or "t" for a dimension whose coordinate's attributes or whose name say so."""
-    coordinate = variable.coords.get(dimension)
+    coordinate = found_coordinate(variable, dimension)
     attributes = {} if coordinate is None else coordinate.attrs
     units = str(attributes.get("units", "")).lower().replace("_", "").replace("degrees", "degree")
     by_axis = {"X": "x", "Y": "y", "T": "t"}.get(str(attributes.get("axis", "")).upper())
@@ -63,6 +63,11 @@ def kind_of(dimension: str, variable: Any) -> str | None:
     by_name = next((kind for kind, names in _NAMES.items() if name in names), None)
     standard = _STANDARD.get(str(attributes.get("standard_name", "")).lower())
     return by_axis or standard or by_units or ("t" if times else None) or by_name
+
+
+def found_coordinate(variable: Any, name: str) -> Any:
+    """Return a coordinate; None for a dimension without one, for which xarray would count pixels."""
+    return variable.coords[name] if name in variable.coords else None  # noqa: SIM401 - get() makes one up
 
 
 def axes_of(variable: Any, attributes: Mapping[str, Any], path: str) -> Axes | None:
@@ -136,7 +141,7 @@ def _step(values: NDArray[np.float64]) -> float | None:
 
 def _coordinate(variable: Any, name: str, crs: CRS | None, path: str) -> NDArray[np.float64] | None:
     """Return the centres of rows or columns in units of the CRS; None if there are none."""
-    coordinate = variable.coords.get(name)
+    coordinate = found_coordinate(variable, name)
     if coordinate is None or coordinate.ndim != 1 or coordinate.dtype.kind not in "iuf":
         return None
     values = np.asarray(coordinate.to_numpy(), np.float64)

@@ -14,7 +14,7 @@ from rasterio.crs import CRS
 
 from scenelift.pipeline.errors import SceneError
 from scenelift.pipeline.scenes.categorical import flagged_by_attributes, flagged_by_color, flagged_by_name, named_mask
-from scenelift.pipeline.scenes.layouts import Axes, axes_of, kind_of, place
+from scenelift.pipeline.scenes.layouts import Axes, axes_of, found_coordinate, kind_of, place
 from scenelift.pipeline.tiles import Window
 
 MASK = "mask"
@@ -253,7 +253,7 @@ def _names(planes: list[_Plane]) -> tuple[str, ...]:
 def _label(plane: _Plane) -> str | None:
     """Return the text that a coordinate gives a band, such as "B04"."""
     for name in plane.axes.others:
-        coordinate = plane.variable.coords.get(name)
+        coordinate = found_coordinate(plane.variable, name)
         if coordinate is not None and coordinate.ndim == 1 and coordinate.dtype.kind in "UOST":
             return str(coordinate.to_numpy()[plane.at[name]])
     return None

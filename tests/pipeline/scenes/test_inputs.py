@@ -70,7 +70,8 @@ def test_pixels_gaps_and_place_of_any_raster(case: Case) -> None:
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(cube=cubes(), suffix=st.sampled_from([".zarr", ".nc"]))
 def test_dimensions_go_by_name_and_coordinates_win(cube: Cube, suffix: str) -> None:
-    suffix = ".zarr" if cube.place == "conventions" else suffix
+    if cube.place == "conventions" or cube.values.dtype == "uint8":  # which the old netCDF format lacks
+        suffix = ".zarr"
     with tempfile.TemporaryDirectory() as folder:
         path = cube.write(Path(folder) / f"a{suffix}")
         scene = scene_of(path)
@@ -317,7 +318,7 @@ def test_names_of_files_as_urls(tmp_path: Path) -> None:
     assert local_path(f"file://{odd}") == decoded(str(odd)) == str(odd)
 
 
-@given(secret=st.text("abcXYZ019%=-_.~+/&", min_size=1, max_size=20).map(lambda text: f"SECRET{text}"))
+@given(secret=st.text("abcXYZ019%=-_.~+&", min_size=1, max_size=20).map(lambda text: f"SECRET{text}"))
 def test_signatures_never_outlive_an_address(secret: str) -> None:
     for text in (
         f"https://host/a b/s.tif?sig={secret}",
