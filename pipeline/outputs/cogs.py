@@ -53,7 +53,7 @@ def write_cog(store: ZarrSink, output: Output, path: Path) -> None:
         commit_point("output-made")
         sync(made)
         made.replace(path)
-    except (RasterioError, CPLE_BaseError) as error:  # some of these are OSErrors too, without a number
+    except (RasterioError, CPLE_BaseError, SystemError) as error:  # some of these are OSErrors too, without a number
         raise _full_or_failed(path, error) from error
     except OSError as error:
         raise SinkError.of(path, error) from error
@@ -75,7 +75,7 @@ def try_cog(store: ZarrSink, output: Output, folder: Path) -> None:
         with rasterio.Env(**GDAL_OPTIONS, GDAL_TIFF_INTERNAL_MASK=True):
             _write_plain(store, output, plain)
             _lay_out(store, output, plain, made)
-    except (RasterioError, CPLE_BaseError, ValueError, TypeError) as error:
+    except (RasterioError, CPLE_BaseError, SystemError, ValueError, TypeError) as error:
         raise SinkError(f"an output of this description cannot be written: {error}") from error
     except OSError as error:
         raise SinkError.of(folder, error) from error
@@ -107,6 +107,8 @@ def _cog_options(output: Output) -> dict[str, Any]:
         "OVERVIEW_RESAMPLING": "MODE" if output.categories else "AVERAGE",
         "OVERVIEW_COUNT": _overviews(output.grid.shape),
         "NUM_THREADS": "ALL_CPUS",
+        # GDAL takes a count of 0 for a fault where it would want overviews
+        **({"OVERVIEWS": "NONE"} if max(output.grid.shape) > SIDE and not _overviews(output.grid.shape) else {}),
     }
 
 
