@@ -120,7 +120,7 @@ def _alphas(files: list[Reader], readers: list[_Located]) -> tuple[tuple[_Locate
     """Return the alpha band that masks each band, and the one that masks them all and has a place in an output."""
     wanted = {(id(f), i) for f, i in readers}
     used = {id(f) for f, _ in readers}
-    of = {}
+    of: dict[int, _Located] = {}
     for file in files:
         for index in range(1, file.count + 1):
             if file.colors[index - 1] == "alpha" and (id(file), index) not in wanted and id(file) in used:

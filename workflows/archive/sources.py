@@ -113,7 +113,8 @@ def _search(folder: Path, output: Path) -> list[Path]:
 
 
 def _look(folder: Path, seen: set[Path], found: dict[Path, Path]) -> None:
-    links, plain = [], []
+    links: list[Path] = []
+    plain: list[Path] = []
     for path in sorted(folder.iterdir()):
         if not path.name.startswith("."):
             (links if path.is_symlink() else plain).append(path)
