@@ -12,12 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from scenelift.models.catalog import ModelRef, find, precision_for, verify, with_realism, with_settings
+from scenelift.models.catalog import ModelRef, checkpoint_path, find, precision_for, verify, with_realism, with_settings
 from scenelift.models.enhancer import Translated, gpu_count, pick_device
 from scenelift.models.precision import PRECISIONS, pick_precision
+from scenelift.pipeline.addresses import file_name, without_secrets
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer, Spec
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.jobs.checks import check_image, doubts
 from scenelift.pipeline.jobs.fingerprints import contract, fingerprint, json_number
 from scenelift.pipeline.jobs.journal import read_fingerprint
 from scenelift.pipeline.jobs.plan import EnhanceJob, ModelHandle, Plan, work_folder
@@ -133,8 +135,10 @@ def make_plan(
     source, names = _absolute(source), _names(models)
     path = check_output(path, source)
     scene, stamps = _open(source)
+    check_image(scene)
     runtime = Runtime.choose(settings, cluster, path)
     chosen = _resolve(names, scene, settings, runtime)
+    notes = (*scene.notes, *doubts(scene, network=any(map(_is_learnt, names))))
     output = _describe(scene, chosen, settings)
     job = _job(scene, chosen, output, settings, path)
     return Plan(
@@ -145,6 +149,7 @@ def make_plan(
         fingerprint=fingerprint(scene, job.models, output, format_of(path).name, settings.shards, SOFTWARE),
         command=_command(source, names, settings, cluster),
         stamps=stamps,
+        notes=notes,
         device=runtime.device,
         precision=", ".join(dict.fromkeys(c.precision for c in chosen)),
         shards=settings.shards,
@@ -195,7 +200,7 @@ def _describe(scene: Scene, chosen: list[_Chosen], settings: EnhanceSettings) ->
     provenance = {
         "software": f"scenelift {version('scenelift')}",
         "models": [c.handle.provenance() | {"spec": contract(c.spec)} for c in chosen],
-        "input": {"files": [Path(p).name for p in source.paths], "sha256": input_digest(source)},
+        "input": {"files": [file_name(p) for p in source.paths], "sha256": input_digest(source)},
         "bands": list(source.bands) if source.bands else None,
         "settings": {
             "dtype": settings.dtype,
@@ -209,6 +214,11 @@ def _describe(scene: Scene, chosen: list[_Chosen], settings: EnhanceSettings) ->
     if settings.allow_holes and output.dtype != "float32" and output.nodata is None and not output.mask:
         raise UsageError(f"--allow-holes: {scene.name} has no nodata value to mark holes with; give one with --nodata")
     return output
+
+
+def _is_learnt(name: str | Enhancer) -> bool:
+    """Whether a name is that of a trained network."""
+    return isinstance(name, str) and (name.endswith(".safetensors") or checkpoint_path(name) is not None)
 
 
 def _names(models: str | Enhancer | Sequence[str | Enhancer]) -> list[str | Enhancer]:
@@ -253,7 +263,9 @@ def _command(
 ) -> dict[str, Any]:
     if not all(isinstance(name, str) for name in names):
         return {}
-    parts = {"source": asdict(source), "settings": asdict(settings), "cluster": asdict(cluster)}
+    known = replace(source, paths=tuple(without_secrets(p) for p in source.paths))
+    signed = {} if known == source else {"signed": True}  # a signature is a credential: it is not kept
+    parts = signed | {"source": asdict(known), "settings": asdict(settings), "cluster": asdict(cluster)}
     return {"models": names, **parts}
 
 
@@ -267,6 +279,8 @@ def plan_of(path: Path, command: dict[str, Any]) -> Plan:
     """
     if not command:
         raise UsageError(f"{path} was made by a model given as a Python object: call `enhance` with it again")
+    if command.get("signed"):
+        raise UsageError(f"{path} was made from a signed address, and signatures are not kept: give its command again")
     where = f"the journal of {path}"
     settings = {name: value for name, value in command["settings"].items() if name != "tile"}  # of version 0.1
     return make_plan(

@@ -237,5 +237,5 @@ class Trainer:
         if path.exists() and self.team.leads:
             rows = list(csv.reader(path.open(newline="")))
             kept = rows[:1] + [row for row in rows[1:] if int(row[0]) <= self.step]
-            with path.open("w", newline="") as file:
+            with path.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows(kept)

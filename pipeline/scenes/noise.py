@@ -26,7 +26,7 @@ def scene_noise(scene: Scene, dn: float | None = None) -> tuple[float, ...]:
     if dn is not None:
         return tuple(dn * band.scale for band in scene.bands)
     estimates: list[list[float]] = [[] for _ in scene.bands]
-    for window in _windows(scene.grid.shape):
+    for window in sample_windows(scene.grid.shape):
         region = scene.read(window)
         for band, (values, valid) in enumerate(zip(region.values, region.valid, strict=True)):
             if valid.mean() > 0.5:
@@ -34,6 +34,7 @@ def scene_noise(scene: Scene, dn: float | None = None) -> tuple[float, ...]:
     return tuple(float(np.median(found)) if found else 0.0 for found in estimates)
 
 
-def _windows(shape: tuple[int, int]) -> list[Window]:
+def sample_windows(shape: tuple[int, int]) -> list[Window]:
+    """Return up to 16 windows of 256 pixels a side, spread evenly over a scene."""
     rows, cols = ([round(p) for p in np.linspace(0, max(0, n - SIDE), min(SAMPLES, -(-n // SIDE)))] for n in shape)
     return [Window(row, col, SIDE, SIDE).clip(shape) for row in rows for col in cols]

@@ -43,7 +43,7 @@ def run_training(recipe: str | None, own: OwnScene, run: TrainingRun) -> str:
             device=run.device,
             progress=lambda step, total, loss: move(step, total, f"{chosen.name} loss {loss:.4f}"),
         )
-    scores = json.loads(target.with_suffix(".json").read_text())["validation"]
+    scores = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))["validation"]
     named = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in scores.items())
     return f"{target}: validation: {named}\nlog and figure in {folder}"
 
