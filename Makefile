@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 # Tests and checks run on this many cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test check format bench soak clean
+.PHONY: help install demo test check format bench soak fuzz clean
 
 help:
 	@echo "make demo    enhance a real Sentinel-2 scene and score it (demo-output/)"
 	@echo "make test    run the tests"
 	@echo "make check   lint, format, types, import rules"
 	@echo "make soak    kill, starve and damage runs for hours, print the table of survivors"
+	@echo "make fuzz    read inputs of every kind for hours, compare with what is known of them"
 	@echo "make bench   time the engine against the bare model"
 
 $(VENV)/.installed: pyproject.toml
@@ -54,6 +55,11 @@ bench: $(VENV)/.installed $(VENV)/.scene
 # SOAK=0.1 does a tenth of it.
 soak: $(VENV)/.installed
 	$(BIN)/python -m pytest -m soak -s tests/workflows/jobs/test_soak.py
+
+# HOURS=0.1 tries a few thousand inputs; seeds and results are kept in docs/fuzz.csv.
+HOURS ?= 3
+fuzz: $(VENV)/.installed
+	cd tests && ../$(BIN)/python -m support.fuzz $(HOURS)
 
 clean:
 	rm -rf $(VENV) .typing build dist *.egg-info demo-output

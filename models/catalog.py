@@ -320,7 +320,7 @@ def load_spec(ref: ModelRef) -> ModelSpec:
 def card(name: str) -> dict[str, Any] | None:
     """Return the model card of a shipped model (how it was trained and what it scored), None if it has none."""
     path = WEIGHTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def with_realism(ref: ModelRef, realism: float | None) -> ModelRef:

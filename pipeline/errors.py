@@ -77,3 +77,9 @@ class Interrupted(KeyboardInterrupt):
     """
 
     exit_code = 75
+
+
+class UnfitError(SceneliftError):
+    """The job is not expected to gain what was asked for; nothing was done."""
+
+    exit_code = 4

@@ -40,6 +40,10 @@ class Conditions:
         blur = [{"kind": b.kind} | ({"mtf": b.mtf} if b.kind == "gaussian" else {}) for b in self.blur]
         return {"blur": blur, "noise": [round(sigma, 6) for sigma in self.noise], "origin": self.origin}
 
+    def lines(self) -> tuple[str, ...]:
+        """Return what a summary says of them."""
+        return (self.describe(), *self.warnings)
+
     def describe(self) -> str:
         """Return one line for people."""
         listed = [blur.describe() for blur in self.blur]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.outputs.geotiffs import write_geotiff
 from scenelift.pipeline.scenes.opening import open_scene
-from scenelift.pipeline.scenes.rasters import write_geotiff
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.scores.scores import REFLECTANCE_RANGE
 from scenelift.pipeline.tiles import Window

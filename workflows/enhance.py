@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer
-from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.errors import UnfitError, UsageError
 from scenelift.pipeline.jobs import verifying
 from scenelift.pipeline.jobs.journal import read_journal
 from scenelift.pipeline.jobs.plan import Plan, work_folder
@@ -17,8 +17,12 @@ from scenelift.pipeline.jobs.running import Announce, Listener, Progress, carry_
 from scenelift.pipeline.jobs.summary import EnhanceSummary
 from scenelift.pipeline.jobs.verifying import Verdict
 from scenelift.pipeline.scenes.scenes import SceneSource
-from scenelift.workflows.planning import check_output, make_plan, plan_of
+from scenelift.workflows.expect import Expectation
+from scenelift.workflows.planning import check_output, make_plan, plan_of, try_coarser
 from scenelift.workflows.settings import BLOCK, EnhanceSettings
+
+EXPECT_SECONDS = 20.0
+"""Time that a job may take to try itself out on a coarser level; at least two windows are tried."""
 
 
 def enhance(
@@ -68,7 +72,41 @@ def enhance(
     path = check_output(Path(output), source)
     refuse_foreign(path, settings)
     plan = make_plan(source, path, models, settings, cluster)
-    return carry_out(plan, Listener.of(progress, announce), started=started)
+    expected = None if read_journal(plan.work) is not None else _expected(source, models, settings, cluster)
+    if expected is not None:
+        plan = replace(plan, notes=(*plan.notes, expected.describe()))
+    summary = carry_out(plan, Listener.of(progress, announce), started=started)
+    return summary if expected is None else replace(summary, expected=expected.to_dict())
+
+
+def _expected(
+    source: SceneSource,
+    models: str | Enhancer | Sequence[str | Enhancer],
+    settings: EnhanceSettings,
+    cluster: ClusterSettings,
+) -> Expectation | None:
+    """Return what the job may be expected to gain, None for models of the caller's own and what does not enlarge.
+
+    Raises
+    ------
+    UnfitError
+        If less is expected than ``require_gain`` asks for.
+    """
+    given = [models] if isinstance(models, str) or not isinstance(models, Sequence) else list(models)
+    if not all(isinstance(model, str) for model in given) or not settings.expect:
+        return None
+    found = try_coarser(source, given, settings, cluster, EXPECT_SECONDS)
+    wanted = settings.require_gain
+    if wanted is None:
+        return found
+    if found is None:
+        raise UnfitError("--require-gain: this job cannot be tried one level coarser (nothing enlarges, or no window)")
+    gain = found.gain_db["lanczos"].mean
+    if gain < wanted:
+        raise UnfitError(
+            f"expected gain over Lanczos is {gain:.2f} dB, --require-gain asks for {wanted:g}: nothing done"
+        )
+    return found
 
 
 def refuse_foreign(path: Path, settings: EnhanceSettings) -> None:

@@ -6,8 +6,9 @@ keep every k-th pixel, bring the noise back to the scene's level, run the job's 
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -62,7 +63,9 @@ class Expectation:
         return f"{verdict}{gains} ({self.windows} windows one level coarser)"
 
 
-def expect(scene: Scene, enhancers: Sequence[Enhancer], conditions: Conditions) -> Expectation | None:
+def expect(
+    scene: Scene, enhancers: Sequence[Enhancer], conditions: Conditions, seconds: float = math.inf
+) -> Expectation | None:
     """Try a chain of models on the scene one level coarser.
 
     Parameters
@@ -71,6 +74,8 @@ def expect(scene: Scene, enhancers: Sequence[Enhancer], conditions: Conditions) 
     enhancers : sequence of Enhancer
         The job's models, told the scene's conditions.
     conditions : Conditions
+    seconds : float
+        After so many no further window is begun, once there are two.
 
     Returns
     -------
@@ -90,6 +95,8 @@ def expect(scene: Scene, enhancers: Sequence[Enhancer], conditions: Conditions) 
     kernels = [[blur.kernel(scale) for blur in conditions.blur]]
     transfer = float(np.mean([response(k, scale)[1] for k in kernels[0]]))
     for number, fine in enumerate(_windows(scene, scale)):
+        if number >= 2 and time.monotonic() - started > seconds:
+            break
         low = decimate(torch.from_numpy(fine)[None], scale, kernels)[0].numpy()
         low = low + _missing_noise(low.shape, kernels[0], conditions.noise, number)
         ours = _run(enhancers, low)
@@ -105,25 +112,25 @@ def expect(scene: Scene, enhancers: Sequence[Enhancer], conditions: Conditions) 
     return Expectation(intervals, float(np.sqrt(np.mean(residuals))), len(residuals), time.monotonic() - started)
 
 
-def _windows(scene: Scene, scale: int) -> list[NDArray[np.float32]]:
-    """Return windows (C, H, W) without missing pixels, spread over the scene."""
+def _windows(scene: Scene, scale: int) -> Iterator[NDArray[np.float32]]:
+    """Yield windows (C, H, W) without missing pixels, spread over the scene."""
     height, width = scene.grid.shape
     coarse = min(COARSE, min(height, width) // scale)
     if coarse < MIN_COARSE:
-        return []
+        return
     side = coarse * scale
     wanted = int(np.clip(SHARE * height * width / side**2, FEWEST, MOST))
     each = int(np.ceil(np.sqrt(2 * wanted)))
     rows, cols = (sorted({round(p) for p in np.linspace(0, n - side, each)}) for n in (height, width))
     corners = [(row, col) for row in rows for col in cols]
-    found: list[NDArray[np.float32]] = []
+    found = 0
     for index in np.random.default_rng(0).permutation(len(corners)):
         region = scene.read(Window(*corners[int(index)], side, side))
         if region.valid.all() and region.values.std((1, 2)).max() > 1e-3:
-            found.append(region.values)
-        if len(found) == wanted:
-            break
-    return found
+            yield region.values
+            found += 1
+        if found == wanted:
+            return
 
 
 def _missing_noise(

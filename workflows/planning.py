@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import pickle
 import uuid
@@ -14,6 +15,7 @@ from typing import Any
 
 from scenelift.models.catalog import (
     ModelRef,
+    checkpoint_path,
     find,
     is_denoiser,
     precision_for,
@@ -25,9 +27,11 @@ from scenelift.models.catalog import (
 )
 from scenelift.models.enhancer import Translated, gpu_count, pick_device
 from scenelift.models.precision import PRECISIONS, pick_precision
+from scenelift.pipeline.addresses import file_name, without_secrets
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer, Spec
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.jobs.checks import check_image, doubts
 from scenelift.pipeline.jobs.fingerprints import contract, fingerprint, json_number
 from scenelift.pipeline.jobs.journal import read_fingerprint
 from scenelift.pipeline.jobs.plan import EnhanceJob, ModelHandle, Plan, work_folder
@@ -42,6 +46,7 @@ from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.settings import read_table
 from scenelift.pipeline.tiles import TileGrid
 from scenelift.workflows.conditions import Conditions, colour_bands, scene_conditions
+from scenelift.workflows.expect import Expectation, expect
 from scenelift.workflows.settings import EnhanceSettings
 
 SOFTWARE = "scenelift", "torch"
@@ -146,9 +151,12 @@ def make_plan(
     source, names = _absolute(source), _names(models)
     path = check_output(path, source)
     scene, stamps = _open(source)
+    check_image(scene)
     runtime = Runtime.choose(settings, cluster, path)
     conditions = _conditions(names, scene, settings)
     chosen = _resolve(names, scene, settings, runtime, conditions)
+    told = () if conditions is None else conditions.lines()
+    notes = (*scene.notes, *doubts(scene, network=any(map(_is_learnt, names))), *told)
     output = _describe(scene, chosen, settings, conditions)
     job = _job(scene, chosen, output, settings, path)
     return Plan(
@@ -159,6 +167,7 @@ def make_plan(
         fingerprint=fingerprint(scene, job.models, output, format_of(path).name, settings.shards, SOFTWARE),
         command=_command(source, names, settings, cluster),
         stamps=stamps,
+        notes=notes,
         device=runtime.device,
         precision=", ".join(dict.fromkeys(c.precision for c in chosen)),
         shards=settings.shards,
@@ -209,7 +218,7 @@ def _describe(scene: Scene, chosen: list[_Chosen], settings: EnhanceSettings, co
     provenance = {
         "software": f"scenelift {version('scenelift')}",
         "models": [c.handle.provenance() | {"spec": contract(c.spec)} for c in chosen],
-        "input": {"files": [Path(p).name for p in source.paths], "sha256": input_digest(source)},
+        "input": {"files": [file_name(p) for p in source.paths], "sha256": input_digest(source)},
         "bands": list(source.bands) if source.bands else None,
         **({} if conditions is None else {"conditions": conditions.to_dict()}),
         "settings": {
@@ -226,12 +235,41 @@ def _describe(scene: Scene, chosen: list[_Chosen], settings: EnhanceSettings, co
     return output
 
 
+def _is_learnt(name: str | Enhancer) -> bool:
+    """Whether a name is that of a trained network."""
+    return isinstance(name, str) and (name.endswith(".safetensors") or checkpoint_path(name) is not None)
+
+
 def _names(models: str | Enhancer | Sequence[str | Enhancer]) -> list[str | Enhancer]:
     listed = [models] if isinstance(models, str) or not isinstance(models, Sequence) else list(models)
     names = [part for m in listed for part in (m.split(",") if isinstance(m, str) else [m])]
     if not names or "" in names:
         raise UsageError("no model given; `scenelift models` lists them")
     return [os.path.abspath(n) if isinstance(n, str) and n.endswith(".safetensors") else n for n in names]  # noqa: PTH100
+
+
+def try_coarser(
+    source: SceneSource,
+    models: str | Sequence[str | Enhancer],
+    settings: EnhanceSettings,
+    cluster: ClusterSettings,
+    seconds: float = math.inf,
+) -> Expectation | None:
+    """Try models on a scene one level coarser; None if they do not enlarge, or there is nothing to try them on.
+
+    Raises
+    ------
+    UsageError, SceneError, ModelError
+        As `make_plan`.
+    """
+    source, names = _absolute(source), _names(models)
+    scene, _ = _open(source)
+    runtime = replace(Runtime.choose(settings, cluster, Path("none.tif")), begun={})
+    conditions = scene_conditions(scene, settings.blur, settings.noise)
+    chosen = _resolve(names, scene, settings, runtime, conditions)
+    if math.prod(c.spec.scale for c in chosen) == 1 or chosen[-1].spec.out_bands or chosen[-1].spec.out_per_band > 1:
+        return None
+    return expect(scene, [c.handle.load() for c in chosen], conditions, seconds)
 
 
 def _conditions(names: list[str | Enhancer], scene: Scene, settings: EnhanceSettings) -> Conditions | None:
@@ -288,7 +326,9 @@ def _command(
 ) -> dict[str, Any]:
     if not all(isinstance(name, str) for name in names):
         return {}
-    parts = {"source": asdict(source), "settings": asdict(settings), "cluster": asdict(cluster)}
+    known = replace(source, paths=tuple(without_secrets(p) for p in source.paths))
+    signed = {} if known == source else {"signed": True}  # a signature is a credential: it is not kept
+    parts = signed | {"source": asdict(known), "settings": asdict(settings), "cluster": asdict(cluster)}
     return {"models": names, **parts}
 
 
@@ -302,6 +342,8 @@ def plan_of(path: Path, command: dict[str, Any]) -> Plan:
     """
     if not command:
         raise UsageError(f"{path} was made by a model given as a Python object: call `enhance` with it again")
+    if command.get("signed"):
+        raise UsageError(f"{path} was made from a signed address, and signatures are not kept: give its command again")
     where = f"the journal of {path}"
     settings = {name: value for name, value in command["settings"].items() if name != "tile"}  # of version 0.1
     return make_plan(

@@ -82,6 +82,12 @@ class EnhanceSettings:
         "(sentinel-2); one for all bands, or one a band, with commas.",
         panel=MODEL,
     )
+    expect: bool = option(
+        True, "Try super-resolution on the scene one level coarser first, and say what to expect.", panel=MODEL
+    )
+    require_gain: float | None = option(
+        None, "Stop (exit 4) before the work if the gain expected over Lanczos is less, dB.", panel=MODEL
+    )
     tta: bool = option(False, "Average networks over eight turned and mirrored passes.", panel=MODEL)
     uncertainty: bool = option(
         False, "Add a band with the standard deviation over those eight passes after each band.", panel=MODEL

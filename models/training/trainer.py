@@ -183,7 +183,7 @@ class Trainer:
         path = self.folder / "log.csv"
         try:
             fresh = not path.exists()
-            with path.open("a", newline="") as file:
+            with path.open("a", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 if fresh:
                     writer.writerow(["step", "loss", self.figure, "seconds"])
@@ -235,7 +235,7 @@ class Trainer:
         """Drop log lines of steps that were taken after the saved state and will be taken again."""
         path = self.folder / "log.csv"
         if path.exists() and self.team.leads:
-            rows = list(csv.reader(path.open(newline="")))
+            rows = list(csv.reader(path.open(newline="", encoding="utf-8")))
             kept = rows[:1] + [row for row in rows[1:] if int(row[0]) <= self.step]
-            with path.open("w", newline="") as file:
+            with path.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows(kept)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import shlex
 import shutil
 import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,9 +111,32 @@ def _start(settings: ClusterSettings, environment: dict[str, str]) -> Any:
     return _start_cuda(settings) if settings.kind == "cuda" else _start_local(settings)
 
 
+def _check_main() -> None:
+    """Refuse to start workers from a place where they would start workers themselves.
+
+    Raises
+    ------
+    UsageError
+    """
+    process = multiprocessing.current_process()
+    if process.daemon:
+        raise UsageError("a process of a pool cannot have workers of its own: give ClusterSettings(workers=0) there")
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    if path is None or getattr(sys.modules["__main__"], "__spec__", None) is not None or not Path(path).is_file():
+        return  # a notebook, `python -m`, or a prompt: workers do not run it
+    guarded = "__main__" in Path(path).read_text(encoding="utf-8", errors="replace")
+    if not guarded or getattr(process, "_inheriting", False):
+        raise UsageError(
+            f"workers import {Path(path).name} as they start, and would run it again: put the call under "
+            'if __name__ == "__main__": (or give ClusterSettings(workers=0))'
+        )
+
+
 def _start_local(settings: ClusterSettings) -> Any:
     """Start local workers; one that dies while it starts (a short moment without memory) is given a second chance."""
     from dask.distributed import LocalCluster
+
+    _check_main()
 
     for chance in (1, 2):
         try:

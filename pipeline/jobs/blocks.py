@@ -19,7 +19,7 @@ from scenelift.pipeline.enhance import Enhancer, context, enhance_region
 from scenelift.pipeline.files import file_checksum, pixel_checksum
 from scenelift.pipeline.jobs.journal import Commit
 from scenelift.pipeline.jobs.plan import EnhanceJob
-from scenelift.pipeline.outputs.outputs import Output
+from scenelift.pipeline.outputs.outputs import Output, recoded_alpha
 from scenelift.pipeline.outputs.sinks import ZarrSink
 from scenelift.pipeline.regions import Region
 from scenelift.pipeline.scenes.opening import open_scene
@@ -225,7 +225,8 @@ def _stored(scene: Scene, output: Output, result: Region, target: Window, scale:
     values = output.encode(result.values, result.valid)
     if scene.alpha is None or len(output.bands) == len(values):
         return values
-    alpha = scene.alpha[0].read(scene.alpha[1], target)[0].astype(output.dtype)
+    plane, known = scene.alpha[0].read(scene.alpha[1], target)
+    alpha = recoded_alpha(np.where(known, plane, np.zeros_like(plane)), output.dtype)  # a mask beside it counts too
     return np.concatenate([values, alpha.repeat(scale, axis=0).repeat(scale, axis=1)[None]])
 
 

@@ -43,6 +43,9 @@ def fingerprint(
     """
     reading = asdict(scene.source)
     del reading["paths"], reading["limits"]
+    told = reading.pop("told")
+    if told:  # as a fingerprint without a catalogue always was
+        reading["told"] = [[json_number(value) for value in facts] for facts in told]
     reading["bands"] = list(scene.source.bands) if scene.source.bands else None
     reading["nodata"] = json_number(reading["nodata"])
     return {

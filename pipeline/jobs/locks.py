@@ -91,7 +91,7 @@ class Lock:
         holder |= _job()
         new = self.path.with_name(f"{self.path.name}.{self._token}")
         try:
-            new.write_text(json.dumps(holder))
+            new.write_text(json.dumps(holder), encoding="utf-8")
             while True:
                 self._put_aside_a_dead_one()
                 with contextlib.suppress(FileExistsError):
@@ -163,7 +163,7 @@ def _job() -> dict[str, Any]:
 def holder_of(path: Path) -> dict[str, Any] | None:
     """Return what a lock file says of its holder; None if there is no such file, empty if it is unreadable."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):

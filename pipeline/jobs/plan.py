@@ -81,6 +81,8 @@ class Plan:
     """State of the input's files when they were read for the fingerprint."""
     device: str
     precision: str
+    notes: tuple[str, ...] = ()
+    """What was assumed of the input or left out: lines for people."""
     shards: bool = True
     """Whether the chunks of a block lie in one file of the store."""
     overwrite: bool = False

@@ -20,6 +20,7 @@ from scenelift.pipeline.jobs.publishing import borne, publish, sweep
 from scenelift.pipeline.jobs.resuming import check_input, give_up, is_finished, open_work, spare, to_resume
 from scenelift.pipeline.jobs.stopping import watched
 from scenelift.pipeline.jobs.summary import EnhanceSummary, Tally, summarize
+from scenelift.pipeline.jobs.trial import try_output
 from scenelift.pipeline.outputs.formats import format_of
 from scenelift.pipeline.outputs.sinks import ZarrSink
 
@@ -124,6 +125,8 @@ class Run:
             self.journal, self.store, self.done.commits = open_work(self.plan, history)
             with closing(self.journal):
                 self.done.resumed = len(self.done.commits)
+                if not self.done.commits:
+                    try_output(self.plan)
                 self._do_blocks()
                 self._set_aside()
                 publish(

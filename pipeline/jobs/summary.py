@@ -43,6 +43,10 @@ class EnhanceSummary:
     """Largest resident memory of any one process after a block."""
     device: str
     precision: str
+    notes: list[str] = field(default_factory=list)
+    """What was assumed of the input or left out, what networks were told, and what may be expected."""
+    expected: dict[str, Any] | None = None
+    """Gain in dB over classical methods, tried on the scene one level coarser; None where that was not done."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -83,4 +87,5 @@ def summarize(plan: Plan, done: Tally, started: float) -> EnhanceSummary:
         peak_memory_mb=round(max([psutil.Process().memory_info().rss, *(r.rss for r in records)]) / 2**20, 1),
         device=plan.device,
         precision=plan.precision,
+        notes=list(plan.notes),
     )

@@ -82,7 +82,7 @@ def write_cog(store: ZarrSink, output: Output, path: Path) -> None:
         commit_point("output-made")
         sync(made)
         made.replace(path)
-    except (RasterioError, CPLE_BaseError) as error:  # some of these are OSErrors too, without a number
+    except (RasterioError, CPLE_BaseError, SystemError) as error:  # some of these are OSErrors too, without a number
         raise _full_or_failed(path, error) from error
     except OSError as error:
         raise SinkError.of(path, error) from error
@@ -107,9 +107,22 @@ def _cog_options(output: Output) -> dict[str, Any]:
         "BLOCKSIZE": SIDE,
         "BIGTIFF": "IF_SAFER",
         "OVERVIEW_RESAMPLING": "MODE" if output.categories else "AVERAGE",
-        "OVERVIEW_COUNT": max(0, math.ceil(math.log2(max(output.grid.shape) / SIDE))),
+        "OVERVIEW_COUNT": _overviews(output.grid.shape),
         "NUM_THREADS": "ALL_CPUS",
+        # GDAL takes a count of 0 for a fault where it would want overviews
+        **({"OVERVIEWS": "NONE"} if max(output.grid.shape) > SIDE and not _overviews(output.grid.shape) else {}),
     }
+
+
+def _overviews(shape: tuple[int, int]) -> int:
+    """Return how many overviews there are: until the longer side fits a tile, as long as the shorter one can halve."""
+    wanted = math.ceil(math.log2(max(shape) / SIDE))
+    return max(0, min(wanted, math.floor(math.log2(min(shape)))))
+
+
+def _tags(tags: dict[str, str]) -> dict[str, str]:
+    """Return tags without those that are named like arguments of rasterio's function, which would be taken for them."""
+    return {name: text for name, text in tags.items() if name not in ("self", "bidx", "ns")}
 
 
 def _write_plain(store: ZarrSink, output: Output, path: Path) -> None:
@@ -132,13 +145,13 @@ def _write_plain(store: ZarrSink, output: Output, path: Path) -> None:
         out.colorinterp = _color_interpretation(output)
         out.scales = [b.scale if b.declared else 1.0 for b in output.bands]
         out.offsets = [b.offset if b.declared else 0.0 for b in output.bands]
-        out.update_tags(**(output.tags | {"SCENELIFT": provenance_text(output)}))  # an enhanced scene has one
+        out.update_tags(**(_tags(output.tags) | {"SCENELIFT": provenance_text(output)}))  # an enhanced scene has one
         for domain, tags in output.tag_domains.items():
-            out.update_tags(ns=domain, **tags)
+            out.update_tags(ns=domain, **_tags(tags))
         for index, band in enumerate(output.bands, start=1):
             if band.description:
                 out.set_band_description(index, band.description)
-            out.update_tags(index, **band.tags)
+            out.update_tags(index, **_tags(band.tags))
         if output.categories:
             out.write_colormap(1, colormap(output.categories))
             out.update_tags(1, **{f"CLASS_{i}": category.name for i, category in enumerate(output.categories)})

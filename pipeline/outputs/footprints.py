@@ -69,7 +69,7 @@ def write_index(folder: Path, grid: GeoGrid, entries: Sequence[Entry]) -> None:
     column = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": grid.crs.to_dict(projjson=True)}
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
     pq.write_table(table.replace_schema_metadata({"geo": json.dumps(geo)}), folder / "index.parquet")
-    with (folder / "index.csv").open("w", newline="") as file:
+    with (folder / "index.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*columns, "footprint"])
         for values, points in zip(zip(*columns.values(), strict=True), rings, strict=True):

@@ -116,6 +116,8 @@ def array_attributes(output: Output) -> dict[str, Any]:
         attributes["flag_meanings"] = " ".join(c.name.replace(" ", "_") for c in output.categories)
     if output.tags:
         attributes["tags"] = output.tags
+    if output.tag_domains:
+        attributes["tag_domains"] = output.tag_domains
     if any(b.tags for b in bands):
         attributes["band_tags"] = [b.tags for b in bands]
     return attributes

@@ -13,7 +13,7 @@ from scenelift.pipeline.enhance import Spec
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.outputs.categories import MAX_CLASSES, MISSING, Category, categories_of
-from scenelift.pipeline.scenes.opening import ASSUMED_SCALE, DTYPES, has_value
+from scenelift.pipeline.scenes.radiometry import ASSUMED_SCALE, DTYPES, has_value
 from scenelift.pipeline.scenes.scenes import Band, Scene, beside
 
 CHUNK = 512
@@ -116,22 +116,31 @@ def _recoded(band: Band, was: str, dtype: str) -> Band:
 
 
 def _nodata(scene: Scene, dtype: str) -> float | None:
-    """Return the output's nodata value: the scene's, but for NaN, which integers lack, their lowest.
-
-    Raises
-    ------
-    UsageError
-        If the data type does not have the value.
-    """
+    """Return the output's nodata value: the scene's, or for one that the data type lacks (NaN, -9999) its lowest."""
     nodata = scene.nodata
     if dtype == "float32":
         return nodata
     unmarked = scene.dtype == "float32" and scene.mask_kind == "none"  # NaN is missing, declared or not
-    if unmarked or (nodata is not None and np.isnan(nodata)):
+    if unmarked or (nodata is not None and not has_value(dtype, nodata)):
         return float(np.iinfo(dtype).min)
-    if nodata is not None and not has_value(dtype, nodata):
-        raise UsageError(f"nodata value {nodata:g} of {scene.name} does not exist in {dtype}")
     return nodata
+
+
+def opaque(dtype: str) -> float:
+    """Return the alpha of a pixel that can be seen wholly: the largest integer, 1 in floating point."""
+    return 1.0 if dtype == "float32" else float(np.iinfo(dtype).max)
+
+
+def recoded_alpha(alpha: NDArray[np.generic], dtype: str) -> NDArray[np.generic]:
+    """Return an alpha band in another data type: opaque stays opaque, and what can be seen at all never vanishes."""
+    was = str(alpha.dtype)
+    if was == dtype:
+        return alpha
+    share = np.clip(np.nan_to_num(alpha.astype(np.float64), nan=0.0) / opaque(was), 0, 1)
+    if dtype == "float32":
+        return share.astype(np.float32)
+    made = np.rint(share * opaque(dtype))
+    return np.where((share > 0) & (made == 0), 1, made).astype(dtype)
 
 
 def _scaled_domains(domains: dict[str, dict[str, str]], scale: int) -> dict[str, dict[str, str]]:

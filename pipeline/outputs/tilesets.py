@@ -15,7 +15,7 @@ import zarr
 from numpy.typing import NDArray
 
 from scenelift.pipeline.errors import UsageError
-from scenelift.pipeline.scenes.rasters import write_geotiff
+from scenelift.pipeline.outputs.geotiffs import write_geotiff
 from scenelift.pipeline.scenes.scenes import Scene
 from scenelift.pipeline.tiles import Window
 

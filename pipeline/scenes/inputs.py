@@ -6,8 +6,10 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from scenelift.pipeline.addresses import is_litter
 from scenelift.pipeline.errors import SceneError
 from scenelift.pipeline.scenes.limits import is_remote, remote_state, side_cars
+from scenelift.pipeline.scenes.pam import read_sidecar
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.scenes.zarrs import is_zarr
 
@@ -15,7 +17,8 @@ from scenelift.pipeline.scenes.zarrs import is_zarr
 def input_digest(source: SceneSource) -> str:
     """Return the SHA-256 over the contents of all input files, in order (in a folder: sorted by name).
 
-    A file is followed by those beside it that decide its pixels or place: world file, mask, header.
+    A file is followed by those beside it that decide its pixels or place: world file, mask, header, and the facts of
+    its ``.aux.xml`` if it has some.
 
     Of a file on the network, over what its server says of it: reading it all would cost as much as the job.
 
@@ -37,6 +40,9 @@ def input_digest(source: SceneSource) -> str:
                     total.update(hashlib.file_digest(handle, "sha256").digest())
             except OSError as error:
                 raise SceneError(f"cannot read {file}: {error.strerror or error}") from None
+        sidecar = read_sidecar(_file(name))
+        if sidecar is not None and sidecar.key:
+            total.update(sidecar.key.encode())
     return total.hexdigest()
 
 
@@ -51,12 +57,18 @@ def input_stamps(source: SceneSource) -> tuple[str, ...]:
                 stamps.append(f"{file} gone")
                 continue
             stamps.append(f"{file} {found.st_size} {found.st_mtime_ns} {found.st_ino}")
+        if not is_remote(name) and (sidecar := read_sidecar(_file(name))) is not None:
+            stamps.append(sidecar.key)
     return tuple(stamps)
 
 
+def _file(name: str) -> Path:
+    return Path(name.rpartition(":")[0] if ".nc:" in name else name)
+
+
 def _files(name: str) -> Iterator[Path]:
-    path = Path(name.rpartition(":")[0] if ".nc:" in name else name)
+    path = _file(name)
     if path.is_dir():
-        yield from sorted(p for p in path.rglob("*") if p.is_file())
+        yield from sorted(p for p in path.rglob("*") if p.is_file() and not is_litter(p.name))
     else:
         yield from (path, *side_cars(path))

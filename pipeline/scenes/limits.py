@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from scenelift.pipeline.addresses import without_secrets
 from scenelift.pipeline.errors import SceneError, UsageError
 
 _GDAL_NAMES = {"http": "/vsicurl/http://", "https": "/vsicurl/https://", "s3": "/vsis3/", "gs": "/vsigs/"}
@@ -87,9 +88,11 @@ def check_remote(path: str, limits: Limits) -> None:
     UsageError
     """
     if not limits.remote:
-        raise UsageError(f"{path} is not a local file; add --allow-remote to read from the network")
+        raise UsageError(f"{without_secrets(path)} is not a local file; add --allow-remote to read from the network")
     if not path.startswith("/vsi") and path.partition("://")[0].lower() not in _GDAL_NAMES:
-        raise UsageError(f"cannot read {path}: only {', '.join(_GDAL_NAMES)} and GDAL's /vsi… paths are understood")
+        raise UsageError(
+            f"cannot read {without_secrets(path)}: only {', '.join(_GDAL_NAMES)} and GDAL's /vsi… paths are understood"
+        )
 
 
 def gdal_name(path: str) -> str:
@@ -107,7 +110,8 @@ def side_cars(file: Path) -> list[Path]:
     """Return the files beside a local raster that decide its pixels or its place, where GDAL looks for them.
 
     World files (``.tfw``, ``.pgw``, ``.wld``, …) and MapInfo's ``.tab``, the mask in ``NAME.msk``, ENVI's header and
-    HFA's large-file part. Overviews and ``.aux.xml`` are none: nobody reads them.
+    HFA's large-file part. Overviews are none. Of ``.aux.xml``, which programs write that only look at a raster, the
+    facts count and not the file: see `pam.read_sidecar`.
     """
     ending = file.suffix[1:].lower()
     world = {f"{ending[0]}{ending[-1]}w", f"{ending}w"} if ending else set()
@@ -128,12 +132,35 @@ def remote_state(path: str) -> bytes:
     SceneError
         If the server does not answer.
     """
+    known = without_secrets(path)  # a signature changes from day to day, the object stays
     if not path.lower().startswith(("http://", "https://")):
-        return path.encode()
-    request = urllib.request.Request(path, method="HEAD")
+        return known.encode()
+    said = _asked(path, "HEAD")
+    if said is None:  # a presigned address allows one method only
+        said = _asked(path, "GET")
+    if said is None:
+        raise SceneError(f"cannot read {known}: the server refuses")
+    return json.dumps([known, said], sort_keys=True).encode()
+
+
+def _asked(path: str, method: str) -> dict[str, str | None] | None:
+    """Return what a server says of an object; None where it does not allow the method.
+
+    Raises
+    ------
+    SceneError
+        If it does not answer, or there is no such object.
+    """
+    span = {"Range": "bytes=0-0"} if method == "GET" else {}
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        with urllib.request.urlopen(urllib.request.Request(path, None, span, method=method), timeout=TIMEOUT) as answer:
             said = {name: answer.headers.get(name) for name in ("ETag", "Last-Modified", "Content-Length")}
+            if answer.headers.get("Content-Range"):
+                said["Content-Length"] = answer.headers["Content-Range"].rpartition("/")[2]
+            return said
+    except urllib.error.HTTPError as error:
+        if method == "HEAD" and error.code in (400, 401, 403, 405, 501):
+            return None
+        raise SceneError(f"cannot read {without_secrets(path)}: {error}") from None
     except (urllib.error.URLError, OSError, ValueError) as error:
-        raise SceneError(f"cannot read {path}: {error}") from None
-    return json.dumps([path, said], sort_keys=True).encode()
+        raise SceneError(f"cannot read {without_secrets(path)}: {without_secrets(str(error))}") from None

@@ -35,6 +35,6 @@ def scene_noise(scene: Scene, dn: float | None = None) -> tuple[float, ...]:
 
 
 def sample_windows(shape: tuple[int, int]) -> list[Window]:
-    """Return the windows, spread evenly over a scene, from which its noise and blur are estimated."""
+    """Return up to 16 windows of 256 pixels a side, spread evenly over a scene."""
     rows, cols = ([round(p) for p in np.linspace(0, max(0, n - SIDE), min(SAMPLES, -(-n // SIDE)))] for n in shape)
     return [Window(row, col, SIDE, SIDE).clip(shape) for row in rows for col in cols]

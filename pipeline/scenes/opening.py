@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +12,14 @@ from rasterio.errors import CRSError
 from scenelift.pipeline.errors import SceneError, UsageError
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.scenes.limits import Limits
+from scenelift.pipeline.scenes.radiometry import DTYPES, Product, band_of, told_of
 from scenelift.pipeline.scenes.rasters import Reader, open_raster
 from scenelift.pipeline.scenes.safe import find_bands
-from scenelift.pipeline.scenes.scenes import Band, Scene, SceneSource
-from scenelift.pipeline.scenes.zarrs import ZarrRaster, is_zarr
+from scenelift.pipeline.scenes.scenes import Scene, SceneSource
+from scenelift.pipeline.scenes.zarrs import is_zarr, open_zarr
 
-DTYPES = ("uint8", "uint16", "int16", "float32")
-ASSUMED_SCALE = {"uint8": 1 / 255, "uint16": 1e-4, "int16": 1e-4, "float32": 1.0}
-"""DN to reflectance where a file declares no scale: Sentinel-2's and Landsat's habit of reflectance x 10000."""
-
-
-@dataclass(frozen=True)
-class _Safe:
-    """What a Sentinel-2 product's metadata adds to its bare JPEG 2000 files."""
-
-    quantification: float | None = None
-    offset: float | None = None
-    nodata: float | None = None
-    tags: dict[str, str] = field(default_factory=dict)
+_Located = tuple[Reader, int]
+"""An open file and a 1-based band in it."""
 
 
 def open_scene(source: SceneSource) -> Scene:
@@ -46,64 +35,116 @@ def open_scene(source: SceneSource) -> Scene:
     files, safe = _open_files(source)
     first = files[0]
     _check_grids(files)
-    readers, alphas = _pick_bands(files, source)
+    every = [(f, i) for f in files for i in range(1, f.count + 1)]
+    readers = _pick_bands(every, source)
     dtypes = sorted({f.dtypes[i - 1] for f, i in readers})
     if len(dtypes) > 1 or dtypes[0] not in DTYPES:
         raise SceneError(f"{first.path} holds {', '.join(dtypes)}; supported is one of {', '.join(DTYPES)}")
     dtype = dtypes[0]
-    single = len(files) == 1
-    bands = tuple(_band(f, i, dtype, source, safe, single) for f, i in readers)
+    told = told_of(files, source)
+    described = [band_of(f, i, dtype, source, safe, told.get((f, i)), single=len(files) == 1) for f, i in readers]
+    bands = tuple(band for band, _ in described)
+    alphas, alpha = _alphas(files, readers)
     nodata = next((band.nodata for band in bands if band.nodata is not None), None)
-    kind = (
-        "alpha" if alphas else "nodata" if nodata is not None else "mask" if any(f.has_mask for f in files) else "none"
-    )
+    apart = _masks_apart(readers, alphas, alpha)
+    if apart and nodata is None:
+        nodata = float("nan") if dtype == "float32" else float(np.iinfo(dtype).min)
+    masked = any(f.has_mask for f, _ in readers)
+    kind = "alpha" if alpha else "nodata" if nodata is not None else "mask" if masked else "none"
+    notes = [note for _, found in described for note in found] + [note for f in files for note in f.notes]
+    notes += [f"masks differ by band: missing pixels are marked by {nodata:g} in each"] if apart else []
+    crs, transform = _place(first, source), first.transform
+    if first.has_gcps or any(f.has_gcps for f in files):
+        notes.append("ground control points are not carried over: the affine transform says where the pixels are")
     return Scene(
         source=source,
         readers=tuple(readers),
-        alpha=alphas[0] if alphas else None,
-        grid=GeoGrid(_crs(first, source), first.transform, *first.shape),
+        alphas=alphas,
+        alpha=alpha,
+        grid=GeoGrid(crs, transform, *first.shape),
         dtype=dtype,
         bands=bands,
         nodata=nodata,
         mask_kind=kind,
         tags=first.tags | safe.tags,
         tag_domains=first.tag_domains,
+        notes=tuple(dict.fromkeys(notes)),
+        numbers=tuple(every.index(reader) + 1 for reader in readers),
+        hidden=tuple(i for i, (f, b) in enumerate(every, 1) if (f, b) not in readers and f.colors[b - 1] == "alpha"),
     )
 
 
 def _check_grids(files: list[Reader]) -> None:
+    """Check that all files have one grid, within a thousandth of a pixel: programs round differently."""
     first = files[0]
     for other in files[1:]:
-        if (other.shape, other.transform) != (first.shape, first.transform) or other.crs != first.crs:
-            raise SceneError(
-                f"{other.path} is not on the grid of {first.path} "
-                f"({other.shape} against {first.shape} pixels): bands of one scene must share it"
-            )
+        problem = _difference(first, other)
+        if problem:
+            raise SceneError(f"{other.path} is not on the grid of {first.path}: {problem}; bands of one scene share it")
 
 
-def _pick_bands(files: list[Reader], source: SceneSource) -> tuple[list[tuple[Reader, int]], list[tuple[Reader, int]]]:
-    """Return the bands wanted, in the order wanted, and the alpha bands: each an open file and a 1-based index."""
-    every = [(f, i) for f in files for i in range(1, f.count + 1)]
+def _difference(one: Reader, other: Reader) -> str | None:
+    if other.shape != one.shape:
+        return f"{other.shape[0]} x {other.shape[1]} pixels against {one.shape[0]} x {one.shape[1]}"
+    if other.crs != one.crs and not (one.crs and other.crs and one.crs.to_epsg() == other.crs.to_epsg() is not None):
+        return f"coordinate reference system {_crs_text(other)} against {_crs_text(one)}"
+    if other.transform == one.transform or one.transform.is_degenerate or other.transform.is_degenerate:
+        return None if other.transform == one.transform else "its transform is no grid"
+    crs = one.crs or CRS.from_epsg(4326)
+    here, there = (GeoGrid(crs, f.transform, *f.shape) for f in (one, other))
+    if here.same_as(there):
+        return None
+    col, row = ~one.transform @ other.transform @ (0, 0)
+    return f"its first pixel lies {col:+.3f} columns and {row:+.3f} rows off, its pixels are {there.resolution} in size"
+
+
+def _crs_text(reader: Reader) -> str:
+    return reader.crs.to_string()[:60] if reader.crs else "none"
+
+
+def _pick_bands(every: list[_Located], source: SceneSource) -> list[_Located]:
+    """Return the bands wanted, in the order wanted."""
+    path = every[0][0].path
     readers = [(f, i) for f, i in every if f.colors[i - 1] != "alpha"]
-    alphas = [(f, i) for f, i in every if f.colors[i - 1] == "alpha"]
     if source.bands is not None:
         for band in source.bands:
-            if not 1 <= band <= len(readers):
-                raise UsageError(f"band {band} does not exist: {files[0].path} has bands 1 to {len(readers)}")
-        readers = [readers[band - 1] for band in source.bands]
+            if not 1 <= band <= len(every):
+                raise UsageError(f"band {band} does not exist: {path} has bands 1 to {len(every)}")
+        readers = [every[band - 1] for band in source.bands]
     if not readers:
-        raise SceneError(f"{files[0].path} has no band but alpha")
-    return readers, alphas
+        raise SceneError(f"{path} has no band but alpha; if that is data, name it with --bands")
+    return readers
 
 
-def _open_files(source: SceneSource) -> tuple[list[Reader], _Safe]:
+def _alphas(files: list[Reader], readers: list[_Located]) -> tuple[tuple[_Located | None, ...], _Located | None]:
+    """Return the alpha band that masks each band, and the one that masks them all and has a place in an output."""
+    wanted = {(id(f), i) for f, i in readers}
+    used = {id(f) for f, _ in readers}
+    of: dict[int, _Located] = {}
+    for file in files:
+        for index in range(1, file.count + 1):
+            if file.colors[index - 1] == "alpha" and (id(file), index) not in wanted and id(file) in used:
+                of.setdefault(id(file), (file, index))
+    alphas = tuple(of.get(id(f)) for f, _ in readers)
+    return alphas, alphas[0] if len(used) == 1 else None
+
+
+def _masks_apart(readers: list[_Located], alphas: Sequence[_Located | None], alpha: _Located | None) -> bool:
+    """Whether a pixel can be masked in one band and not in another: no mask of an output could say so."""
+    several = len({id(f) for f, _ in readers}) > 1
+    return any(f.mask_per_band for f, _ in readers) or (
+        several and (any(f.has_mask for f, _ in readers) or (alpha is None and any(alphas)))
+    )
+
+
+def _open_files(source: SceneSource) -> tuple[list[Reader], Product]:
     if not source.paths:
         raise UsageError("no input given")
-    paths, safe = list(source.paths), _Safe()
+    paths, safe = list(source.paths), Product()
     if len(paths) == 1 and paths[0].rstrip("/").upper().endswith(".SAFE"):
         found = find_bands(Path(paths[0]))
         paths = [str(p) for p in found.paths]
-        safe = _Safe(found.quantification, found.offset, 0.0, found.tags)
+        safe = Product(found.quantification, found.offset, 0.0, found.tags)
     readers: list[Reader] = [_open(p, source.limits) for p in paths]
     return readers, safe
 
@@ -111,67 +152,30 @@ def _open_files(source: SceneSource) -> tuple[list[Reader], _Safe]:
 def _open(path: str, limits: Limits) -> Reader:
     if not is_zarr(path):
         return open_raster(path, limits)
-    store = ZarrRaster(path)
+    store = open_zarr(path)
     limits.check(path, store.shape, store.count, store.chunk_bytes)
     return store
 
 
-def _crs(reader: Reader, source: SceneSource) -> CRS:
+def _place(reader: Reader, source: SceneSource) -> CRS:
+    """Return the CRS of a raster whose affine transform says where it is."""
+    by_rpcs = "RPC" in reader.tag_domains
+    if reader.transform.is_identity and (reader.has_gcps or by_rpcs):
+        told, how = ("ground control points", "-tps") if reader.has_gcps else ("rational polynomials (RPC)", "-rpc")
+        raise UsageError(
+            f"{reader.path} is placed by {told} alone, and its pixels follow no grid: "
+            f"warp it first, e.g. gdalwarp {how} -t_srs EPSG:… IN OUT"
+        )
     if source.crs is not None:
         try:
             return CRS.from_user_input(source.crs)
         except (CRSError, ValueError):
             raise UsageError(f"{source.crs!r} is no coordinate reference system; try e.g. EPSG:32633") from None
     if reader.crs is None:
-        hint = " (it has ground control points: warp it first)" if reader.has_gcps else ""
-        raise UsageError(f"{reader.path} has no coordinate reference system{hint}; give one with --crs EPSG:…")
+        raise UsageError(f"{reader.path} has no coordinate reference system; give one with --crs EPSG:…")
     if reader.transform.is_identity:
         raise UsageError(
             f"{reader.path} has a coordinate reference system but no affine transform, so nobody knows where its "
             "pixels are; georeference it first, or give --crs to go on with pixel coordinates"
         )
     return reader.crs
-
-
-def has_value(dtype: str, value: float) -> bool:
-    """Whether a data type can store a value as it is."""
-    if dtype == "float32":
-        return True
-    limits = np.iinfo(dtype)
-    return math.isfinite(value) and value == int(value) and bool(limits.min <= value <= limits.max)
-
-
-def _nodata(reader: Reader, index: int, dtype: str, source: SceneSource, safe: _Safe) -> float | None:
-    """Return the value that marks missing pixels of a band: the user's, the product's or the band's own."""
-    given = source.nodata if source.nodata is not None else safe.nodata
-    nodata = given if given is not None else reader.nodata[index - 1]
-    if nodata is not None and not has_value(dtype, nodata):
-        raise UsageError(f"nodata value {nodata:g} does not exist in {dtype} ({reader.path})")
-    return nodata
-
-
-def _band(reader: Reader, index: int, dtype: str, source: SceneSource, safe: _Safe, single: bool) -> Band:
-    scale, offset = reader.scales[index - 1], reader.offsets[index - 1]
-    declared = (scale, offset) != (1.0, 0.0)
-    if not declared:
-        scale = ASSUMED_SCALE[dtype]
-    if safe.quantification:
-        scale, declared = 1 / safe.quantification, True
-    if source.scale is not None:
-        scale, declared = source.scale, True
-    if not (np.isfinite(scale) and scale > 0):
-        raise UsageError(f"scale must be a positive number, got {scale:g} ({reader.path})")
-    dn_offset = source.offset if source.offset is not None else safe.offset
-    if dn_offset is not None:
-        offset, declared = dn_offset * scale, True
-    if not np.isfinite(offset):
-        raise UsageError(f"offset must be a finite number, got {offset:g} ({reader.path})")
-    return Band(
-        description=reader.descriptions[index - 1] or (None if single else Path(reader.path).stem),
-        scale=scale,
-        offset=offset,
-        declared=declared,
-        color=reader.colors[index - 1],
-        tags=reader.band_tags[index - 1],
-        nodata=_nodata(reader, index, dtype, source, safe),
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ class Place:
 
 
 def place_of(grid: GeoGrid) -> Place:
-    """Return the box around a grid.
+    """Return the box around a grid; one across the date line has west > east (RFC 7946, 5.2).
 
     Raises
     ------
@@ -43,23 +44,106 @@ def place_of(grid: GeoGrid) -> Place:
         If its coordinates cannot be turned into longitudes and latitudes.
     """
     with _told(grid):
-        return Place(*transform_bounds(grid.crs, "EPSG:4326", *grid.bounds))
+        west, south, east, north = transform_bounds(grid.crs, "EPSG:4326", *grid.bounds)
+    if max(abs(west), abs(east)) > 180:  # longitudes from 0 to 360
+        if east - west >= 360:
+            return Place(-180.0, south, 180.0, north)
+        west, east = _turned(west), _turned(east)
+        west, east = (-180.0 if west == 180 else west), (180.0 if east == -180 else east)
+    return Place(west, south, east, north)
 
 
 def footprint_of(grid: GeoGrid) -> list[tuple[float, float]]:
     """Return the corners of a grid as longitude and latitude, from the upper left counter-clockwise on the ground.
 
+    Longitudes are from -180 to 180, so those of a scene across the date line jump.
+
     Raises
     ------
     SceneError
         If its coordinates cannot be turned into longitudes and latitudes.
     """
-    corners = [grid.corners[name] for name in ("upper left", "lower left", "lower right", "upper right")]
+    corners = [(_turned(x) if abs(x) > 180 else x, y) for x, y in _corners(grid)]
+    return [(round(x, 7), round(y, 7)) for x, y in corners]
+
+
+def geometry_of(grid: GeoGrid) -> dict[str, Any]:
+    """Return the footprint as GeoJSON: cut in two at the date line, around the pole where it holds one.
+
+    Raises
+    ------
+    SceneError
+        If its coordinates cannot be turned into longitudes and latitudes.
+    """
+    lon, lat = _outline(grid)
+    if abs(lon[-1] - lon[0]) > 180:
+        return _polygon([_around_pole(lon, lat)])
+    ring = _corners(grid)
+    shift = 360 * np.floor((min(x for x, _ in ring) + 180) / 360)
+    ring = [(x - shift, y) for x, y in ring]
+    if max(x for x, _ in ring) <= 180:
+        return _polygon([ring])
+    if max(x for x, _ in ring) - min(x for x, _ in ring) >= 360:
+        south, north = min(y for _, y in ring), max(y for _, y in ring)
+        return _polygon([[(-180.0, north), (-180.0, south), (180.0, south), (180.0, north)]])
+    west, east = _cut(ring, below=True), [(x - 360, y) for x, y in _cut(ring, below=False)]
+    return _polygon([west, east])
+
+
+def _polygon(rings: list[list[tuple[float, float]]]) -> dict[str, Any]:
+    closed = [[[round(float(x), 7), round(float(y), 7)] for x, y in (*ring, ring[0])] for ring in rings]
+    if len(closed) == 1:
+        return {"type": "Polygon", "coordinates": closed}
+    return {"type": "MultiPolygon", "coordinates": [[ring] for ring in closed]}
+
+
+def _turned(longitude: float) -> float:
+    return (longitude + 180) % 360 - 180
+
+
+EDGE = 20
+"""Points along each edge that longitudes are followed by, so that none jumps by half the globe."""
+
+
+def _outline(grid: GeoGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return longitudes, which do not jump at the date line, and latitudes along the edges: UL, LL, LR, UR, UL."""
+    share = np.arange(EDGE) / EDGE
+    zero, one = np.zeros(EDGE), np.ones(EDGE)
+    cols = np.append(np.concatenate([zero, share, one, 1 - share]), 0.0) * grid.width
+    rows = np.append(np.concatenate([share, one, 1 - share, zero]), 0.0) * grid.height
+    t = grid.transform
+    xs, ys = t.a * cols + t.b * rows + t.c, t.d * cols + t.e * rows + t.f
     with _told(grid):
-        east, north = transform(grid.crs, "EPSG:4326", *zip(*corners, strict=True))
-    ring = [(round(float(x), 7), round(float(y), 7)) for x, y in zip(east, north, strict=True)]
+        east, north = transform(grid.crs, "EPSG:4326", xs, ys)
+    return np.unwrap(np.asarray(east, float), period=360), np.asarray(north, float)
+
+
+def _corners(grid: GeoGrid) -> list[tuple[float, float]]:
+    """Return the corners from the upper left counter-clockwise on the ground; longitudes do not jump."""
+    lon, lat = _outline(grid)
+    ring = [(float(x), float(y)) for x, y in zip(lon[:-1:EDGE], lat[:-1:EDGE], strict=True)]
     area = sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(ring, [*ring[1:], ring[0]], strict=True))
     return ring if area >= 0 else [ring[0], *ring[:0:-1]]
+
+
+def _around_pole(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> list[tuple[float, float]]:
+    """Return a ring of all longitudes, from an outline around a pole to that pole."""
+    pole = 90.0 if lat.mean() > 0 else -90.0
+    points = sorted({(_turned(x), y) for x, y in zip(lon[:-1].tolist(), lat[:-1].tolist(), strict=True)})
+    seam = float(np.interp(180.0, [points[-1][0], points[0][0] + 360], [points[-1][1], points[0][1]]))
+    ring = [(-180.0, seam), *(p for p in points if abs(p[0]) < 180), (180.0, seam), (180.0, pole), (-180.0, pole)]
+    return ring if pole > 0 else ring[::-1]
+
+
+def _cut(ring: list[tuple[float, float]], below: bool) -> list[tuple[float, float]]:
+    """Return the part of a ring west (`below`) or east of longitude 180."""
+    made = []
+    for (x0, y0), (x1, y1) in zip(ring, [*ring[1:], ring[0]], strict=True):
+        if (x0 <= 180) == below or x0 == 180:
+            made.append((x0, y0))
+        if (x0 < 180 < x1) or (x1 < 180 < x0):
+            made.append((180.0, y0 + (y1 - y0) * (180 - x0) / (x1 - x0)))
+    return made
 
 
 def boxes_of(grid: GeoGrid, windows: Sequence[Window]) -> NDArray[np.float64]:

@@ -18,9 +18,12 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RioWindow
 
+from scenelift.pipeline.addresses import file_name, without_secrets
 from scenelift.pipeline.errors import SceneError
-from scenelift.pipeline.grids import GeoGrid
+from scenelift.pipeline.scenes.categorical import flagged_by_color, flagged_by_name
 from scenelift.pipeline.scenes.limits import MASK_ENDING, Limits, check_remote, gdal_name, is_remote, side_cars
+from scenelift.pipeline.scenes.pam import BandFacts, SideCar, read_sidecar
+from scenelift.pipeline.scenes.zarrs import XarrayRaster, netcdf_engine, open_netcdf
 from scenelift.pipeline.tiles import Window
 
 DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "netCDF", "PNG", "JPEG", "HFA", "ENVI", "SAFE")
@@ -57,8 +60,14 @@ class Reader(Protocol):
     tags: dict[str, str]
     tag_domains: dict[str, dict[str, str]]
     band_tags: tuple[dict[str, str], ...]
+    flags: tuple[str | None, ...]
+    """Why a band holds classes or flags and no image; None for an image."""
     has_mask: bool
+    mask_per_band: bool
+    """Whether each band has a mask of its own."""
     has_gcps: bool
+    notes: tuple[str, ...]
+    """What a person should know of how the file was read."""
     chunk_bytes: int
     """Largest piece that is decoded at once."""
 
@@ -70,8 +79,17 @@ class Reader(Protocol):
 class RasterFile:
     """A file opened with rasterio; every thread gets a handle of its own, since GDAL's are not shared safely."""
 
-    def __init__(self, path: str, name: str, drivers: Sequence[str] = DRIVERS, beside: bool = False) -> None:
-        self.path = path
+    notes: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        path: str,
+        name: str,
+        drivers: Sequence[str] = DRIVERS,
+        beside: bool = False,
+        sidecar: SideCar | None = None,
+    ) -> None:
+        self.path = without_secrets(path)
         self._name = name
         self._drivers = drivers
         self._options = _BESIDE if beside else GDAL_OPTIONS
@@ -83,9 +101,19 @@ class RasterFile:
             self.transform: Affine = d.transform
             self.crs: CRS | None = d.crs
             self.dtypes: tuple[str, ...] = d.dtypes
-            self.nodata: tuple[float | None, ...] = d.nodatavals
-            self.scales: tuple[float, ...] = d.scales
-            self.offsets: tuple[float, ...] = d.offsets
+            told = sidecar or SideCar({}, None, None, False)
+            facts = [told.bands.get(index, BandFacts()) for index in d.indexes]
+            self.transform = told.transform or self.transform
+            self.crs = told.crs or self.crs
+            self.nodata: tuple[float | None, ...] = tuple(
+                f.nodata if own is None else own for f, own in zip(facts, d.nodatavals, strict=True)
+            )
+            self.scales: tuple[float, ...] = tuple(
+                f.scale if own == 1 and f.scale is not None else own for f, own in zip(facts, d.scales, strict=True)
+            )
+            self.offsets: tuple[float, ...] = tuple(
+                f.offset if own == 0 and f.offset is not None else own for f, own in zip(facts, d.offsets, strict=True)
+            )
             self.descriptions: tuple[str | None, ...] = d.descriptions
             self.colors = tuple(c.name for c in d.colorinterp)
             self.tags: dict[str, str] = {k: v for k, v in d.tags().items() if k != "AREA_OR_POINT"}
@@ -97,7 +125,15 @@ class RasterFile:
             self.has_mask = any(
                 not f or (MaskFlags.per_dataset in f and MaskFlags.alpha not in f) for f in d.mask_flag_enums
             )
-            self.has_gcps = bool(d.gcps[0])
+            self.mask_per_band = any(not f for f in d.mask_flag_enums) and self.count > 1
+            self.has_gcps = bool(d.gcps[0]) or told.has_gcps
+            stem = Path(file_name(path)).stem
+            self.flags = tuple(
+                flagged_by_color(color)
+                or (flagged_by_name(stem, text) if np.dtype(_stored(kind)).kind in "iu" else None)
+                for color, text, kind in zip(self.colors, self.descriptions, self.dtypes, strict=True)
+            )
+            self.pages = [n for n in d.subdatasets if n.startswith("GTIFF_DIR:")]
             together = self.count if d.profile.get("interleave") == "pixel" else 1
             sizes = [h * w * np.dtype(_stored(t)).itemsize for (h, w), t in zip(d.block_shapes, d.dtypes, strict=True)]
             self.chunk_bytes: int = max(sizes, default=0) * together
@@ -110,7 +146,9 @@ class RasterFile:
                 # rasterio.open takes one driver; the class behind it takes the allow-list
                 handle = DatasetReader(self._name, driver=list(self._drivers))
             except RasterioIOError as error:
-                raise SceneError(f"cannot open {self.path} as a raster: {_first_line(error)}") from None
+                raise SceneError(
+                    without_secrets(f"cannot open {self.path} as a raster: {_first_line(error)}")
+                ) from None
             self._local.handle = handle
         return handle
 
@@ -130,15 +168,17 @@ class RasterFile:
             ) from None
 
 
-def open_raster(path: str, limits: Limits | None = None) -> RasterFile:
+def open_raster(path: str, limits: Limits | None = None) -> RasterFile | XarrayRaster:
     """Open a raster file; for netCDF, ``file.nc:variable`` names one of several variables.
+
+    A netCDF file is read by its coordinates where xarray can; else by GDAL, which takes dimensions by their order.
 
     Raises
     ------
     UsageError
         If it is on the network and that is not allowed.
     SceneError
-        If there is no such file, its format is not supported, or it declares an absurd size.
+        If there is no such file, its format is not supported, it declares an absurd size, or has several pages.
     """
     limits = limits or Limits()
     if is_remote(path):
@@ -151,16 +191,27 @@ def open_raster(path: str, limits: Limits | None = None) -> RasterFile:
         raise SceneError(f"{file} is a folder that is neither a .SAFE product nor a Zarr store")
     if not Path(file).is_file():
         raise SceneError(f"{file} is not a regular file")
+    if file.lower().endswith(".nc") and (engine := netcdf_engine(file)):
+        found = open_netcdf(file, variable or None, engine)
+        limits.check(path, found.shape, found.count, found.chunk_bytes)
+        return found
     name = f'netcdf:"{file}":{variable}' if variable else str(Path(file))
     beside = side_cars(Path(file))
     masks = _masks(file, beside, limits)  # before GDAL meets them
-    raster = RasterFile(path, name, beside=bool(beside))
+    raster = RasterFile(path, name, beside=bool(beside), sidecar=read_sidecar(Path(file)))
     if raster.count == 0:
         choices = _subdatasets(raster)
         raise SceneError(f"{file} holds several variables, name one: " + ", ".join(f"{file}:{v}" for v in choices))
+    if len(raster.pages) > 1:
+        raise SceneError(
+            f"{file} has {len(raster.pages)} pages, and a scene is one: store the one you mean in a file of its own "
+            f"(gdal_translate GTIFF_DIR:1:{file} page1.tif)"
+        )
     for mask in masks:
         if mask.shape != raster.shape:
             raise SceneError(f"{mask.path} is {mask.shape} pixels, the raster it should mask {raster.shape}: remove it")
+    if masks and not raster.has_mask:
+        raise SceneError(f"{masks[0].path} does not say which bands it masks (INTERNAL_MASK_FLAGS): remove or mend it")
     return _within(raster, limits)
 
 
@@ -181,40 +232,6 @@ def _masks(file: str, beside: list[Path], limits: Limits) -> list[RasterFile]:
 def _within(raster: RasterFile, limits: Limits) -> RasterFile:
     limits.check(raster.path, raster.shape, raster.count, raster.chunk_bytes)
     return raster
-
-
-def write_geotiff(
-    path: Path,
-    values: NDArray[np.generic],
-    grid: GeoGrid,
-    nodata: float | None,
-    names: Sequence[str] = (),
-    bands: Sequence[Any] = (),
-) -> None:
-    """Write a small raster in one go, tiled and compressed; for any size see `scenelift.pipeline.outputs.cogs`.
-
-    Parameters
-    ----------
-    path : Path
-        Replaced if it exists.
-    values : ndarray, shape (C, H, W)
-    grid : GeoGrid
-        Of the same height and width.
-    nodata : float or None
-    names : sequence of str
-        Band descriptions.
-    bands : sequence of Band
-        Whose declared scales and offsets are written; as many as there are values.
-    """
-    profile = {"driver": "GTiff", "tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
-    profile |= {"count": len(values), "height": grid.height, "width": grid.width, "dtype": values.dtype}
-    with rasterio.open(path, "w", crs=grid.crs, transform=grid.transform, nodata=nodata, **profile) as out:
-        out.write(values)
-        for index, name in enumerate(names[: len(values)], start=1):
-            out.set_band_description(index, name)
-        if any(band.declared for band in bands):
-            out.scales = [band.scale if band.declared else 1.0 for band in bands]
-            out.offsets = [band.offset if band.declared else 0.0 for band in bands]
 
 
 def _subdatasets(raster: RasterFile) -> list[str]:

@@ -10,6 +10,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
+from scenelift.pipeline.addresses import is_litter
 from scenelift.pipeline.errors import SceneError
 
 BANDS_10M = ("B02", "B03", "B04", "B08")
@@ -45,7 +46,7 @@ def find_bands(folder: Path) -> SafeBands:
         if len(found) != 1:
             raise SceneError(f"{folder} should hold one 10 m file of band {band}, found {len(found)}")
         paths.append(found[0])
-    metadata = sorted(folder.glob("MTD_MSIL*.xml"))
+    metadata = sorted(p for p in folder.glob("MTD_MSIL*.xml") if not is_litter(p.name))
     if len(metadata) != 1:
         raise SceneError(f"{folder} should hold one MTD_MSIL1C.xml or MTD_MSIL2A.xml, found {len(metadata)}")
     return _with_metadata(tuple(paths), metadata[0])
@@ -69,6 +70,8 @@ def read_xml(path: Path) -> Element:
 
 
 def _is_band(name: str, band: str) -> bool:
+    if is_litter(name):
+        return False
     # L2A: T32TPS_20220105T101411_B02_10m.jp2; L1C: T32TPS_20220105T101411_B02.jp2
     return re.search(rf"_{band}(_10m)?\.jp2$", name) is not None
 

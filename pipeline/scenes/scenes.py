@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
+from scenelift.pipeline.addresses import file_name, local_path
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.regions import Region
 from scenelift.pipeline.scenes.limits import Limits
@@ -28,7 +28,8 @@ class SceneSource:
     paths: tuple[str, ...]
     """One raster, several rasters of one grid, a `.SAFE` folder or a Zarr store."""
     bands: tuple[int, ...] | None = None
-    """1-based band numbers in the order wanted, over all files; None: every band that is not alpha."""
+    """1-based numbers of the files' own bands in the order wanted, over all files, an alpha band counted too (named
+    here it is data); None: every band that is not alpha."""
     scale: float | None = None
     """Reflectance per DN; None: as the file says, else by data type."""
     offset: float | None = None
@@ -39,6 +40,13 @@ class SceneSource:
     """Coordinate reference system for a raster that has none."""
     limits: Limits = field(default_factory=Limits)
     """What the files may ask for; changes no pixel."""
+    told: tuple[tuple[float | None, float | None, float | None], ...] = ()
+    """Scale, offset (both to reflectance) and nodata of each band of the files as a catalogue tells them; used where
+    the files say nothing. Empty: no catalogue does."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "paths", tuple(local_path(path) for path in self.paths))
+        object.__setattr__(self, "told", tuple(tuple(facts) for facts in self.told))
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,8 @@ class Band:
     """Metadata of the band."""
     nodata: float | None = None
     """Value that marks its missing pixels where it is stored; an output has one for all its bands."""
+    flags: str | None = None
+    """Why it holds classes or flags, which nobody may average; None for an image."""
 
 
 @dataclass(frozen=True)
@@ -68,24 +78,34 @@ class Scene:
     source: SceneSource
     readers: tuple[tuple[Reader, int], ...]
     """For each band, the open file and the 1-based index in it."""
+    alphas: tuple[tuple[Reader, int] | None, ...]
+    """For each band, the alpha band that masks it."""
     alpha: tuple[Reader, int] | None
-    """The alpha band, if there is one."""
+    """The alpha band that an output has too: the one that masks all bands."""
     grid: GeoGrid
     dtype: str
     bands: tuple[Band, ...]
     nodata: float | None
     """Value that marks missing pixels from here on: of the bands' own values the first."""
     mask_kind: str
-    """"none", "nodata", "mask" (internal or side-car) or "alpha"."""
+    """"none", "nodata", "mask" (internal or side-car) or "alpha"; masks that differ by band are "nodata", the only kind
+    that an output can have for each band."""
     tags: dict[str, str]
     """Metadata of the file."""
     tag_domains: dict[str, dict[str, str]]
     """Further metadata domains, e.g. IMAGERY."""
+    notes: tuple[str, ...] = ()
+    """What was assumed or left out: lines for people."""
+
+    numbers: tuple[int, ...] = ()
+    """Of the bands, as `SceneSource.bands` counts them."""
+    hidden: tuple[int, ...] = ()
+    """Of the alpha bands that are not among them."""
 
     @property
     def name(self) -> str:
         """Short name for messages."""
-        return Path(self.source.paths[0]).name
+        return file_name(self.source.paths[0])
 
     @property
     def masked(self) -> bool:
@@ -136,8 +156,9 @@ class Scene:
                 valid[i] &= values[i] != np.asarray(band.nodata).astype(self.dtype)
         if self.dtype == "float32":
             valid &= np.isfinite(values)
-        if self.alpha is not None:
-            valid &= self.alpha[0].read(self.alpha[1], window)[0] != 0
+        for alpha in dict.fromkeys(a for a in self.alphas if a is not None):
+            opaque = alpha[0].read(alpha[1], window)[0] != 0
+            valid[[i for i, a in enumerate(self.alphas) if a == alpha]] &= opaque
         return values, valid
 
     def read(self, window: Window) -> Region:

@@ -1,10 +1,11 @@
-"""Zarr stores as scenes: those that scenelift writes, and any with CF or GeoZarr georeferencing that xarray opens."""
+"""Zarr stores and netCDF files as scenes: scenelift's own, and others with CF or GeoZarr georeferencing."""
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from affine import Affine
@@ -12,10 +13,13 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from scenelift.pipeline.errors import SceneError
+from scenelift.pipeline.scenes.categorical import flagged_by_attributes, flagged_by_color, flagged_by_name, named_mask
+from scenelift.pipeline.scenes.layouts import Axes, axes_of, found_coordinate, kind_of, place
 from scenelift.pipeline.tiles import Window
 
 MASK = "mask"
-"""Name of the variable that holds an internal mask (1 valid, 0 missing)."""
+"""Name of the variable that holds an internal mask (1 valid, 0 missing) in stores that scenelift writes."""
+_NODATA = ("_FillValue", "missing_value", "fill_value", "nodata", "nodatavals")
 
 
 def is_zarr(path: str) -> bool:
@@ -23,51 +27,74 @@ def is_zarr(path: str) -> bool:
     return any((Path(path) / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray", ".zmetadata"))
 
 
-class ZarrRaster:
-    """A Zarr group read through xarray: one (band, y, x) variable, or several (y, x) variables of one shape."""
+class _Plane(NamedTuple):
+    """One band: a variable, and the index along each dimension that is neither row nor column."""
+
+    variable: Any
+    axes: Axes
+    at: dict[str, int]
+
+    @property
+    def frame(self) -> tuple[str, str, int, int]:
+        """Names and lengths of rows and columns."""
+        return self.axes.y, self.axes.x, self.variable.sizes[self.axes.y], self.variable.sizes[self.axes.x]
+
+    def read(self, window: Window) -> NDArray[np.generic]:
+        rows, cols = window.slices()
+        part = self.variable.isel({**self.at, self.axes.y: rows, self.axes.x: cols})
+        values = np.asarray(part.transpose(self.axes.y, self.axes.x).to_numpy())
+        return values.astype(values.dtype.newbyteorder("="), copy=False).view(self.dtype)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Data type of the values; netCDF's old format has no unsigned ones, so an attribute says that they are."""
+        found = np.dtype(self.variable.dtype).newbyteorder("=")
+        unsigned = found.kind == "i" and str(self.variable.attrs.get("_Unsigned", "")).lower() == "true"
+        return np.dtype(f"u{found.itemsize}") if unsigned else found
+
+
+class XarrayRaster:
+    """A dataset read through xarray: one variable with a dimension of bands, or several variables of one shape."""
 
     has_gcps = False
-    tag_domains: dict[str, dict[str, str]] = {}  # noqa: RUF012 - part of the Reader protocol, always empty
+    mask_per_band = False
 
-    def __init__(self, path: str) -> None:
-        import rioxarray  # noqa: F401 - registers .rio; half a second that rasters need not pay
-        import xarray as xr
-
+    def __init__(self, path: str, data: Any, variable: str | None = None) -> None:
         self.path = path
-        try:
-            data = xr.open_zarr(
-                path,
-                chunks=None,
-                consolidated=(Path(path) / ".zmetadata").is_file(),
-                mask_and_scale=False,
-                decode_times=False,
-                decode_coords="all",
-            )
-        except Exception as error:
-            raise SceneError(f"cannot open {path} as Zarr: {str(error).splitlines()[0]}") from error
-        self._bands = _bands(data, path)
-        first = self._bands[0]
-        self.shape: tuple[int, int] = first.shape[-2], first.shape[-1]
-        self.count = len(self._bands)
-        self.transform: Affine = first.rio.transform()
-        self.crs: CRS | None = first.rio.crs
-        self.dtypes = tuple(str(b.dtype) for b in self._bands)
-        self.nodata = tuple(_number(b.rio.nodata) for b in self._bands)
-        self.chunk_bytes = max(math.prod(b.encoding.get("chunks") or b.shape) * b.dtype.itemsize for b in self._bands)
-        self.descriptions: tuple[str | None, ...] = _names(self._bands)
-        self.scales = tuple(float(s) for s in _per_band(self._bands, "scale_factor", "scales", 1.0))
-        self.offsets = tuple(float(o) for o in _per_band(self._bands, "add_offset", "offsets", 0.0))
-        self.colors = _per_band(self._bands, "", "colorinterp", "undefined")
-        self.tags = {k: v for k, v in dict(first.attrs.get("tags", {})).items() if isinstance(v, str)}
-        self.band_tags = tuple(dict(t) for t in _per_band(self._bands, "", "band_tags", {}))
-        self._mask = data[MASK] if MASK in data and data[MASK].shape == self.shape else None
+        if variable is not None and variable not in data.data_vars:
+            raise SceneError(f"{path} has no variable {variable!r}, but {', '.join(map(str, data.data_vars))}")
+        own = None if variable else _own_mask(data)
+        self._planes, notes = _planes(data, path, variable, own)
+        first = self._planes[0]
+        self.shape: tuple[int, int] = first.frame[2:]
+        self.count = len(self._planes)
+        placed = place(first.variable, first.axes, data, path)
+        self.transform: Affine = placed.transform
+        self.crs: CRS | None = placed.crs
+        self.notes = (*notes, *placed.notes)
+        variables = [p.variable for p in self._planes]
+        self.dtypes = tuple(str(p.dtype) for p in self._planes)
+        self.nodata = tuple(_nodata(self._planes))
+        self.chunk_bytes = max(_chunk(v) for v in variables)
+        self.descriptions: tuple[str | None, ...] = _names(self._planes)
+        self.scales = tuple(float(s) for s in _per_band(variables, "scale_factor", "scales", 1.0))
+        self.offsets = tuple(float(o) for o in _per_band(variables, "add_offset", "offsets", 0.0))
+        self.colors = _per_band(variables, "", "colorinterp", "undefined")
+        self.flags = tuple(
+            flagged_by_color(color) or flagged_by_attributes(v.attrs) or flagged_by_name(str(v.name))
+            for v, color in zip(variables, self.colors, strict=True)
+        )
+        self.tags = {k: v for k, v in dict(variables[0].attrs.get("tags", {})).items() if isinstance(v, str)}
+        self.tag_domains: dict[str, dict[str, str]] = dict(variables[0].attrs.get("tag_domains", {}))
+        self.band_tags = tuple(dict(t) for t in _per_band(variables, "", "band_tags", {}))
+        self._mask = own
         self.has_mask = self._mask is not None
 
     def read(self, index: int, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Read one band (1-based): values and validity, shape (height, width)."""
         rows, cols = window.slices()
         try:
-            values = self._bands[index - 1][rows, cols].to_numpy()
+            values = self._planes[index - 1].read(window)
             if self._mask is None:
                 return values, np.ones(values.shape, bool)
             return values, self._mask[rows, cols].to_numpy() != 0
@@ -78,24 +105,123 @@ class ZarrRaster:
             ) from error
 
 
-def _bands(data: Any, path: str) -> list[Any]:
-    """Return one 2-D DataArray per band: of a stack in its order, of variables in that of their names.
+def open_zarr(path: str) -> XarrayRaster:
+    """Open a Zarr store.
+
+    Raises
+    ------
+    SceneError
+        If it cannot be read, or its variables do not make one raster.
+    """
+    how = {"chunks": None, "consolidated": (Path(path) / ".zmetadata").is_file()}
+    return XarrayRaster(path, _opened(path, "Zarr", engine="zarr", **how))
+
+
+def netcdf_engine(file: str) -> str | None:
+    """Return what reads a netCDF file here by its coordinates: scipy its old format, others need an extra package."""
+    with Path(file).open("rb") as handle:
+        head = handle.read(4)
+    if head[:3] == b"CDF":
+        return "scipy" if head[3:] in (b"\x01", b"\x02") else None
+    return next((name for name in ("h5netcdf", "netcdf4") if _has(name)), None)
+
+
+def _has(engine: str) -> bool:
+    return importlib.util.find_spec({"netcdf4": "netCDF4"}.get(engine, engine)) is not None
+
+
+def open_netcdf(file: str, variable: str | None, engine: str) -> XarrayRaster:
+    """Open one variable of a netCDF file; None: the only one it has.
+
+    Raises
+    ------
+    SceneError
+        If it cannot be read, or holds several variables and none is named.
+    """
+    data = _opened(file, "netCDF", engine=engine)
+    if variable is None:
+        found = [str(n) for n, v in data.data_vars.items() if axes_of(v, data.attrs, file) is not None]
+        if len(found) != 1:
+            choices = ", ".join(f"{file}:{name}" for name in found)
+            raise SceneError(
+                f"{file} holds several variables, name one: {choices}" if found else f"{file} holds no raster"
+            )
+        variable = found[0]
+    raster = XarrayRaster(file, data, variable)
+    if variable.lower() == MASK or named_mask(variable):
+        raster.flags = tuple(f or "it is called a mask" for f in raster.flags)
+    return raster
+
+
+def _opened(path: str, kind: str, **how: Any) -> Any:
+    import rioxarray  # noqa: F401 - registers .rio; half a second that rasters need not pay
+    import xarray as xr
+
+    try:
+        return xr.open_dataset(path, mask_and_scale=False, decode_times=False, decode_coords="all", **how)
+    except Exception as error:
+        raise SceneError(f"cannot open {path} as {kind}: {str(error).splitlines()[0]}") from error
+
+
+def _own_mask(data: Any) -> Any:
+    """Return the mask of a store that scenelift wrote; a variable of that name in another one may mean the opposite."""
+    found = data.variables.get(MASK)
+    ours = "data" in data.data_vars and ("scenelift" in data.attrs or "zarr_conventions" in data.attrs)
+    plain = found is not None and found.dtype == np.uint8 and flagged_by_attributes(found.attrs) is None
+    return data[MASK] if ours and plain and found.shape == data["data"].shape[-2:] else None
+
+
+def _planes(data: Any, path: str, name: str | None, mask: Any) -> tuple[list[_Plane], list[str]]:
+    """Return one plane a band (of a stack in its order, of variables in that of their names), and what is left out.
 
     Stores without consolidated metadata are listed in the order of the file system, which a copy does not keep.
     """
-    variables = [
-        v for n, v in sorted(data.data_vars.items()) if n != MASK and v.ndim in (2, 3) and min(v.shape[-2:]) > 1
-    ]
-    stacks = [v for v in variables if v.ndim == 3]
-    if len(stacks) == 1:
-        return [stacks[0][i] for i in range(stacks[0].shape[0])]
-    flat = [v for v in variables if v.ndim == 2]
-    if stacks or not flat or len({(v.dims, v.shape) for v in flat}) > 1:
-        found = ", ".join(f"{v.name} {v.dims}" for v in variables) or "nothing"
+    found: dict[str, list[_Plane]] = {}
+    for key in [name] if name else sorted(map(str, data.data_vars)):
+        variable = data[key]
+        if (mask is None or key != MASK) and (axes := axes_of(variable, data.attrs, path)) is not None:
+            found[key] = _bands_of(variable, axes, path)
+    plain = {k: v for k, v in found.items() if not _is_flags(k, v[0].variable)}
+    chosen = plain or found
+    stacks = {k: v for k, v in chosen.items() if len(v) > 1}
+    chosen = stacks if len(stacks) == 1 else chosen
+    places = {
+        (p.axes.y, p.axes.x, p.variable.sizes[p.axes.y], p.variable.sizes[p.axes.x]) for v in chosen.values() for p in v
+    }
+    if len(places) != 1 or len(stacks) > 1:
+        told = ", ".join(f"{k} {v[0].variable.dims}" for k, v in found.items()) or "nothing"
+        raise SceneError(f"{path} should hold one (band, y, x) variable or (y, x) variables of one shape, found {told}")
+    left = [key for key in found if key not in chosen]
+    notes = [f"not read: {', '.join(left)} (masks, flags, or of another shape than the bands)"] if left else []
+    return [plane for key in chosen for plane in chosen[key]], notes
+
+
+def _is_flags(key: str, variable: Any) -> bool:
+    told = flagged_by_attributes(variable.attrs) and "colorinterp" not in variable.attrs  # our own class maps
+    return bool(told) or variable.dtype == bool or named_mask(key) or flagged_by_name(key) is not None
+
+
+def _bands_of(variable: Any, axes: Axes, path: str) -> list[_Plane]:
+    long = [d for d in axes.others if variable.sizes[d] > 1]
+    times = [d for d in long if kind_of(d, variable) == "t"]
+    if times or len(long) > 1:
+        told = times[0] if times else long[0]
         raise SceneError(
-            f"{path} should hold one (band, y, x) variable or (y, x) variables of one shape, found {found}"
+            f"{path}: {variable.name} has {variable.sizes[told]} steps along {told}, a scene has one: select one with "
+            f"xarray (.isel({told}=0)) and store that"
         )
-    return flat
+    at = dict.fromkeys(axes.others, 0)
+    return [
+        _Plane(variable, axes, at | ({long[0]: i} if long else {}))
+        for i in range(variable.sizes[long[0]] if long else 1)
+    ]
+
+
+def _chunk(variable: Any) -> int:
+    chunks = variable.encoding.get("chunks") or variable.encoding.get("chunksizes")
+    if not chunks and variable.encoding.get("source", "").endswith(".nc"):
+        chunks = variable.shape[-1:]  # nothing is packed: a row can be read by itself
+    return int(math.prod(chunks or variable.shape)) * int(variable.dtype.itemsize)
 
 
 def _per_band(bands: list[Any], one: str, many: str, default: Any) -> tuple[Any, ...]:
@@ -112,14 +238,40 @@ def _per_band(bands: list[Any], one: str, many: str, default: Any) -> tuple[Any,
     return tuple(found)
 
 
-def _names(bands: list[Any]) -> tuple[str, ...]:
-    """Return the bands' long names; variables that share one are told apart by what they are called."""
-    own = tuple(str(band.name) for band in bands)
-    names = _per_band(bands, "long_name", "descriptions", None)
-    if len(set(own)) == len(bands) != len(set(names)):
+def _names(planes: list[_Plane]) -> tuple[str, ...]:
+    """Return the bands' names: of their coordinate, else their long names, else what their variables are called."""
+    own = tuple(str(plane.variable.name) for plane in planes)
+    labels = tuple(_label(plane) for plane in planes)
+    if len(planes) > 1 and all(labels) and len(set(labels)) == len(labels):
+        return tuple(str(label) for label in labels)
+    names = _per_band([plane.variable for plane in planes], "long_name", "descriptions", None)
+    if len(set(own)) == len(planes) != len(set(names)):
         return own
     return tuple(str(name or called) for name, called in zip(names, own, strict=True))
 
 
+def _label(plane: _Plane) -> str | None:
+    """Return the text that a coordinate gives a band, such as "B04"."""
+    for name in plane.axes.others:
+        coordinate = found_coordinate(plane.variable, name)
+        if coordinate is not None and coordinate.ndim == 1 and coordinate.dtype.kind in "UOST":
+            return str(coordinate.to_numpy()[plane.at[name]])
+    return None
+
+
+def _nodata(planes: list[_Plane]) -> list[float | None]:
+    variables = [plane.variable for plane in planes]
+    found = []
+    for index, plane in enumerate(planes):
+        name = next((name for name in _NODATA if name in plane.variable.attrs), "")
+        value = _number(_per_band(variables, name, name, None)[index]) if name else None
+        wrapped = value is not None and value < 0 and plane.dtype.kind == "u" and plane.variable.dtype.kind == "i"
+        found.append(value + 2.0 ** (8 * plane.dtype.itemsize) if wrapped and value is not None else value)
+    return found
+
+
 def _number(value: Any) -> float | None:
-    return None if value is None or isinstance(value, str) else float(value)
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        return None

@@ -50,17 +50,37 @@ def write_catalogue(root: Path, records: Sequence[SceneRecord], models: Sequence
 
 
 def _scenes(done: Sequence[SceneRecord]) -> pystac.Collection:
-    xs = [x for record in done for x, _ in record.footprint]
     ys = [y for record in done for _, y in record.footprint]
+    west, east = _longitudes([[x for x, _ in record.footprint] for record in done])
     dates = sorted(date for record in done if (date := date_from(record.date or UNDATED, record.id)))
     extent = pystac.Extent(
-        pystac.SpatialExtent([[min(xs), min(ys), max(xs), max(ys)]]),
+        pystac.SpatialExtent([[west, min(ys), east, max(ys)]]),
         pystac.TemporalExtent([[dates[0], dates[-1]]]),
     )
     made = pystac.Collection(COLLECTION, "Scenes enhanced by scenelift.", extent, license="other")
     made.add_links([_link("root", "./catalog.json"), _link("parent", "./catalog.json")])
     made.add_links([_link("item", f"./scenes/{r.id}/{r.id}.json") for r in sorted(done, key=lambda r: r.id)])
     return made
+
+
+def _longitudes(scenes: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Return west and east of the box around scenes, west > east where it crosses the date line as one of them does."""
+    spans = []
+    for xs in scenes:
+        near = [x - 360 * round((x - xs[0]) / 360) for x in xs]  # of one scene, no corner is half the globe away
+        spans.append((min(near), max(near)))
+    if all(west >= -180 and east <= 180 for west, east in spans):
+        return min(west for west, _ in spans), max(east for _, east in spans)
+    turned = sorted((west % 360, west % 360 + east - west) for west, east in spans)
+    reach, gaps = turned[0][1], []
+    for west, east in turned[1:]:
+        gaps.append((west - reach, reach, west))
+        reach = max(reach, east)
+    gaps.append((turned[0][0] + 360 - reach, reach, turned[0][0]))
+    gap, east, west = max(gaps)
+    if gap <= 0:
+        return -180.0, 180.0
+    return (west + 180) % 360 - 180, (east + 180) % 360 - 180
 
 
 def model_item(name: str) -> pystac.Item:

@@ -31,6 +31,8 @@ class Entry:
     """Names of the bands, if the catalogue knows better than the files."""
     item: str | None = None
     """The STAC item that it came from."""
+    told: tuple[tuple[float | None, float | None, float | None], ...] = ()
+    """Scale, offset and nodata of each band of the files, as a catalogue tells them; empty: it does not."""
     problem: str | None = None
     """Why it cannot be used, if that is known already; it is then reported as failed."""
 

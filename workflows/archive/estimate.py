@@ -11,8 +11,8 @@ from typing import Any
 
 from scenelift.pipeline.cluster import Cluster, ClusterSettings, open_cluster
 from scenelift.pipeline.errors import SceneError
+from scenelift.pipeline.outputs.geotiffs import write_geotiff
 from scenelift.pipeline.scenes.opening import open_scene
-from scenelift.pipeline.scenes.rasters import write_geotiff
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.archive.entries import Entry
 from scenelift.workflows.archive.filters import Filters

@@ -16,7 +16,10 @@ if TYPE_CHECKING:  # --help does not wait for GDAL
     from scenelift.pipeline.scenes.places import Place
     from scenelift.pipeline.scenes.scenes import Scene
 
-DATE_TAGS = ("TIFFTAG_DATETIME", "ACQUISITIONDATETIME", "datetime", "PRODUCT_START_TIME")
+TAKEN = ("ACQUISITIONDATETIME", "ACQUISITION_DATETIME", "datetime", "PRODUCT_START_TIME")
+"""Metadata items that tell when a scene was taken."""
+WRITTEN = "TIFFTAG_DATETIME"
+"""When a file was written: most programs fill it so. Believed last."""
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:
@@ -130,9 +133,9 @@ def facts_of(entry: Entry, scene: Scene) -> Facts:
 
     tags = scene.tags
     date = entry.date
-    for name in DATE_TAGS:
-        date = date or _tag_date(tags.get(name))
-    date = date or _name_date(entry.id)
+    for name in TAKEN:
+        date = date or _tag_date(tags.get(name)) or _tag_date(scene.tag_domains.get("IMAGERY", {}).get(name))
+    date = date or _name_date(entry.id) or _name_date(scene.name) or _tag_date(tags.get(WRITTEN))
     clouds = entry.cloud_cover
     if clouds is None:
         try:
@@ -153,13 +156,15 @@ def _tag_date(text: str | None) -> datetime | None:
 
 
 def _name_date(name: str) -> datetime | None:
-    """Return the date that Sentinel-2 and Landsat products carry in their names."""
+    """Return the date in a name: as Sentinel-2 and Landsat products carry it, else one that stands alone."""
     match = re.search(r"_(20\d\d)(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)", name)
     match = match or re.search(r"L[COTEM]\d\d_.*?_(\d{4})(\d\d)(\d\d)_", name)
+    match = match or re.search(r"(?<!\d)(20\d\d|19\d\d)([-_]?)([01]\d)\2([0-3]\d)(?!\d)", name)
     if match is None:
         return None
     try:
-        return datetime(*map(int, match.groups()), tzinfo=UTC)  # type: ignore[misc, arg-type]
+        numbers = [int(part) for part in match.groups() if part.isdigit()]
+        return datetime(*numbers, tzinfo=UTC)  # type: ignore[misc, arg-type]
     except ValueError:
         return None
 
@@ -175,10 +180,10 @@ def choose_bands(scene: Scene, wanted: str, names: tuple[str, ...] = ()) -> tupl
     known = [n.casefold() for n in (names if len(names) == len(scene.bands) else _names(scene))]
     chosen = []
     for part in (text.strip() for text in wanted.split(",")):
-        if part.isdigit() and 1 <= int(part) <= len(known):
+        if part.isdigit() and 1 <= int(part) <= len(known) + len(scene.hidden):
             chosen.append(int(part))
         elif part.casefold() in known:
-            chosen.append(known.index(part.casefold()) + 1)
+            chosen.append(scene.numbers[known.index(part.casefold())])
         else:
             raise SceneError(f"{scene.name} has no band {part!r} ({', '.join(_names(scene)) or len(known)})")
     return tuple(chosen)

@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from scenelift.pipeline.addresses import without_secrets
 from scenelift.pipeline.cluster import Cluster, ClusterSettings
 from scenelift.pipeline.errors import HeldError, SceneError
 from scenelift.pipeline.files import file_checksum, write_durably
+from scenelift.pipeline.jobs.checks import no_image
 from scenelift.pipeline.jobs.journal import differences, read_journal
 from scenelift.pipeline.jobs.locks import Lock
 from scenelift.pipeline.jobs.plan import Plan
@@ -118,7 +120,9 @@ class SceneJob:
         written = self.folder.records / f"{entry.id}.json", self.folder.item(entry.id), self.folder.preview(entry.id)
         for path in written:  # the claim is held: what is unfinished there is of a killed process
             records.sweep_unfinished(path)
-        base = SceneRecord(entry.id, FAILED, inputs=list(entry.paths), key=self.key, worker=_me())
+        base = SceneRecord(
+            entry.id, FAILED, inputs=[without_secrets(p) for p in entry.paths], key=self.key, worker=_me()
+        )
         try:
             made = self._attempt(entry, order, progress, clock, base)
         except HeldError:
@@ -138,7 +142,7 @@ class SceneJob:
             raise SceneError(entry.problem)
         base = replace(base, states={"inputs": records.state_of(entry.paths)})
         with at_hand(entry.paths, self.folder.records.parent / "fetched" / entry.id) as paths:
-            return self._perform(entry, self._source(paths), order, progress, clock, base)
+            return self._perform(entry, replace(self._source(paths), told=entry.told), order, progress, clock, base)
 
     def _perform(
         self,
@@ -154,7 +158,7 @@ class SceneJob:
             facts = facts_of(entry, scene)
         date = facts.date.isoformat() if facts.date else None
         base = replace(base, date=date, cloud_cover=facts.cloud_cover, footprint=footprint_of(scene.grid))
-        if reason := self.settings.filters.reason(facts):
+        if reason := self.settings.filters.reason(facts) or no_image(scene):
             return replace(base, status=SKIPPED, reason=reason)
         if self.settings.reading.bands:
             source = replace(source, bands=choose_bands(scene, self.settings.reading.bands, entry.bands))
@@ -220,6 +224,7 @@ class SceneJob:
             bands=summary.bands,
             scale=summary.scale,
             blocks=summary.blocks,
+            notes=summary.notes,
             holes=summary.holes,
             scores=scores,
         )
@@ -229,7 +234,7 @@ class SceneJob:
         if self.settings.publish:
             last = [plan.path, self.folder.preview(entry.id), self.folder.item(entry.id)]
             upload(last, self.folder.root, self.settings.publish)
-            made = replace(made, published=self.settings.publish)
+            made = replace(made, published=without_secrets(self.settings.publish))
         return replace(made, states=made.states | {"output": records.output_state(plan.path)})
 
     def _tidy(self, entry: Entry) -> None:
@@ -249,7 +254,7 @@ def _content(plan: Plan) -> tuple[str, int]:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = without_secrets(" ".join(str(error).split()))
     known = isinstance(getattr(error, "exit_code", None), int)
     return text if known else f"{type(error).__name__}: {text}"[:400]
 

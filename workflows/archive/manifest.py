@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from scenelift.pipeline.addresses import local_path, without_secrets
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.archive.entries import Entry, date_from, id_from, number_from
 
@@ -52,7 +53,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
             rows = pyarrow.parquet.read_table(path).to_pylist()
         else:
-            rows = json.loads(path.read_text())
+            rows = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are ValueErrors
         raise UsageError(f"cannot read the manifest {path}: {str(error).splitlines()[0]}") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -84,9 +85,10 @@ def _is_absolute(text: str) -> bool:
 
 def place(text: str, folder: Path, outside: bool, remote: bool) -> tuple[str, str | None]:
     """Return the path that a list in `folder` means by `text`, and why it must not be opened (None if it may)."""
+    text = local_path(text)
     if "://" in text or text.startswith("/vsi"):
-        refused = not remote or text.startswith(("/vsi", "file:"))
-        return text, f"{text} is not a local file (addresses need --allow-remote)" if refused else None
+        refused = not remote or text.startswith("/vsi")
+        return text, f"{without_secrets(text)} is not a local file (addresses need --allow-remote)" if refused else None
     path = folder / text
     if not outside and not path.resolve().is_relative_to(folder.resolve()):
         return str(path), f"{text} lies outside {folder.resolve()} (--allow-outside permits that)"

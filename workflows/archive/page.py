@@ -53,7 +53,7 @@ def write_page(folder: Folder, records: Sequence[SceneRecord]) -> Path:
         footer=f"Written by scenelift {version('scenelift')}; links lead into the folder of this page.",
     )
     path = folder.root / "index.html"
-    if not (path.is_file() and path.read_text() == content):
+    if not (path.is_file() and path.read_text(encoding="utf-8") == content):
         write_durably(path, content.encode())
     return path
 

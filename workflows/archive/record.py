@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from scenelift.pipeline.addresses import without_secrets
 from scenelift.pipeline.files import write_durably
 from scenelift.pipeline.jobs.plan import work_folder
 from scenelift.pipeline.scenes.limits import side_cars
@@ -38,6 +39,8 @@ class SceneRecord:
     bands: int | None = None
     scale: int | None = None
     blocks: int | None = None
+    notes: list[str] = field(default_factory=list)
+    """What was assumed of the scene, or left out."""
     holes: list[int] = field(default_factory=list)
     """Blocks that failed and hold no data."""
     seconds: float | None = None
@@ -63,7 +66,7 @@ class SceneRecord:
 def read_record(folder: Path, name: str) -> SceneRecord | None:
     """Return a scene's record; None if there is none that can be read."""
     try:
-        found = json.loads((folder / f"{name}.json").read_text())
+        found = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         known = {f.name for f in fields(SceneRecord)}
         return SceneRecord(**{k: v for k, v in found.items() if k in known})
     except (OSError, ValueError, TypeError, AttributeError):
@@ -100,7 +103,7 @@ def is_settled(
     """Whether a scene is done with these settings, and neither its input nor its output has been touched since."""
     if record is None or record.status != DONE or record.key != key or record.output is None:
         return False
-    if publish is not None and record.published != publish:
+    if publish is not None and record.published != without_secrets(publish):
         return False
     return record.states == {"inputs": state_of(inputs), "output": output_state(root / record.output)}
 

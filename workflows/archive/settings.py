@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from scenelift.pipeline.addresses import without_secrets
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.settings import option
 from scenelift.workflows.archive.filters import Filters
@@ -148,4 +149,5 @@ def as_plain(settings: ArchiveSettings) -> dict[str, Any]:
     filters = asdict(settings.filters)
     if settings.filters.dates:
         filters["dates"] = [moment.isoformat() for moment in settings.filters.dates]
-    return asdict(settings) | {"filters": filters}
+    published = settings.publish and without_secrets(settings.publish)
+    return asdict(settings) | {"filters": filters, "publish": published}

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from scenelift.pipeline.addresses import is_litter, local_path
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.zarrs import is_zarr
 from scenelift.workflows.archive.entries import Entry, id_from, in_order
@@ -56,6 +57,7 @@ def _without_repeats(entries: Iterable[Entry]) -> Iterator[Entry]:
 
 
 def _of(source: str, output: Path, access: Access) -> Iterator[Entry]:
+    source = local_path(source)
     path = Path(source)
     if "://" in source:
         yield from _catalogue(source, access)
@@ -88,16 +90,37 @@ def _is_scene(path: Path) -> bool:
     return path.suffix.lower() in RASTERS and path.is_file()
 
 
-def _search(folder: Path, output: Path) -> Iterator[Path]:
-    """Yield the scenes below a folder, sorted; not inside products, stores, hidden folders, or the output."""
-    target = output.resolve()
+def _search(folder: Path, output: Path) -> list[Path]:
+    """Return the scenes below a folder, sorted; not inside products, stores, hidden folders, or the output.
+
+    A link leads to a scene or folder only if nothing else does: links to a folder above would lead round for ever.
+    """
+    found: dict[Path, Path] = {}
+    _look(folder, {output.resolve(), folder.resolve()}, found)
+    return sorted(found.values())
+
+
+def _look(folder: Path, seen: set[Path], found: dict[Path, Path]) -> None:
+    links: list[Path] = []
+    plain: list[Path] = []
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.resolve() == target:
-            continue
+        if not path.name.startswith("."):
+            (links if path.is_symlink() else plain).append(path)
+    folders = []
+    for path in plain:
         if _is_scene(path):
-            yield path
-        elif path.is_dir():
-            yield from _search(path, output)
+            found.setdefault(path.resolve(), path)
+        elif path.is_dir() and path.resolve() not in seen:
+            seen.add(path.resolve())
+            folders.append(path)
+    for path in folders:
+        _look(path, seen, found)
+    for path in links:
+        if _is_scene(path):
+            found.setdefault(path.resolve(), path)
+        elif path.is_dir() and path.resolve() not in seen:
+            seen.add(path.resolve())
+            _look(path, seen, found)
 
 
 def _matches(pattern: str, output: Path) -> Iterator[Entry]:
@@ -107,13 +130,13 @@ def _matches(pattern: str, output: Path) -> Iterator[Entry]:
     root, target = Path(*parts[:fixed]), output.resolve()
     for path in sorted(root.glob(str(Path(*parts[fixed:])))):
         inside = target in path.resolve().parents or any(p.suffix in (".SAFE", ".zarr") for p in path.parents)
-        if not inside and (path.is_file() or _is_scene(path)):
+        if not (inside or is_litter(path.name)) and (path.is_file() or _is_scene(path)):
             yield Entry(id_from(path.relative_to(root).as_posix()), (str(path),))
 
 
 def _is_stac(path: Path) -> bool:
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {path}: {error}") from None
     if not isinstance(found, dict):

@@ -9,8 +9,9 @@ from typing import Any
 
 import pystac
 
+from scenelift.pipeline.addresses import file_name, without_secrets
 from scenelift.pipeline.files import file_checksum, write_durably
-from scenelift.pipeline.scenes.places import place_of
+from scenelift.pipeline.scenes.places import geometry_of, place_of
 from scenelift.pipeline.scenes.scenes import Scene
 from scenelift.workflows.archive.entries import Entry, date_from, id_from
 from scenelift.workflows.archive.record import SceneRecord
@@ -46,7 +47,7 @@ def item_of(entry: Entry, record: SceneRecord, scene: Scene, models: list[str], 
     place = place_of(scene.grid)
     item = pystac.Item(
         id=record.id,
-        geometry={"type": "Polygon", "coordinates": [[list(c) for c in (*record.footprint, record.footprint[0])]]},
+        geometry=geometry_of(scene.grid),
         bbox=[round(v, 7) for v in (place.west, place.south, place.east, place.north)],
         datetime=date_from(record.date, record.id),
         start_datetime=None if known else date_from(UNDATED, ""),
@@ -77,7 +78,7 @@ def _properties(record: SceneRecord, scene: Scene, models: list[str]) -> dict[st
         "proj:transform": [float(v) for v in tuple(scene.grid.transform)[:6]],
         "proj:bbox": list(scene.grid.bounds),
         "processing:software": {"scenelift": version("scenelift")},
-        "processing:lineage": f"{' then '.join(models)} over {', '.join(Path(p).name for p in record.inputs)}",
+        "processing:lineage": f"{' then '.join(models)} over {', '.join(map(file_name, record.inputs))}",
         "processing:datetime": record.finished,
         "scenelift:scores": record.scores,
     }
@@ -125,7 +126,8 @@ def _file(path: Path) -> dict[str, Any]:
 
 
 def _links(entry: Entry, record: SceneRecord, models: list[str]) -> list[pystac.Link]:
-    source = [entry.item] if entry.item else [str(Path(p).absolute()) if "://" not in p else p for p in record.inputs]
+    inputs = [p if "://" in p else str(Path(p).absolute()) for p in record.inputs]
+    source = [without_secrets(entry.item)] if entry.item else inputs
     made = [pystac.Link("derived_from", href, title="input") for href in source]
     made += [
         pystac.Link("derived_from", f"../../models/{id_from(name)}.json", "application/geo+json", f"model {name}")

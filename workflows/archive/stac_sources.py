@@ -9,12 +9,18 @@ from typing import Any
 
 import pystac
 
+from scenelift.pipeline.addresses import decoded, file_name, local_path, without_secrets
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.archive.entries import Entry, date_from, id_from, number_from
 from scenelift.workflows.archive.manifest import place
 
 RASTERS = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "application/vnd+zarr", "application/vnd.zarr")
 """What the media types of assets that hold pixels begin with."""
+
+
+def _where(name: str) -> str:
+    path = local_path(name)
+    return path if "://" in path else decoded(path)
 
 
 class _LocalOnly(pystac.StacIO):
@@ -26,15 +32,15 @@ class _LocalOnly(pystac.StacIO):
 
     def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
         name = str(getattr(source, "__fspath__", lambda: source)())
-        path, problem = place(name, self._folder, self._outside, self._remote)
+        path, problem = place(_where(name), self._folder, self._outside, self._remote)
         if problem:
             raise UsageError(f"catalogue refers to {problem}")
-        if "://" in name:
+        if "://" in path:
             import fsspec
 
-            with fsspec.open(name, "rt") as file:
+            with fsspec.open(path, "rt") as file:
                 return str(file.read())
-        return Path(path).read_text()
+        return Path(path).read_text(encoding="utf-8")
 
     def write_text(self, dest: Any, txt: str, *args: Any, **kwargs: Any) -> None:
         raise UsageError(f"a source is read, never written: {dest}")
@@ -69,39 +75,108 @@ def read_stac(source: str, remote: bool, outside: bool, assets: tuple[str, ...])
     try:
         values = json.loads(io.read_text(href))
         if values.get("type") == "FeatureCollection":
-            items: Iterable[pystac.Item] = (pystac.Item.from_dict(v, href=href) for v in values["features"])
+            found: Iterable[Any] = (_feature(number, v, href) for number, v in enumerate(values["features"], start=1))
         else:
-            found = pystac.read_dict(values, href=href, stac_io=io)
-            items = [found] if isinstance(found, pystac.Item) else found.get_items(recursive=True)  # type: ignore[attr-defined]
-        for item in items:
-            yield _entry(item, folder, remote, outside, assets)
-    except (OSError, ValueError, KeyError, pystac.STACError) as error:
-        if isinstance(error, UsageError):
+            found = _items(pystac.read_dict(values, href=href, stac_io=io), io)
+        for item in found:
+            yield item if isinstance(item, Entry) else _entry(item, folder, remote, outside, assets)
+    except UsageError:
+        raise
+    except _UNREADABLE as error:
+        raise UsageError(without_secrets(f"cannot read {source} as STAC: {error}")) from None
+
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, pystac.STACError)
+
+
+def _items(node: Any, io: pystac.StacIO) -> Iterator[Any]:
+    """Yield the items below a node; a link that cannot be followed as a scene that has a problem."""
+    if isinstance(node, pystac.Item):
+        yield node
+        return
+    for link in node.links:
+        if link.rel not in ("item", "child"):
+            continue
+        address = link.get_absolute_href() or str(link.href)
+        try:
+            found = pystac.read_dict(json.loads(io.read_text(address)), href=address, stac_io=io)
+        except UsageError:
             raise
-        raise UsageError(f"cannot read {source} as STAC: {error}") from None
+        except _UNREADABLE as error:
+            yield _dead(address, error)
+            continue
+        yield from _items(found, io)
+
+
+def _feature(number: int, values: dict[str, Any], href: str) -> Any:
+    try:
+        return pystac.Item.from_dict(values, href=href)
+    except _UNREADABLE as error:
+        name = values.get("id") if isinstance(values, dict) else None
+        return _dead(str(name or f"feature-{number}"), error)
+
+
+def _dead(address: str, error: Exception) -> Entry:
+    known = without_secrets(address)
+    problem = without_secrets(f"cannot read the item {known}: {error or type(error).__name__}")
+    return Entry(id_from(file_name(known).removesuffix(".json")), (), item=known, problem=problem)
 
 
 def _entry(item: pystac.Item, folder: Path, remote: bool, outside: bool, wanted: tuple[str, ...]) -> Entry:
-    date = date_from(item.datetime or item.properties.get("start_datetime"), item.id)
     missing = [key for key in wanted if key not in item.assets]
     chosen = [item.assets[key] for key in wanted if key in item.assets] if wanted else _pixels(item)
     problem = f"item {item.id} has no asset {missing[0]!r}" if missing else None
     if not chosen and not problem:
         problem = f"item {item.id} has no raster assets; name some with --assets"
-    placed = [place(_local(asset.get_absolute_href() or asset.href), folder, outside, remote) for asset in chosen]
+    placed = [place(_local(asset), folder, outside, remote) for asset in chosen]
+    date, clouds = None, None
+    try:
+        date = date_from(item.datetime or item.properties.get("start_datetime"), item.id)
+        clouds = number_from(item.properties.get("eo:cloud_cover"), item.id)
+    except UsageError as error:
+        problem = problem or str(error)
     return Entry(
         id=id_from(item.id),
         paths=tuple(path for path, _ in placed),
         date=date,
-        cloud_cover=number_from(item.properties.get("eo:cloud_cover"), item.id),
+        cloud_cover=clouds,
         bands=_band_names(chosen),
         item=item.get_self_href() or f"{item.id}",
+        told=_told(chosen),
         problem=problem or next((text for _, text in placed if text), None),
     )
 
 
-def _local(href: str) -> str:
-    return href.removeprefix("file://")
+def _local(asset: pystac.Asset) -> str:
+    """Return where an asset is; a reference to a local file is percent-encoded, unless it is not."""
+    href = asset.get_absolute_href() or asset.href
+    path = local_path(href)
+    return path if "://" in path else decoded(path)
+
+
+def _told(assets: list[pystac.Asset]) -> tuple[tuple[float | None, float | None, float | None], ...]:
+    """Return scale, offset and nodata of every band of the assets (STAC 1.0's raster:bands, 1.1's bands)."""
+    told = [facts for asset in assets for facts in _facts(asset.extra_fields)]
+    return tuple(told) if any(value is not None for facts in told for value in facts) else ()
+
+
+def _facts(fields: dict[str, Any]) -> list[tuple[float | None, float | None, float | None]]:
+    names = [[b if isinstance(b, dict) else {} for b in fields.get(key) or []] for key in ("bands", "raster:bands")]
+    made = []
+    for index in range(max(1, *map(len, names))):
+        band = dict(fields)
+        for listed in names:
+            band |= listed[index] if index < len(listed) else {}
+        made.append((_number(band, "scale"), _number(band, "offset"), _number(band, "nodata")))
+    return made
+
+
+def _number(band: dict[str, Any], name: str) -> float | None:
+    value = band.get(f"raster:{name}", band.get(name))
+    try:
+        return None if value is None else float(value)  # "nan" too
+    except (TypeError, ValueError):
+        return None
 
 
 def _pixels(item: pystac.Item) -> list[pystac.Asset]:

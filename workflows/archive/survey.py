@@ -13,6 +13,7 @@ import numpy as np
 from scenelift.models.catalog import find, load_spec
 from scenelift.models.errors import ModelError
 from scenelift.pipeline.errors import SceneError, SceneliftError
+from scenelift.pipeline.jobs.checks import no_image
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import TileGrid
@@ -94,9 +95,9 @@ def _look(entry: Entry, settings: ArchiveSettings) -> Wanted | str:
     if any(map(is_remote, entry.paths)):
         raise SceneError("lies elsewhere: it is fetched when its turn comes, not for a plan")
     reading = settings.reading
-    source = SceneSource(entry.paths, None, reading.scale, reading.offset, reading.nodata, reading.crs)
+    source = SceneSource(entry.paths, None, reading.scale, reading.offset, reading.nodata, reading.crs, told=entry.told)
     scene = open_scene(source)
-    if reason := settings.filters.reason(facts_of(entry, scene)):
+    if reason := settings.filters.reason(facts_of(entry, scene)) or no_image(scene):
         return reason
     if reading.bands:
         source = replace(source, bands=choose_bands(scene, reading.bands, entry.bands))

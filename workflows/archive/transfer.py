@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlparse
 
+from scenelift.pipeline.addresses import without_secrets
 from scenelift.pipeline.errors import ResumableError, SceneError, SinkError, UsageError
 from scenelift.pipeline.files import tree_files
 
@@ -124,7 +125,7 @@ def _fetch(address: str, folder: Path) -> str:
     except SinkError:
         raise
     except Exception as error:  # noqa: BLE001 - libraries raise anything for a network that fails
-        raise SceneError(f"cannot fetch {address}: {type(error).__name__}: {error}") from None
+        raise SceneError(without_secrets(f"cannot fetch {address}: {type(error).__name__}: {error}")) from None
     return str(target)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from dataclasses import dataclass
@@ -118,6 +119,9 @@ def _unraisable(event: Any) -> None:
 def main() -> None:
     """Run the command line; anything a user can cause is one line and an exit code, never a traceback."""
     sys.unraisablehook = _unraisable
+    for stream in (sys.stdout, sys.stderr):  # where the locale's encoding lacks a letter, a mark stands for it
+        if isinstance(stream, io.TextIOWrapper) and (stream.encoding or "").lower().replace("-", "") != "utf8":
+            stream.reconfigure(errors="replace")
     try:
         code = app(standalone_mode=False)
     except BrokenPipeError:
@@ -143,7 +147,9 @@ def _explain(error: Exception) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"scenelift: {message}", file=sys.stderr)
+    from scenelift.pipeline.addresses import without_secrets
+
+    print(f"scenelift: {without_secrets(message)}", file=sys.stderr)
     sys.exit(code)
 
 

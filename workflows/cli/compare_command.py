@@ -38,7 +38,7 @@ def run_compare(settings: CompareSettings, cluster: ClusterSettings, output: Pat
     page = write_page(found, output)
     write_images_csv(found, output / "comparison-images.csv")
     text = to_json(found)
-    (output / "comparison.json").write_text(text + "\n")
+    (output / "comparison.json").write_text(text + "\n", encoding="utf-8")
     if as_json:
         return text
     print_tables(found)

@@ -8,6 +8,7 @@ from typing import Any
 
 from scenelift.models.catalog import card, find, load_spec, shipped
 from scenelift.models.classical.classical import CLASSICAL
+from scenelift.pipeline.addresses import without_secrets
 from scenelift.pipeline.jobs.fingerprints import json_number
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource, crs_name
@@ -19,7 +20,7 @@ def describe_scene(source: SceneSource) -> dict[str, Any]:
     scene = open_scene(source)
     grid = scene.grid
     return {
-        "files": list(source.paths),
+        "files": [without_secrets(path) for path in source.paths],
         "width": grid.width,
         "height": grid.height,
         "dtype": scene.dtype,
@@ -31,6 +32,7 @@ def describe_scene(source: SceneSource) -> dict[str, Any]:
         "mask": scene.mask_kind,
         "bands": [dataclasses.asdict(b) | {"nodata": json_number(b.nodata)} for b in scene.bands],
         "tags": scene.tags,
+        "notes": list(scene.notes),
     }
 
 
@@ -45,6 +47,7 @@ def print_scene(facts: dict[str, Any]) -> None:
         *([name, f"{x:.6f}, {y:.6f}"] for name, (x, y) in facts["corners"].items()),
         ["missing pixels", facts["mask"] if facts["nodata"] is None else f"nodata {', '.join(_nodata(facts))}"],
     ]
+    rows += [["note", note] for note in facts["notes"]]
     table(facts["files"][0], ["", ""], rows)
     bands = [
         [

@@ -139,6 +139,7 @@ def print_enhanced(facts: dict[str, Any]) -> None:
             ["in the model", f"{100 * facts['model_share']:.0f}% of the workers' busy time"],
             ["peak memory", f"{facts['peak_memory_mb']:.0f} MB in one process"],
             ["ran on", f"{facts['device']}, {facts['precision']}"],
+            *(["note", note] for note in facts["notes"]),
         ],
     )
 

@@ -61,7 +61,7 @@ def run_training(recipe: str | None, adapted: Adaptation, run: TrainingRun) -> s
             raise
     if not is_leader():
         return ""
-    facts = json.loads(target.with_suffix(".json").read_text())
+    facts = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
     scores = ", ".join(f"{name.removesuffix('_db')} {value:.2f}" for name, value in facts["validation"].items())
     return f"{target}: validation PSNR in dB: {scores.replace('psnr', 'network')}\nlog and figure in {folder}"
 

@@ -154,7 +154,7 @@ def _scores(variant: Variant, settings: AblateSettings, seed: int, folder: Path)
     run = folder / f"{variant.name.replace(' ', '-')}-{seed}-{key}"
     stored = run / "scores.json"
     if stored.exists():
-        found: dict[str, list[float]] = json.loads(stored.read_text())
+        found: dict[str, list[float]] = json.loads(stored.read_text(encoding="utf-8"))
         return found
     checkpoint = _train(recipe, variant, settings, run)
     sample = read_sample(settings.data and settings.data / "eurosat_rgb_val.zip", settings.each)

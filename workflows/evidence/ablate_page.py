@@ -30,9 +30,9 @@ def run_ablation(settings: AblateSettings, output: Path, quiet: bool = False) ->
 
     outcomes = ablate(settings, output / "runs", say)
     page = output / "ablation.md"
-    page.write_text(page_text(outcomes, settings, command_of(settings)))
+    page.write_text(page_text(outcomes, settings, command_of(settings)), encoding="utf-8")
     facts = {o.variant.name: {"psnr": o.psnr.tolist(), "ssim": o.ssim.tolist()} for o in outcomes}
-    (output / "ablation.json").write_text(json.dumps(facts) + "\n")
+    (output / "ablation.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
     return page
 
 

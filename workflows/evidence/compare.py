@@ -222,7 +222,7 @@ def table_rows(found: Comparison, case: Degradation) -> list[dict[str, Any]]:
 def write_images_csv(found: Comparison, path: Path) -> None:
     """Write every image's scores: case, method, image, one column a score."""
     names = list(dict.fromkeys(score for _, _, score in found.values))
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["case", "method", "image", *names])
         for case in found.cases:

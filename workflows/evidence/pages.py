@@ -16,7 +16,7 @@ def write_page(found: Comparison, folder: Path) -> Path:
     """Write ``comparison.md`` and its figure into a folder; return the page's path."""
     draw_figure(found, folder / "comparison.png")
     page = folder / "comparison.md"
-    page.write_text(page_text(found))
+    page.write_text(page_text(found), encoding="utf-8")
     return page
 
 

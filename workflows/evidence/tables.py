@@ -94,7 +94,7 @@ def write_folder(found: Experiment, folder: Path) -> list[Path]:
     """Write per_class.csv, experiment.json and a figure of the confusions of each case; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "per_class.csv", folder / "experiment.json"]
-    with files[0].open("w", newline="") as file:
+    with files[0].open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["case", "classifier", "arm", "class", "sensitivity", "specificity", "f1", "iou"])
         for trial in found.trials:
@@ -103,7 +103,7 @@ def write_folder(found: Experiment, folder: Path) -> list[Path]:
                     who = trial.classifier + (" tuned" if trial.tuned else "")
                     row = [f"{scores[key]:.4f}" for key in ("sensitivity", "specificity", "f1", "iou")]
                     writer.writerow([trial.case.name, who, arm.name, name, *row])
-    files[1].write_text(to_json(found) + "\n")
+    files[1].write_text(to_json(found) + "\n", encoding="utf-8")
     for trial in found.trials:
         who = Path(trial.classifier).stem + ("-tuned" if trial.tuned else "")
         path = folder / f"confusion-{trial.case.name}-{who}.png".replace(":", "-")

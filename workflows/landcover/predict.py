@@ -17,7 +17,7 @@ from scenelift.models.degradations import EUROSAT
 from scenelift.models.errors import ModelError
 from scenelift.models.loading import MODEL, load_classifier
 from scenelift.pipeline.errors import SceneliftError
-from scenelift.pipeline.scenes.opening import ASSUMED_SCALE
+from scenelift.pipeline.scenes.radiometry import ASSUMED_SCALE
 from scenelift.pipeline.scenes.rasters import open_raster
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.training.classifier import BATCH, probabilities

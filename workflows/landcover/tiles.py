@@ -70,7 +70,7 @@ def cut_tiles(
         writer.close()
     write_index(partial, scene.grid, entries)
     facts = _facts(scene, settings, len(kept), dtype)
-    (partial / "tiles.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (partial / "tiles.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     partial.rename(folder)
     return facts
 

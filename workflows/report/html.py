@@ -27,7 +27,7 @@ def provenance_of(scene: Scene) -> dict[str, Any]:
     group = Path(scene.source.paths[0]) / "zarr.json"
     try:
         if group.is_file():
-            found = json.loads(group.read_text()).get("attributes", {}).get("scenelift", {})
+            found = json.loads(group.read_text(encoding="utf-8")).get("attributes", {}).get("scenelift", {})
         else:
             found = json.loads(scene.tags.get("SCENELIFT", "{}"))
     except (ValueError, AttributeError):
@@ -138,7 +138,7 @@ def timing(summary: Path | None) -> str:
     if summary is None:
         return ""
     try:
-        facts = json.loads(summary.read_text())
+        facts = json.loads(summary.read_text(encoding="utf-8"))
         return (
             f"{facts['seconds']:.1f} s for {facts['blocks']} blocks, {facts['megapixels_per_second']:.2f} Mpx/s, "
             f"{100 * facts['model_share']:.0f} % of the time in the model, at most {facts['peak_memory_mb']:.0f} MB "

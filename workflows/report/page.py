@@ -147,7 +147,7 @@ def _export(folder: Path, pictures: dict[str, bytes], tables: list[Table]) -> No
         raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from None
     for name, content in pictures.items():
         _save(folder / f"{name.replace(' ', '-')}.png", content)
-    with (folder / "scores.csv").open("w", newline="") as file:
+    with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["table", "scene", "score", "value", "low", "high"])
         for table in tables:

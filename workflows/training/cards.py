@@ -64,7 +64,7 @@ def draw_losses(run: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with (run / "log.csv").open(newline="") as file:
+    with (run / "log.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     judged = next((name for name in rows[0] if name.startswith("validation_")), "validation_db") if rows else ""
     label = "validation PSNR, dB" if judged == "validation_db" else judged.replace("_", " ")

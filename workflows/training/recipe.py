@@ -125,7 +125,7 @@ def read_recipe_file(name: str | Path, shipped: Path, kind: str) -> tuple[dict[s
         known = ", ".join(sorted(p.stem for p in shipped.glob("*.toml")))
         raise ModelError(f"no {kind} {str(name)!r}: give a TOML file or one of {known}")
     try:
-        return tomllib.loads(path.read_text()), str(path)
+        return tomllib.loads(path.read_text(encoding="utf-8")), str(path)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} is not TOML: {error}") from None
 

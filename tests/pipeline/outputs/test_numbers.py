@@ -18,12 +18,12 @@ from support.builders import IntegerNet, integer_net, noise_image, write_raster
 from support.jobs import run
 
 from scenelift.models.spec import ModelSpec
-from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.outputs.outputs import Output, as_shares, output_of
 from scenelift.pipeline.outputs.pyramids import Pyramid, halve
 from scenelift.pipeline.outputs.sinks import ZarrSink
-from scenelift.pipeline.scenes.opening import ASSUMED_SCALE, DTYPES, open_scene
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.radiometry import ASSUMED_SCALE, DTYPES
 from scenelift.pipeline.scenes.scenes import Band, SceneSource
 from scenelift.pipeline.tiles import TileGrid, Window
 
@@ -110,10 +110,34 @@ def test_nan_becomes_a_value_that_says_missing(tmp_path: Path, nodata: float | N
 
 
 @pytest.mark.parametrize("nodata", [-9999, 0.5])
-def test_a_nodata_value_that_the_new_type_lacks_is_refused(tmp_path: Path, nodata: float) -> None:
-    scene = scene_of(write_raster(tmp_path / "in.tif", stored("float32", 1.0), nodata=nodata))
-    with pytest.raises(UsageError, match="does not exist in uint16"):
-        output_of(scene, [SAME.spec], SIZE, dtype="uint16")
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
+def test_a_nodata_value_that_the_new_type_lacks_becomes_its_lowest(tmp_path: Path, nodata: float, dtype: str) -> None:
+    values = stored("float32", 1.0)
+    values[0, 5:9, 7:20] = nodata
+    path = write_raster(tmp_path / "in.tif", values, nodata=nodata)
+    run(path, tmp_path / "out.tif", SAME, dtype=dtype)
+    check_same_numbers(path, tmp_path / "out.tif", dtype)
+    if nodata == 0.5 or dtype != "int16":  # which has -9999
+        assert scene_of(tmp_path / "out.tif").nodata == np.iinfo(dtype).min
+
+
+@settings(max_examples=8, deadline=None)
+@given(short=st.integers(1, 3), long=st.integers(1, 1500), down=st.booleans(), zarr_too=st.booleans())
+def test_every_shape_can_be_published(tmp_path_factory, short: int, long: int, down: bool, zarr_too: bool) -> None:  # type: ignore[no-untyped-def]
+    folder = tmp_path_factory.mktemp("shape")
+    values = noise_image(0, (1, long, short) if down else (1, short, long))
+    path = write_raster(folder / "in.tif", values, tiled=False)
+    for suffix in (".tif", ".zarr") if zarr_too else (".tif",):
+        run(path, folder / f"out{suffix}", SAME)
+        assert np.array_equal(whole(folder / f"out{suffix}")[0].read_dn(Window(0, 0, *values.shape[1:]))[0], values)
+
+
+def test_tags_that_are_named_like_arguments_cost_nothing(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "in.tif", noise_image(0, (1, 9, 9)), tags={"qqqq": "3", "zz": "utm", "kept": "yes"})
+    path.write_bytes(path.read_bytes().replace(b'"qqqq"', b'"bidx"').replace(b'"zz"', b'"ns"'))
+    assert scene_of(path).tags["ns"] == "utm"
+    run(path, tmp_path / "out.tif", SAME)
+    assert scene_of(tmp_path / "out.tif").tags["kept"] == "yes"
 
 
 def test_bands_that_a_model_makes_fit_their_data_type(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import rasterio
 import rioxarray  # noqa: F401
 import xarray as xr
 from affine import Affine
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 from support.builders import ROTATED, SOUTH_UP, UTM, integer_net, noise_image, write_raster
@@ -95,6 +95,7 @@ def test_radiometry_from_the_file_the_user_or_the_data_type(tmp_path: Path) -> N
     assert not plain.bands[0].declared and plain.bands[0].scale == 1e-4
 
 
+@settings(deadline=None)
 @given(
     dn=st.lists(st.integers(1, 65535), min_size=1, max_size=30),
     scale=st.sampled_from([1e-4, 2.75e-5, 1.0, 0.5]),

@@ -1,0 +1,86 @@
+"""What speaks against enhancing a scene, found before pixels are spent, and what a person should know of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.scenes.noise import sample_windows
+from scenelift.pipeline.scenes.scenes import Scene
+
+BELIEVABLE = 5.0
+"""Reflectance above which nothing on Earth lies but a mirror turned to the sun."""
+FEW = 16
+"""Values that an alpha band drawn by hand or by a program may have; one that is data has more."""
+
+
+def no_image(scene: Scene) -> str | None:
+    """Return why a scene holds classes or quality flags, which nobody may average; None for an image."""
+    for number, band in zip(scene.numbers, scene.bands, strict=True):
+        if band.flags:
+            return f"band {number} is no image: {band.flags}"
+    return None
+
+
+def check_image(scene: Scene) -> None:
+    """Refuse classes, palettes and quality flags.
+
+    Raises
+    ------
+    UsageError
+    """
+    if reason := no_image(scene):
+        raise UsageError(
+            f"{scene.name}: {reason}. Averages of such numbers mean nothing: leave it out with --bands, or turn a "
+            "palette into colours first (rio or gdal_translate -expand rgb)"
+        )
+
+
+def doubts(scene: Scene, network: bool) -> list[str]:
+    """Return lines for people about values that are hard to believe.
+
+    Parameters
+    ----------
+    scene : Scene
+    network : bool
+        Whether a trained network is to see the values: what is no reflectance it turns into noise.
+
+    Raises
+    ------
+    UsageError
+        If a network would be given values that cannot be reflectance, and the user has not said how to read them.
+    """
+    found = [] if scene.alpha is None else _alpha_of_data(scene)
+    certain = scene.source.scale is not None or (scene.dtype != "float32" and not scene.bands[0].declared)
+    if certain:
+        return found
+    values = []
+    for window in sample_windows(scene.grid.shape):
+        region = scene.read(window)
+        values.append(np.abs(region.values[region.valid]))
+    every = np.concatenate(values)
+    high = float(np.percentile(every, 95)) if every.size else 0.0
+    if high <= BELIEVABLE:
+        return found
+    declared = "as the file's scale and offset say" if scene.bands[0].declared else "no scale is declared"
+    problem = (
+        f"{scene.name}: values such as {high:.4g} cannot be reflectance ({scene.dtype}, {declared}); say how to read "
+        "them: --scale 0.0001 for numbers up to 10000, --scale 0.01 for percent, --scale 1 to take them as they are"
+    )
+    if network:
+        raise UsageError(problem)
+    return [*found, problem]
+
+
+def _alpha_of_data(scene: Scene) -> list[str]:
+    """Tell of an alpha band that looks like data, as the near infrared of aerial photographs does."""
+    if scene.alpha is None:
+        return []
+    reader, index = scene.alpha
+    planes = [reader.read(index, window)[0].ravel() for window in sample_windows(scene.grid.shape)]
+    values = np.concatenate(planes)
+    between = (values != 0) & (values != values.max())
+    if between.mean() < 0.5 or len(np.unique(values)) <= FEW:
+        return []
+    every = ",".join(str(n) for n in sorted((*scene.numbers, *scene.hidden)))
+    return [f"band {index} is marked as alpha but looks like data: to enhance it too, add --bands {every}"]

@@ -1,0 +1,346 @@
+"""Properties of reading: whatever kind of input, pixels, gaps and place are what its writer meant, or it is refused."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+import zarr
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.enums import ColorInterp
+from support.builders import UTM, integer_net, noise_image, write_raster
+from support.inputs import CRS, EXAMPLES, MASK_KINDS, ORDERS, Case, Cube, cases, cubes
+
+from scenelift.pipeline.addresses import decoded, local_path, without_secrets
+from scenelift.pipeline.errors import SceneError, UsageError
+from scenelift.pipeline.jobs.checks import check_image, doubts, no_image
+from scenelift.pipeline.outputs.outputs import opaque, output_of, recoded_alpha
+from scenelift.pipeline.scenes.inputs import input_digest
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.scenes import Scene, SceneSource
+from scenelift.pipeline.tiles import Window
+
+
+def scene_of(*paths: object, **how: object) -> Scene:
+    return open_scene(SceneSource(tuple(map(str, paths)), **how))  # type: ignore[arg-type]
+
+
+def whole(scene: Scene) -> Window:
+    return Window(0, 0, *scene.grid.shape)
+
+
+def check_stored(case: Case, scene: Scene) -> None:
+    """What an output of one's own data type holds: the values, gaps marked, and valid pixels off the mark."""
+    out = output_of(scene, [integer_net(1).spec], scene.grid.shape)
+    region = scene.read(whole(scene))
+    stored, values, valid = out.encode(region.values, region.valid), case.values, case.valid
+    if out.nodata is not None or case.dtype == "float32":
+        marked = np.isnan(stored) if np.isnan(out.missing) else stored == np.asarray(out.missing).astype(case.dtype)
+        assert np.array_equal(marked, ~valid)
+    else:
+        assert out.mask or scene.alpha is not None or valid.all()
+    off = np.abs(stored.astype(np.float64) - values)[valid]
+    if case.dtype == "float32":
+        step = 1e-5 * (1 + 0.2 / case.scale[0] if case.scale else 1)
+        assert (off <= step).all()
+    else:
+        taken = values[valid] == np.asarray(out.missing).astype(case.dtype) if out.nodata is not None else False
+        assert (off <= np.where(taken, 1, 0)).all()
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(case=cases())
+def test_pixels_gaps_and_place_of_any_raster(case: Case) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        scene = scene_of(*case.write(Path(folder) / "in"))
+        assert scene.grid.transform.almost_equals(case.transform) and scene.grid.shape == case.shape
+        region = scene.read(whole(scene))
+        assert np.array_equal(region.valid, case.valid)
+        assert np.allclose(region.values[case.valid], case.reflectance[case.valid], rtol=1e-6, atol=1e-6)
+        check_stored(case, scene)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(cube=cubes(), suffix=st.sampled_from([".zarr", ".nc"]))
+def test_dimensions_go_by_name_and_coordinates_win(cube: Cube, suffix: str) -> None:
+    if cube.place == "conventions" or cube.values.dtype == "uint8":  # which the old netCDF format lacks
+        suffix = ".zarr"
+    with tempfile.TemporaryDirectory() as folder:
+        path = cube.write(Path(folder) / f"a{suffix}")
+        scene = scene_of(path)
+        assert scene.grid.transform.almost_equals(cube.transform, 1e-6)
+        assert scene.grid.crs.to_epsg() == 32633
+        assert np.array_equal(scene.read_dn(whole(scene))[0], cube.values)
+        assert (cube.place == "stale") == any("coordinates count" in note for note in scene.notes)
+        part = Window(0, cube.values.shape[2] // 2, cube.values.shape[1], 1)
+        assert np.array_equal(scene.read_dn(part)[0], cube.values[:, :, part.col : part.col + 1])
+
+
+def test_the_properties_reach_every_kind() -> None:
+    assert len(ORDERS) == 2 + 6 + 6 + 24 and set(MASK_KINDS) > {"each file", "alpha"}
+
+
+# masks and missing data
+
+
+def test_masks_that_differ_by_band_become_nodata_of_each(tmp_path: Path) -> None:
+    case = Case("uint16", (6, 7), 2, UTM, None, "none", "each file", 5)
+    scene = scene_of(*case.write(tmp_path / "in"))
+    assert scene.mask_kind == "nodata" and scene.nodata == 0 and any("differ by band" in n for n in scene.notes)
+
+
+def test_a_mask_file_with_a_plane_for_each_band(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", noise_image(1, (2, 20, 30)))
+    planes = np.full((2, 20, 30), 255, np.uint8)
+    planes[0, :4], planes[1, 9:] = 0, 0
+    write_raster(tmp_path / "a.tif.msk", planes, tags={f"INTERNAL_MASK_FLAGS_{i}": "0" for i in (1, 2)})
+    scene = scene_of(path)
+    assert np.array_equal(scene.read(whole(scene)).valid, planes != 0)
+    assert scene.nodata == 0 and not output_of(scene, [], (20, 30)).mask
+    write_raster(tmp_path / "a.tif.msk", planes)
+    with pytest.raises(SceneError, match="which bands"):
+        scene_of(path)
+
+
+def test_alpha_counts_for_the_bands_of_its_own_file(tmp_path: Path) -> None:
+    colors = [ColorInterp.gray, ColorInterp.alpha]
+    paths = []
+    for i in range(2):
+        values = noise_image(i, (2, 9, 9))
+        values[1] = 65535
+        values[1, i] = 0
+        paths.append(write_raster(tmp_path / f"{i}.tif", values, colorinterp=colors))
+    scene = scene_of(*paths)
+    valid = scene.read(whole(scene)).valid
+    assert scene.alpha is None and not valid[0, 0].any() and not valid[1, 1].any() and valid.sum() == 2 * 72
+
+
+def test_an_alpha_band_that_is_named_is_data(tmp_path: Path) -> None:
+    values = noise_image(2, (4, 9, 9), "uint8")
+    colors = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
+    path = write_raster(tmp_path / "a.tif", values, colorinterp=colors)
+    scene = scene_of(path, bands=(1, 2, 3, 4))
+    assert scene.alpha is None and scene.bands[3].color == "undefined"
+    assert np.array_equal(scene.read_dn(whole(scene))[0], values)
+    assert any("--bands 1,2,3,4" in line for line in doubts(scene_of(path), network=False))
+    values[3] = np.where(values[3] > 99, 255, 0)
+    write_raster(path, values, colorinterp=colors)
+    assert doubts(scene_of(path), network=False) == []
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(
+    was=st.sampled_from(["uint8", "uint16", "int16"]),
+    dtype=st.sampled_from(["uint8", "uint16", "int16", "float32"]),
+    seed=st.integers(0, 999),
+)
+def test_alpha_in_another_data_type(was: str, dtype: str, seed: int) -> None:
+    alpha = np.random.default_rng(seed).integers(0, opaque(was), 40, endpoint=True).astype(was)
+    alpha[:3] = 0, 1, int(opaque(was))
+    made = recoded_alpha(alpha, dtype)
+    assert made.dtype == dtype and np.array_equal(made > 0, alpha > 0)
+    assert made[2] == opaque(dtype)
+    back = recoded_alpha(made, was).astype(float)
+    assert (np.abs(back - alpha) <= 1 + opaque(was) / opaque(dtype)).all() or dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [("LC09_L2SP_190027_20240501_QA_PIXEL.TIF", {}), ("T33TUN_20240501_SCL_20m.tif", {}), ("a.tif", {"palette": 1})],
+)
+def test_classes_and_flags_are_no_image(tmp_path: Path, name: str, how: dict[str, int]) -> None:
+    path = write_raster(tmp_path / name, noise_image(1, (1, 9, 9), "uint8"))
+    if how:
+        with rasterio.open(path, "r+") as file:
+            file.write_colormap(1, {i: (i, 0, 0, 255) for i in range(256)})
+    assert no_image(scene_of(path))
+    with pytest.raises(UsageError, match="band 1 is no image"):
+        check_image(scene_of(path))
+    for fine in ("LC09_L2SP_190027_20240501_02_T1_SR_B4.TIF", "quality.tif", "SCLera.tif"):
+        assert no_image(scene_of(write_raster(tmp_path / fine, noise_image(1, (1, 9, 9))))) is None
+
+
+def test_flags_of_a_store_are_left_out_and_told(tmp_path: Path) -> None:
+    data = Cube(noise_image(1, (1, 5, 6)), ("y", "x"), ("y", "x"), True, "both").dataset()
+    data["mask"] = data["red"].astype("uint8") % 2
+    data["scene_class"] = data["mask"].assign_attrs(flag_values=[0, 1], flag_meanings="land water")
+    data.to_zarr(tmp_path / "a.zarr", zarr_format=3)
+    scene = scene_of(tmp_path / "a.zarr")
+    assert scene.read(whole(scene)).valid.all() and [b.description for b in scene.bands] == ["red"]
+    assert any("mask, scene_class" in note for note in scene.notes)
+    data[["scene_class"]].to_zarr(tmp_path / "b.zarr", zarr_format=3)
+    assert no_image(scene_of(tmp_path / "b.zarr"))
+
+
+def test_a_side_car_that_decides_pixels_is_part_of_the_input(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", noise_image(1, (1, 9, 9)))
+    beside, seen = tmp_path / "a.tif.aux.xml", [input_digest(SceneSource((str(path),)))]
+    looked = "<PAMDataset><PAMRasterBand band='1'><Metadata><MDI key='STATISTICS_MEAN'>3</MDI></Metadata>{}"
+    looked += "</PAMRasterBand></PAMDataset>"
+    for inside in ("", "<NoDataValue>7</NoDataValue>", "<NoDataValue>8</NoDataValue>"):
+        beside.write_text(looked.format(inside))
+        seen.append(input_digest(SceneSource((str(path),))))
+    assert seen[0] == seen[1] and len(set(seen)) == 3
+    beside.write_text('<!DOCTYPE x [<!ENTITY a "b">]><PAMDataset/>')
+    with pytest.raises(SceneError, match="XML entities"):
+        scene_of(path)
+
+
+# structure and place
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda d: d.assign_coords(x=d.x.where(d.x < 500_030, d.x + 500)), "not evenly spaced"),
+        (lambda d: d.assign_coords(x=d.x.assign_attrs(units="degrees_east")), "one of them is wrong"),
+        (lambda d: xr.concat([d, d], "time"), "2 steps along time"),
+        (lambda d: d.isel(y=[0], x=[0]), "no pixel size"),
+    ],
+)
+def test_stores_whose_place_cannot_be_told_are_refused(tmp_path: Path, change, word: str) -> None:  # type: ignore[no-untyped-def]
+    data = Cube(noise_image(1, (1, 5, 6)), ("y", "x"), ("y", "x"), True, "coordinates").dataset()
+    change(data).to_zarr(tmp_path / "a.zarr", zarr_format=3)
+    with pytest.raises(SceneError, match=word):
+        scene_of(tmp_path / "a.zarr")
+
+
+def test_kilometres_are_metres(tmp_path: Path) -> None:
+    data = Cube(noise_image(1, (1, 5, 6)), ("y", "x"), ("y", "x"), True, "coordinates").dataset()
+    thousands = {name: (data[name] / 1000).assign_attrs(units="km") for name in ("x", "y")}
+    data.assign_coords(thousands).to_zarr(tmp_path / "a.zarr", zarr_format=3)
+    assert scene_of(tmp_path / "a.zarr").grid.transform.almost_equals(UTM, 1e-6)
+
+
+def test_bands_are_named_by_their_coordinate(tmp_path: Path) -> None:
+    data = Cube(noise_image(1, (3, 5, 6)), ("y", "x"), ("y", "x", "band"), True, "both").dataset()
+    data.assign_coords(band=["B04", "B03", "B02"]).to_zarr(tmp_path / "a.zarr", zarr_format=3)
+    assert [b.description for b in scene_of(tmp_path / "a.zarr").bands] == ["B04", "B03", "B02"]
+
+
+@pytest.mark.parametrize("value", [np.nan, -9999, 1e9])
+def test_nodata_that_integers_lack_marks_nothing_and_is_told(tmp_path: Path, value: float) -> None:
+    data = Cube(noise_image(1, (1, 5, 6)), ("y", "x"), ("y", "x"), True, "both").dataset()
+    data["red"].attrs["nodata"] = value
+    data.to_zarr(tmp_path / "a.zarr", zarr_format=3)
+    scene = scene_of(tmp_path / "a.zarr")
+    assert scene.read(whole(scene)).valid.all() and any("cannot occur" in note for note in scene.notes)
+
+
+# numbers
+
+
+@pytest.mark.parametrize(("scales", "dtype"), [(None, "float32"), ([1.0], "uint16"), ([0.01], "uint16")])
+def test_what_cannot_be_reflectance_is_never_given_to_a_network(tmp_path: Path, scales, dtype: str) -> None:  # type: ignore[no-untyped-def]
+    values = np.full((1, 30, 30), 2500, dtype)
+    path = write_raster(tmp_path / "a.tif", values, scales=scales, offsets=[-1.0] if scales else None)
+    with pytest.raises(UsageError, match=r"cannot be reflectance.*--scale"):
+        doubts(scene_of(path), network=True)
+    assert "--scale" in doubts(scene_of(path), network=False)[0]
+    assert doubts(scene_of(path, scale=1e-4), network=True) == []
+    assert doubts(scene_of(write_raster(tmp_path / "b.tif", (values / 1e4).astype("float32"))), network=True) == []
+
+
+def test_what_is_assumed_is_told(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", noise_image(1, (2, 9, 9)))
+    assert any("0.0001" in note and "--scale" in note for note in scene_of(path).notes)
+    assert scene_of(path, scale=1e-4).notes == ()
+
+
+def test_a_scale_of_zero_is_refused(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", noise_image(1, (1, 9, 9)), scales=[0.0], offsets=[1.0])
+    with pytest.raises(UsageError, match="--scale"):
+        scene_of(path)
+
+
+def test_a_catalogue_speaks_where_the_file_is_silent(tmp_path: Path) -> None:
+    silent = write_raster(tmp_path / "a.tif", noise_image(1, (2, 9, 9)))
+    told = ((1e-4, -0.1, 0.0), (2e-4, None, None))
+    scene = scene_of(silent, told=told)
+    assert [(b.scale, b.offset, b.nodata) for b in scene.bands] == [(1e-4, -0.1, 0.0), (2e-4, 0.0, None)]
+    loud = write_raster(tmp_path / "b.tif", noise_image(1, (2, 9, 9)), scales=[1e-3] * 2, offsets=[0.0] * 2, nodata=3)
+    scene = scene_of(loud, told=told)
+    assert [(b.scale, b.nodata) for b in scene.bands] == [(1e-3, 3)] * 2
+    assert any("not the catalogue's" in note for note in scene.notes)
+
+
+# place
+
+
+def test_grids_that_differ_by_rounding_are_one(tmp_path: Path) -> None:
+    paths = [
+        write_raster(tmp_path / f"{i}.tif", noise_image(i, (1, 9, 9)), transform=Affine(30 + off, 0, 6e5, 0, -30, 5e6))
+        for i, off in enumerate((0, 4e-15, 1e-3, 1.0))
+    ]
+    assert len(scene_of(paths[0], paths[1]).bands) == 2
+    for other in paths[3:]:
+        with pytest.raises(SceneError, match="its pixels are"):
+            scene_of(paths[0], other)
+
+
+def test_points_and_polynomials_are_not_thrown_away(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    gcps = [rasterio.control.GroundControlPoint(r, c, 10 + c / 9, 50 - r / 9) for r, c in ((0, 0), (0, 9), (9, 0))]
+    with rasterio.open(
+        path, "w", driver="GTiff", width=9, height=9, count=1, dtype="uint8", gcps=gcps, crs="EPSG:4326"
+    ) as f:
+        f.write(np.ones((1, 9, 9), "uint8"))
+    for crs in (None, "EPSG:4326"):
+        with pytest.raises(UsageError, match=r"ground control points alone.*gdalwarp"):
+            scene_of(path, crs=crs)
+
+
+def test_pages_of_a_tiff_are_not_lost(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", noise_image(1, (1, 9, 9)))
+    with rasterio.open(path, "r") as first:
+        profile = first.profile | {"APPEND_SUBDATASET": "YES"}
+    with rasterio.open(path, "w", **profile) as second:
+        second.write(noise_image(2, (1, 9, 9)))
+    with pytest.raises(SceneError, match="2 pages"):
+        scene_of(path)
+
+
+# opening
+
+
+def test_names_of_files_as_urls(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "my scene.tif", noise_image(1, (1, 9, 9)))
+    for name in (f"file://{path}", f"file://localhost{path}", f"file://{tmp_path}/my%20scene.tif"):
+        assert scene_of(name).source.paths == (str(path),)
+    odd = write_raster(tmp_path / "100%25.tif", noise_image(1, (1, 9, 9)))
+    assert local_path(f"file://{odd}") == decoded(str(odd)) == str(odd)
+
+
+@given(secret=st.text("abcXYZ019%=-_.~+&", min_size=1, max_size=20).map(lambda text: f"SECRET{text}"))
+def test_signatures_never_outlive_an_address(secret: str) -> None:
+    for text in (
+        f"https://host/a b/s.tif?sig={secret}",
+        f"cannot read https://me:{secret}@host/s.tif: 403",
+        f"s3://k/o#{secret}",
+        f"['https://one/a?{secret}', 'https://two/b?{secret}']",
+    ):
+        assert "SECRET" not in without_secrets(text)
+    assert without_secrets("cannot read https://host/a b.tif: 403") == "cannot read https://host/a b.tif: 403"
+    assert without_secrets("what? /tmp/a?b.tif") == "what? /tmp/a?b.tif"
+
+
+def test_what_file_managers_leave_is_no_data(tmp_path: Path) -> None:
+    group = zarr.open_group(
+        str(tmp_path / "a.zarr"),
+        mode="w",
+        zarr_format=3,
+        attributes={"proj:code": CRS, "spatial:transform": list(UTM)[:6]},
+    )
+    group.create_array("red", shape=(4, 5), dtype="uint8", dimension_names=("y", "x"))[...] = 7
+    before = input_digest(SceneSource((str(tmp_path / "a.zarr"),)))
+    (tmp_path / "a.zarr" / ".DS_Store").touch()
+    (tmp_path / "a.zarr" / "red" / "._zarr.json").write_text(json.dumps({}))
+    assert input_digest(SceneSource((str(tmp_path / "a.zarr"),))) == before
+    assert scene_of(tmp_path / "a.zarr").grid.shape == (4, 5)

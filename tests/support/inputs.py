@@ -1,0 +1,247 @@
+"""Inputs as other programs write them, each with what it means: for properties over their kinds."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rioxarray  # noqa: F401
+import xarray as xr
+import zarr
+from affine import Affine
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+
+from support.builders import write_raster
+
+EXAMPLES = int(os.environ.get("SCENELIFT_FUZZ", "40"))
+"""Inputs a property tries; `make fuzz` sets many more."""
+CRS = "EPSG:32633"
+STALE = Affine(3, 0, 100_000, 0, -3, 200_000)
+NAMES = [("y", "x"), ("lat", "lon"), ("northing", "easting"), ("row", "col"), ("Y", "X")]
+NODATA_KINDS = ["none", "value", "lacking", "nan", "side-car"]
+MASK_KINDS = ["none", "dataset", "beside", "alpha", "each file"]
+PLACES = ["coordinates", "transform", "both", "stale", "conventions"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input; everything about it follows from these fields."""
+
+    dtype: str
+    shape: tuple[int, int]
+    bands: int
+    transform: Affine
+    scale: tuple[float, float] | None
+    """Scale and offset that the file declares; None: it declares none."""
+    nodata: str
+    mask: str
+    seed: int
+
+    @property
+    def _random(self) -> np.random.Generator:
+        return np.random.default_rng(self.seed)
+
+    @property
+    def missing_value(self) -> float | None:
+        """What the file declares as nodata."""
+        lacking = {"uint8": -9999.0, "uint16": -9999.0, "int16": 99999.0, "float32": -9999.0}
+        value = {"uint8": 255.0, "uint16": 0.0, "int16": -32768.0, "float32": -9999.0}
+        known = {"none": None, "value": value, "side-car": value, "lacking": lacking}.get(self.nodata)
+        return float("nan") if self.nodata == "nan" else known and known[self.dtype]
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """Stored values, (C, H, W): extremes of the data type among them."""
+        size = (self.bands, *self.shape)
+        if self.dtype == "float32":
+            made = self._random.uniform(-1, 2, size).astype("float32")
+        else:
+            limits = np.iinfo(self.dtype)
+            made = self._random.integers(limits.min, limits.max, size, endpoint=True).astype(self.dtype)
+            made[self._random.random(size) < 0.1] = limits.min
+        gaps = self._random.random(size) < 0.2
+        if self.missing_value is not None and self._stored(self.missing_value):
+            made[gaps] = np.asarray(self.missing_value).astype(self.dtype)
+        return made
+
+    def _stored(self, value: float) -> bool:
+        if self.dtype == "float32":
+            return True
+        return bool(np.isfinite(value) and np.iinfo(self.dtype).min <= value <= np.iinfo(self.dtype).max)
+
+    @property
+    def masks(self) -> NDArray[np.bool_]:
+        """Where masks say that there is data, (C, H, W); the same in all bands but for masks of each file."""
+        size = (self.bands, *self.shape)
+        if self.mask == "none":
+            return np.ones(size, bool)
+        drawn = np.random.default_rng(self.seed + 1).random(size) > 0.3
+        return drawn if self.mask == "each file" else np.broadcast_to(drawn[:1], size)
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Where a reader must find data, (C, H, W)."""
+        valid = self.masks & np.isfinite(self.values)
+        if self.missing_value is not None and self._stored(self.missing_value) and not np.isnan(self.missing_value):
+            valid &= self.values != np.asarray(self.missing_value).astype(self.dtype)
+        return valid
+
+    @property
+    def reflectance(self) -> NDArray[np.float32]:
+        """What the values mean."""
+        assumed = {"uint8": 1 / 255, "uint16": 1e-4, "int16": 1e-4, "float32": 1.0}[self.dtype]
+        scale, offset = self.scale or (assumed, 0.0)
+        return self.values.astype(np.float32) * np.float32(scale) + np.float32(offset)
+
+    def write(self, folder: Path) -> tuple[str, ...]:
+        """Write GeoTIFFs; return their paths."""
+        folder.mkdir()
+        values, masks = self.values, self.masks.astype(np.uint8) * 255
+        how: dict[str, Any] = {"transform": self.transform, "tiled": False, "crs": CRS}
+        if self.nodata != "side-car" and self.missing_value is not None and self._stored(self.missing_value):
+            how["nodata"] = self.missing_value
+        if self.scale:
+            how |= {"scales": [self.scale[0]], "offsets": [self.scale[1]]}
+        if self.mask == "each file":
+            paths = [
+                write_raster(folder / f"b{i}.tif", values[i : i + 1], mask=masks[i], **how) for i in range(self.bands)
+            ]
+        else:
+            if self.scale:
+                how |= {"scales": [self.scale[0]] * self.bands, "offsets": [self.scale[1]] * self.bands}
+            colors = [ColorInterp.gray, *[ColorInterp.undefined] * (self.bands - 1)]
+            if self.mask == "alpha":
+                opaque = 1 if self.dtype == "float32" else np.iinfo(self.dtype).max
+                alpha = (masks[:1] // 255 * np.asarray(opaque).astype(self.dtype)).astype(self.dtype)
+                values, colors = np.concatenate([values, alpha]), [*colors, ColorInterp.alpha]
+                if self.scale:
+                    how |= {"scales": [*how["scales"], 1.0], "offsets": [*how["offsets"], 0.0]}
+            paths = [write_raster(folder / "a.tif", values, colorinterp=colors, **how)]
+            if self.mask in ("dataset", "beside"):
+                with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=self.mask == "dataset"), rasterio.open(paths[0], "r+") as out:
+                    out.write_mask(masks[0])
+        for path in paths:
+            self._beside(path)
+        return tuple(map(str, paths))
+
+    def _beside(self, path: Path) -> None:
+        """Declare nodata where the file itself cannot or does not."""
+        value = self.missing_value
+        if value is None or (self.nodata != "side-car" and self._stored(value)):
+            return
+        count = rasterio.open(path).count
+        bands = "".join(
+            f'<PAMRasterBand band="{i}"><NoDataValue>{value:g}</NoDataValue></PAMRasterBand>'
+            for i in range(1, count + 1)
+        )
+        path.with_name(path.name + ".aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
+
+
+@st.composite
+def cases(draw: st.DrawFn, masks: tuple[str, ...] = tuple(MASK_KINDS)) -> Case:
+    """Draw a raster of any kind."""
+    dtype = draw(st.sampled_from(["uint8", "uint16", "int16", "float32"]))
+    mask = draw(st.sampled_from(masks))
+    nodata = draw(st.sampled_from(NODATA_KINDS if mask in ("none", "alpha") else ["none"]))
+    transforms = [(10, 0, -10, 0), (10, 0, 10, 0), (10, 3, -10, 2), (0.5, 0, -2, 0)]
+    a, b, e, d = draw(st.sampled_from(transforms))
+    scales = [None, (1e-4, 0.0), (2.75e-5, -0.2), (1e-4, -0.1)]
+    return Case(
+        dtype=dtype,
+        shape=(draw(st.integers(1, 9)), draw(st.integers(1, 9))),
+        bands=draw(st.integers(1, 3)),
+        transform=Affine(a, b, 500_000, d, e, 5_000_000),
+        scale=draw(st.sampled_from(scales)),
+        nodata=nodata,
+        mask=mask,
+        seed=draw(st.integers(0, 2**31)),
+    )
+
+
+@dataclass(frozen=True)
+class Cube:
+    """One variable of a Zarr store or netCDF file."""
+
+    values: NDArray[Any]
+    """(C, H, W), or of one band."""
+    names: tuple[str, str]
+    order: tuple[str, ...]
+    """Dimensions as they are stored: "y", "x", "band", "time"."""
+    down: bool
+    """Whether rows run from north to south."""
+    place: str
+
+    @property
+    def transform(self) -> Affine:
+        return Affine(10, 0, 500_000, 0, -10 if self.down else 10, 5_000_000)
+
+    def dataset(self) -> xr.Dataset:
+        """Return it as xarray holds it."""
+        height, width = self.values.shape[1:]
+        y, x = self.names
+        t = self.transform
+        coordinates = {y: t.f + t.e * (np.arange(height) + 0.5), x: t.c + t.a * (np.arange(width) + 0.5)}
+        plain = xr.DataArray(self.values[:, None], dims=("band", "time", y, x))
+        dims = [{"y": y, "x": x}.get(d, d) for d in self.order]
+        drop = {d: 0 for d in plain.dims if d not in dims}
+        made = plain.isel(drop).transpose(*dims)
+        if self.place in ("coordinates", "both", "stale"):
+            made = made.assign_coords(coordinates)
+        data = made.to_dataset(name="red")
+        data = data.rio.set_spatial_dims(x_dim=x, y_dim=y).rio.write_crs(CRS)
+        if self.place != "coordinates":
+            data = data.rio.write_transform(STALE if self.place == "stale" else t)
+        return data
+
+    def write(self, path: Path) -> Path:
+        """Store it as Zarr, or as netCDF if the name says so."""
+        if self.place == "conventions":
+            return self._by_conventions(path)
+        data = self.dataset()
+        if path.suffix == ".nc":
+            data.to_netcdf(path, engine="scipy")
+        else:
+            data.to_zarr(path, zarr_format=3, consolidated=False)
+        return path
+
+    def _by_conventions(self, path: Path) -> Path:
+        names = {"y": self.names[0], "x": self.names[1]}
+        facts = {
+            "proj:code": CRS,
+            "spatial:dimensions": list(self.names),
+            "spatial:transform": list(self.transform)[:6],
+            "spatial:shape": list(self.values.shape[1:]),
+        }
+        made = xr.DataArray(self.values[:, None], dims=("band", "time", "y", "x"))
+        made = made.isel({d: 0 for d in made.dims if d not in self.order}).transpose(*self.order)
+        group = zarr.open_group(str(path), mode="w", zarr_format=3, attributes=facts)
+        dims = [names.get(d, d) for d in self.order]
+        group.create_array("red", shape=made.shape, dtype=str(made.dtype), dimension_names=dims)[...] = made.to_numpy()
+        return path
+
+
+ORDERS = [
+    order
+    for dims in (("y", "x"), ("band", "y", "x"), ("time", "y", "x"), ("time", "band", "y", "x"))
+    for order in itertools.permutations(dims)
+]
+
+
+@st.composite
+def cubes(draw: st.DrawFn) -> Cube:
+    """Draw a variable of any order of dimensions, placed in any way."""
+    order = draw(st.sampled_from(ORDERS))
+    bands = draw(st.integers(2, 4)) if "band" in order else 1
+    place = draw(st.sampled_from(PLACES))
+    least = 2 if place in ("coordinates", "stale") else 1
+    shape = bands, draw(st.integers(least, 8)), draw(st.integers(least, 8))
+    dtype = draw(st.sampled_from(["uint8", "int16", "float32"]))
+    values = np.random.default_rng(draw(st.integers(0, 2**31))).integers(1, 99, shape).astype(dtype)
+    return Cube(values, draw(st.sampled_from(NAMES)), order, draw(st.booleans()), place)
