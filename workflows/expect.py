@@ -115,8 +115,8 @@ def expect(
 def _windows(scene: Scene, scale: int) -> Iterator[NDArray[np.float32]]:
     """Yield windows (C, H, W) without missing pixels, spread over the scene."""
     height, width = scene.grid.shape
-    coarse = min(COARSE, min(height, width) // scale)
-    if coarse < MIN_COARSE:
+    coarse = min(COARSE, max(min(height, width) // (2 * scale), MIN_COARSE))  # small scenes: several windows too
+    if min(height, width) < coarse * scale:
         return
     side = coarse * scale
     wanted = int(np.clip(SHARE * height * width / side**2, FEWEST, MOST))
