@@ -31,6 +31,7 @@ from scenelift.workflows.cli.options import (
     scene_source,
     split_names,
 )
+from scenelift.workflows.cli.training import Processes, start_processes
 
 app = typer.Typer(no_args_is_help=True, help="Train land-cover networks and classify images.")
 
@@ -61,12 +62,16 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on from the state in the run's folder.")] = True,
     device: Device = "auto",
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's; its run is NAME-seedN.")] = None,
+    processes: Processes = 1,
 ) -> None:
     """Train a land-cover network, from a recipe or on a labelled scene; a killed run goes on where it was."""
-    from scenelift.workflows.cli.landcover_training import OwnScene, run_training
+    from scenelift.workflows.cli.train_command import OwnScene, landcover_recipe, run_training
 
+    start_processes(processes)
     own = OwnScene(task, scene, labels, split_names(classes), steps) if (task or scene or labels) else None
-    print(run_training(recipe, run, data, output, threads, resume, device, own, seed))
+    where = {"data": data, "weights": output, "threads": threads, "resume": resume, "device": device}
+    if said := run_training(landcover_recipe(recipe, own), run, seed, **where):
+        print(said)
 
 
 @app.command()
@@ -143,9 +148,9 @@ def evaluate_segmentation(
 ) -> None:
     """Does super-resolution help a segmenter? Coarsen images, mend them by every method, score the maps."""
     from scenelift.workflows.evidence.segmentation import run_segmentation, to_markdown
-    from scenelift.workflows.training.landcover_recipe import load_landcover_recipe
+    from scenelift.workflows.training.recipe import load_recipe
 
-    arms = run_segmentation(load_landcover_recipe(recipe), weights, split_names(model), scale, data)
+    arms = run_segmentation(load_recipe(recipe), weights, split_names(model), scale, data)
     print(to_markdown(arms, f"{recipe}, validation strips, ×{scale}; intervals over blocks of 32 x 32 pixels."))
 
 

@@ -18,6 +18,8 @@ Data = Annotated[
     typer.Option(help="A zip or folder of images, or scenes; repeatable. Default: EuroSAT in SCENELIFT_DATA."),
 ]
 
+Processes = Annotated[int, typer.Option(help="Train on so many processes of this machine, one a GPU.")]
+
 
 def register(app: typer.Typer) -> typer.Typer:
     """Add the commands of this file to the program; return the group `evaluate`, to which others add theirs."""
@@ -45,22 +47,29 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on from the state in the run's folder.")] = True,
     device: Device = "auto",
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's; its run is NAME-seedN.")] = None,
-    processes: Annotated[int, typer.Option(help="Train on so many processes of this machine, one a GPU.")] = 1,
+    processes: Processes = 1,
 ) -> None:
     """Train a model from a recipe, or adapt a shipped one to your own scenes; a killed run goes on where it was."""
-    from scenelift.models.training.team import in_team, launch
-    from scenelift.workflows.cli.train_command import run_training
+    from scenelift.workflows.cli.train_command import restoration_recipe, run_training
 
-    if processes > 1 and not in_team():
-        raise typer.Exit(launch([sys.executable, "-m", "scenelift.workflows.cli", *sys.argv[1:]], processes))
+    start_processes(processes)
     named, chosen = list(recipe or []), list(scenes or [])
     if task is not None:  # --scenes a.tif b.tif: the shell's words after the first are arguments
         named, chosen = [], chosen + named
     if len(named) > 1:
         raise UsageError(f"one recipe at a time, got {', '.join(named)}; several scenes go with --task")
-    common = (run, data, output, steps, threads, resume, device, seed, band_numbers(bands))
-    if said := run_training(named[0] if named else None, task, chosen, *common):
+    wanted = restoration_recipe(named[0] if named else None, task, chosen, steps, band_numbers(bands))
+    where = {"data": data, "weights": output, "threads": threads, "resume": resume, "device": device}
+    if said := run_training(wanted, run, seed, **where):
         print(said)
+
+
+def start_processes(count: int) -> None:
+    """Run this command in so many processes instead, and exit as they do; return in each of them."""
+    from scenelift.models.training.processes import is_one_of_several, launch
+
+    if count > 1 and not is_one_of_several():
+        raise typer.Exit(launch([sys.executable, "-m", "scenelift.workflows.cli", *sys.argv[1:]], count))
 
 
 def evaluate_sr(
