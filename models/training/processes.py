@@ -130,9 +130,10 @@ def launch(command: Sequence[str], size: int) -> int:
     Returns
     -------
     int
-        0, or the exit status of the process that failed first.
+        0, the exit status of the process that failed first, or 128 and the number of the signal that ended this one.
     """
     # imported here: half a second that only the first process pays
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -152,4 +153,6 @@ def launch(command: Sequence[str], size: int) -> int:
         elastic_launch(config, command[0])(*command[1:])
     except ChildFailedError as error:
         return error.get_first_failure()[1].exitcode
+    except SignalException as error:  # it was told to stop, and has ended the processes
+        return 128 + error.sigval
     return 0
