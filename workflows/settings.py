@@ -192,11 +192,13 @@ class TrainingRun:
     threads: int | None = option(None, "CPU threads.", panel=WHERE)
     resume: bool = option(True, "Go on from the state in the run's folder.")
     device: Device = option("auto", "Where the network is trained.", panel=WHERE)
+    processes: int = option(1, "Train on so many processes of this machine, one a GPU.", panel=WHERE)
     seed: int | None = option(None, "Instead of the recipe's; its run is NAME-seedN.", panel=MODEL)
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise UsageError(f"--threads must be at least 1, got {self.threads}")
+        for name, value in (("threads", self.threads), ("processes", self.processes)):
+            if value is not None and value < 1:
+                raise UsageError(f"--{name} must be at least 1, got {value}")
 
 
 @dataclass(frozen=True)

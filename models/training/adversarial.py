@@ -1,10 +1,8 @@
-"""Training against a judge or under a teacher: pixel loss first, then an adversarial weight that ramps up."""
+"""Training against a discriminator or under a teacher: pixel loss first, then an adversarial weight that ramps up."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,34 +11,42 @@ from scenelift.models.errors import ModelError
 from scenelift.models.loading import load_classifier
 from scenelift.models.networks.architectures import build
 from scenelift.models.networks.classifier import Classifier
-from scenelift.models.networks.features import Trunk, feature_distance
-from scenelift.models.training.losses import ADVERSARIAL, consistency, pixel_loss
-from scenelift.models.training.schedule import Phase, Plan
+from scenelift.models.networks.features import Trunk
+from scenelift.models.training.losses import ADVERSARIAL
+from scenelift.models.training.objectives import (
+    Objective,
+    PixelLoss,
+    Restored,
+    Sampler,
+    Step,
+    consistency_term,
+    feature_term,
+)
+from scenelift.models.training.optimizers import relate
+from scenelift.models.training.schedule import Schedule
 from scenelift.models.training.tasks import Task
-from scenelift.models.training.team import Team
-from scenelift.models.training.trainer import Sampler, Trainer
 
 
 @dataclass(frozen=True)
-class Adversarial:
-    """How a judge joins the training."""
+class AdversarialSettings:
+    """Which losses join the pixels': of a discriminator, of features, of consistency."""
 
     weight: float = 5e-3
-    """Final weight of the adversarial loss beside the pixel loss; 0: no judge, the other losses alone."""
+    """Final weight of the adversarial loss beside the pixel loss; 0: no discriminator, the other losses alone."""
     start: int = 0
     """Step of its first appearance."""
     ramp: int = 500
     """Steps over which the weight grows from zero."""
     kind: str = "relativistic"
-    judge: str = "unet-discriminator"
+    discriminator: str = "unet-discriminator"
     channels: int = 32
     rate: float = 2e-4
     perceptual: float = 0.0
-    """Weight of the feature distance to the truth (needs the trunk of `scenelift.models.networks.features`)."""
+    """Weight of the feature distance to the target (needs the trunk of `scenelift.models.networks.features`)."""
     consistency: float = 0.0
-    """Weight of the difference (reflectance) between the degraded answer and the input."""
+    """Weight of the difference (reflectance) between the degraded prediction and the input."""
     teacher: str | None = None
-    """Shipped classifier, or a checkpoint of one, that must see in the answer what it sees in the truth."""
+    """Shipped classifier, or a checkpoint of one, that must see in the prediction what it sees in the target."""
     teaching: float = 0.0
     """Weight of the distance between the teacher's features of the two (after Liu et al., "When image denoising meets
     high-level vision tasks", IJCAI 2018, with features in place of labels)."""
@@ -56,80 +62,92 @@ class Adversarial:
         return self.weight * min(1.0, max(0.0, (step - self.start) / max(1, self.ramp)))
 
 
-class AdversarialTrainer(Trainer):
-    """A trainer whose network must also convince a judge, or please a teacher.
+class Adversarial:
+    """A pixel loss whose network must also convince a discriminator, which is trained with it.
 
     Parameters
     ----------
-    settings : Adversarial
-    Others
-        As for ``Trainer``.
+    pixels : PixelLoss
+    discriminator : Module
+        (N, C, H, W) reflectance to logits.
+    settings : AdversarialSettings
+    relative : float
+        The discriminator's learning rate over the schedule's.
     """
 
     def __init__(
-        self,
-        module: nn.Module,
-        task: Task,
-        sampler: Sampler,
-        plan: Plan,
-        folder: Path,
-        validate: Callable[[dict[str, Tensor]], float],
-        identity: str,
-        settings: Adversarial,
-        bands: int,
-        device: str = "cpu",
-        team: Team | None = None,
+        self, pixels: PixelLoss, discriminator: nn.Module, settings: AdversarialSettings, relative: float
     ) -> None:
-        super().__init__(module, task, sampler, plan, folder, validate, identity, device, team)
-        self.settings = settings
-        self.judge = self._appoint(bands) if settings.weight else None
-        self.trunk = Trunk().to(self.device) if settings.perceptual else None
-        self.teacher = load_teacher(settings.teacher, bands).to(self.device) if settings.teacher else None
+        self.pixels, self.settings = pixels, settings
+        self.discriminator = discriminator.train().to(memory_format=torch.channels_last)
+        self.modules = {"discriminator": self.discriminator}
+        self.optimizers = [torch.optim.Adam(discriminator.parameters(), settings.rate, (0.5, 0.99))]
+        relate(self.optimizers[0], relative)
 
-    def _appoint(self, bands: int) -> nn.Module:
-        """Build the judge and its optimizer."""
-        settings = self.settings
-        judge = build({"kind": settings.judge, "bands": bands, "channels": settings.channels})
-        judge = judge.to(self.device).train().to(memory_format=torch.channels_last)
-        self.modules["judge"] = judge
-        self.optimizers.append(torch.optim.Adam(judge.parameters(), settings.rate, (0.5, 0.99)))
-        for group in self.optimizers[-1].param_groups:
-            group["relative"] = settings.rate / max(phase.rate for phase in self.plan.phases)
-        return judge
+    def __call__(self, step: Step) -> Tensor:
+        """Draw, degrade and restore a batch; return the loss of the network and the discriminator's own."""
+        restored = self.pixels.restore(step)
+        total = self.pixels.loss(restored, step.phase)
+        weight = self.settings.weight_at(step.number)
+        return total + self._contest(step, restored, weight) if weight else total
 
-    def _loss(self, clean: Tensor, generator: torch.Generator, phase: Phase) -> Tensor:
-        inputs, clean = self._place(self.task.degrade(clean, generator), clean)
-        answer = self._forward(inputs, phase.mirror)
-        counts = self.task.weight(inputs)
-        total = pixel_loss(phase.loss)(answer * counts, clean * counts)
-        if self.trunk is not None:
-            total = total + self.settings.perceptual * feature_distance(self.trunk, answer, clean).mean()
-        if self.teacher is not None:
-            total = total + self.settings.teaching * feature_distance(self.teacher.features, answer, clean).mean()
-        if self.settings.consistency:
-            total = total + self.settings.consistency * consistency(answer, inputs[0], self.task.scale)
-        weight = self.settings.weight_at(self.step)
-        if self.judge is None or weight == 0:
-            return total
-        return total + self._contest(self.judge, answer, clean, weight)
-
-    def _contest(self, judge: nn.Module, answer: Tensor, clean: Tensor, weight: float) -> Tensor:
-        """Return the loss of the network before the judge, weighted, and the judge's own."""
-
-        def verdict(images: Tensor) -> Tensor:
-            with self._autocast():
-                said: Tensor = judge(images)
-            return said.float()
-
-        of_judge, of_maker = ADVERSARIAL[self.settings.kind]
-        judge.requires_grad_(False)
+    def _contest(self, step: Step, restored: Restored, weight: float) -> Tensor:
+        of_discriminator, of_generator = ADVERSARIAL[self.settings.kind]
+        self.discriminator.requires_grad_(False)
         with torch.no_grad():
-            real = verdict(clean)
-        made = weight * of_maker(real, verdict(answer))
-        judge.requires_grad_(True)
-        # The judge's loss touches only the judge's weights and the maker's only the network's, so one backward
-        # pass serves both.
-        return made + of_judge(verdict(clean), verdict(answer.detach()))
+            real = step.apply(self.discriminator, restored.target)
+        generator = weight * of_generator(real, step.apply(self.discriminator, restored.prediction))
+        self.discriminator.requires_grad_(True)
+        # The discriminator's loss touches only its own weights and the generator's only the network's, so one
+        # backward pass serves both.
+        real, fake = (step.apply(self.discriminator, x) for x in (restored.target, restored.prediction.detach()))
+        return generator + of_discriminator(real, fake)
+
+
+def restoration_objective(
+    task: Task,
+    sampler: Sampler,
+    schedule: Schedule,
+    settings: AdversarialSettings | None = None,
+    bands: int = 1,
+    device: str = "cpu",
+) -> Objective:
+    """Return the pixel loss with the losses that the settings add to it.
+
+    Parameters
+    ----------
+    task, sampler
+        As for `PixelLoss`.
+    schedule : Schedule
+        Its highest rate is what the discriminator's is relative to.
+    settings : AdversarialSettings, optional
+        Default: the pixel loss alone.
+    bands : int
+        Bands of the patches.
+    device : str
+
+    Raises
+    ------
+    ModelError
+        If the teacher is not a classifier of that many bands, or weights of features are not installed.
+    """
+    if settings is None:
+        return PixelLoss(task, sampler)
+    discriminator = None
+    if settings.weight:  # built first: its random weights depend on the seed alone
+        arch = {"kind": settings.discriminator, "bands": bands, "channels": settings.channels}
+        discriminator = build(arch).to(device)
+    terms = []
+    if settings.perceptual:
+        terms.append(feature_term(Trunk().to(device), settings.perceptual))
+    if settings.teacher:
+        terms.append(feature_term(load_teacher(settings.teacher, bands).to(device).features, settings.teaching))
+    if settings.consistency:
+        terms.append(consistency_term(task.scale, settings.consistency))
+    pixels = PixelLoss(task, sampler, terms)
+    if discriminator is None:
+        return pixels
+    return Adversarial(pixels, discriminator, settings, settings.rate / max(p.rate for p in schedule.phases))
 
 
 def load_teacher(name: str, bands: int) -> Classifier:
@@ -138,7 +156,7 @@ def load_teacher(name: str, bands: int) -> Classifier:
     Raises
     ------
     ModelError
-        If there is no such model, it is no image classifier, or it sees another number of bands.
+        If there is no such model, it is not an image classifier, or it sees another number of bands.
     """
     module, _ = load_classifier(name)
     if module.bands != bands:

@@ -1,10 +1,9 @@
-"""Training on labelled images or pixels: the loop of `scenelift.models.training.trainer` with a loss of its own."""
+"""The objective of labelled images and pixels, and their augmentation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -12,12 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
-from scenelift.models.training.schedule import Phase, Plan
-from scenelift.models.training.tasks import SuperResolution
-from scenelift.models.training.trainer import Sampler, Trainer
+from scenelift.models.training.objectives import Step
 
 IGNORED = -1
-"""Label of pixels that nobody labelled; they count nowhere."""
+"""Label of pixels without a label; they do not count."""
 
 
 class LabelledSampler(Protocol):
@@ -30,7 +27,7 @@ class LabelledSampler(Protocol):
 
 @dataclass(frozen=True)
 class Augment:
-    """What happens to a training image besides being turned and mirrored."""
+    """What happens to a training image besides a rotation and a reflection."""
 
     gains: tuple[float, float] = (1.0, 1.0)
     """Range of a random factor on all bands of an image."""
@@ -58,53 +55,38 @@ class Augment:
             raise ModelError(f"zoom must be two rising numbers in 0.25..4, got {self.zoom}")
 
 
-class LabelledTrainer(Trainer):
-    """A trainer whose samples carry labels; validation is a share (0 to 1), better when higher.
+class CrossEntropy:
+    """The cross-entropy of labelled images or pixels, which are augmented first.
 
     Parameters
     ----------
-    module : Module
-        (N, C, H, W) to logits (N, K) or (N, K, H, W).
     sampler : LabelledSampler
+        The network turns its images into logits (N, K) or (N, K, H, W).
     augment : Augment
-    weights : Tensor, optional
-        (K,) weight of each class in the loss.
-    Others
-        As for ``Trainer``.
     """
 
-    figure = "validation_balanced_accuracy"
+    modules: Mapping[str, nn.Module] = {}
+    optimizers: Sequence[torch.optim.Optimizer] = ()
 
-    def __init__(
-        self,
-        module: nn.Module,
-        sampler: LabelledSampler,
-        plan: Plan,
-        folder: Path,
-        validate: Callable[[dict[str, Tensor]], float],
-        identity: str,
-        augment: Augment | None = None,
-        weights: Tensor | None = None,
-        device: str = "cpu",
-    ) -> None:
-        # The parent's task and sampler serve its own loss, which is replaced below.
-        unlabelled: Sampler = lambda count, subset, generator: sampler(count, subset, generator)[0]  # noqa: E731
-        super().__init__(module, SuperResolution(), unlabelled, plan, folder, validate, identity, device)
-        self.labelled, self.augment = sampler, augment or Augment()
-        self.weights = None if weights is None else weights.to(self.device)
+    def __init__(self, sampler: LabelledSampler, augment: Augment | None = None) -> None:
+        self.sampler, self.augment = sampler, augment or Augment()
 
-    def _step_loss(self, phase: Phase, generator: torch.Generator) -> Tensor:
-        images, labels = self.labelled(self.plan.batch, phase.subset, generator)
-        images, other, share = self._mixed(jitter(images, self.augment, generator), generator)
-        labels, other = labels.to(self.device), labels[other].to(self.device)
-        logits = self._forward((images.to(self.device),))
-        loss = self._cross_entropy(logits, labels)
-        return loss if share == 1 else share * loss + (1 - share) * self._cross_entropy(logits, other)
+    def __call__(self, step: Step) -> Tensor:
+        """Draw and augment a batch; return its loss."""
+        images, labels = self.sampler(step.batch, step.phase.subset, step.generator)
+        images, other, share = self._mixed(jitter(images, self.augment, step.generator), step.generator)
+        logits = step.predict((step.place(images),))
+        loss = self._mean(logits, labels, step)
+        return loss if share == 1 else share * loss + (1 - share) * self._mean(logits, labels[other], step)
 
-    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(
-            logits, labels, self.weights, ignore_index=IGNORED, label_smoothing=self.augment.smoothing
-        )
+    def _mean(self, logits: Tensor, labels: Tensor, step: Step) -> Tensor:
+        """Return the loss of this process; the mean over processes is the mean over all labels of the batch."""
+        own = step.place(labels)
+        counted = int((own != IGNORED).sum())
+        if not counted:  # the mean of nothing is not a number
+            return logits.sum() * 0.0
+        share = counted * step.group.size / int((labels != IGNORED).sum())
+        return share * F.cross_entropy(logits, own, ignore_index=IGNORED, label_smoothing=self.augment.smoothing)
 
     def _mixed(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
         """Return images, the partner of each, and the share of the image itself (1: not mixed)."""

@@ -1,4 +1,4 @@
-"""Optimisers by name: Adam as in the paper, and Muon, which needs fewer steps for convolutions."""
+"""Optimizers by name: Adam as in the paper, and Muon, which needs fewer steps for convolutions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is orthogonalised, for the kernels of wide convolutions.
+    """Momentum whose update is orthogonalized, for the kernels of wide convolutions.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def make_optimizers(name: str, module: nn.Module) -> list[torch.optim.Optimizer]:
-    """Return optimisers whose groups carry "relative": their rate over the plan's.
+    """Return optimizers whose groups carry "relative": their rate over the schedule's.
 
     Raises
     ------
@@ -68,29 +68,30 @@ def make_optimizers(name: str, module: nn.Module) -> list[torch.optim.Optimizer]
     """
     if name == "adam":
         adam = torch.optim.Adam(module.parameters(), lr=1e-3, betas=(0.9, 0.99))
-        _relate(adam, 1.0)
+        relate(adam, 1.0)
         return [adam]
     if name == "adamw":  # kernels decay, biases and normalisations do not
         kernels = [p for p in module.parameters() if p.ndim > 1]
         others = [p for p in module.parameters() if p.ndim <= 1]
         groups = [{"params": kernels, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}]
         adamw = torch.optim.AdamW(groups, lr=1e-3)
-        _relate(adamw, 1.0)
+        relate(adamw, 1.0)
         return [adamw]
     if name == "muon":
         wide = [p for p in module.parameters() if p.ndim == 4 and min(p.shape[:2]) >= 16]
         known = {id(p) for p in wide}
         rest = [p for p in module.parameters() if id(p) not in known]
         adam = torch.optim.Adam(rest, lr=1e-3, betas=(0.9, 0.99))
-        _relate(adam, 1.0)
+        relate(adam, 1.0)
         if not wide:  # a network too narrow for it
             return [adam]
         muon = Muon(wide)
-        _relate(muon, MUON_RATE)
+        relate(muon, MUON_RATE)
         return [muon, adam]
     raise ModelError(f"optimizer must be 'adam', 'adamw' or 'muon', not {name!r}")
 
 
-def _relate(optimizer: torch.optim.Optimizer, relative: float) -> None:
+def relate(optimizer: torch.optim.Optimizer, relative: float) -> None:
+    """Set the rate of an optimizer relative to the schedule's."""
     for group in optimizer.param_groups:
         group["relative"] = relative

@@ -18,7 +18,7 @@ class Phase:
     rate: float = 1e-3
     loss: str = "charbonnier"
     subset: float = 1.0
-    """Share of the training places used (the paper trains on a subset first)."""
+    """Share of the training sites used (the paper trains on a subset first)."""
     schedule: str = "cosine"
     """"cosine" (to zero at the phase's end) or "constant"."""
     warmup: int = 50
@@ -40,7 +40,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """How a network is trained."""
 
     phases: tuple[Phase, ...]
@@ -61,7 +61,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.phases:
-            raise ModelError("a training plan needs at least one phase")
+            raise ModelError("a training schedule needs at least one phase")
         if self.batch < 1 or self.validate_every < 1:
             raise ModelError("batch and validate_every must be at least 1")
         if self.precision not in ("fp32", "bf16"):
@@ -75,15 +75,15 @@ class Plan:
         return sum(phase.steps for phase in self.phases)
 
 
-def resolve(plan: Plan, patches: int) -> Plan:
-    """Return the plan with epochs turned into steps for that number of training patches."""
+def resolve(schedule: Schedule, patches: int) -> Schedule:
+    """Return the schedule with epochs turned into steps for that number of training patches."""
     phases = tuple(
         phase
         if phase.steps
-        else replace(phase, epochs=0.0, steps=math.ceil(phase.epochs * phase.subset * patches / plan.batch))
-        for phase in plan.phases
+        else replace(phase, epochs=0.0, steps=math.ceil(phase.epochs * phase.subset * patches / schedule.batch))
+        for phase in schedule.phases
     )
-    return replace(plan, phases=phases)
+    return replace(schedule, phases=phases)
 
 
 def rate_at(phase: Phase, step: int) -> float:

@@ -1,8 +1,9 @@
-"""The state of a training on disk: weights, averages and optimisers in one safetensors file, never half written."""
+"""The state of a training on disk: weights, averages and optimizers in one safetensors file, never half written."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ class State:
     facts: dict[str, Any]
     """Step, best score and what else is no tensor."""
     tensors: dict[str, Tensor]
-    """All tensors, each under "PART/NAME"; those of optimiser i under "optimizer/i/PARAMETER/NAME"."""
+    """All tensors, each under "PART/NAME"; those of optimizer i under "optimizer/i/PARAMETER/NAME"."""
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors of one part, by their names within it."""
@@ -33,7 +34,7 @@ class State:
         return {name.removeprefix(start): value for name, value in self.tensors.items() if name.startswith(start)}
 
     def restore(self, optimizers: Iterable[Optimizer]) -> None:
-        """Give optimisers of the same kinds, in the same order, back what they knew."""
+        """Give optimizers of the same kinds, in the same order, back what they knew."""
         for i, optimizer in enumerate(optimizers):
             slots: dict[int, dict[str, Tensor]] = {}
             for name, value in self.part(f"optimizer/{i}").items():
@@ -70,8 +71,8 @@ def write_state(
     write_atomically(path, save(plain, {"facts": json.dumps(facts)}))
 
 
-def read_state(path: Path, identity: str) -> State:
-    """Read a state of the training that ``identity`` names.
+def read_state(path: Path, digest: str) -> State:
+    """Read a state of the training that ``digest`` names.
 
     Raises
     ------
@@ -81,11 +82,12 @@ def read_state(path: Path, identity: str) -> State:
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["facts"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # until release 0.2 the part "discriminator" had the name "judge"
+            tensors = {re.sub("^judge/", "discriminator/", name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise ModelError(f"{path} cannot be resumed: {error}") from None
-    if facts["identity"] != identity:
+    if facts["identity"] != digest:
         raise ModelError(
-            f"{path} belongs to another recipe or other data; use another --run folder, or --no-resume to begin anew"
+            f"{path} belongs to another recipe or other data; use another --run folder, or --no-resume to start over"
         )
     return State(facts, tensors)

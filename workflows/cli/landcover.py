@@ -58,9 +58,10 @@ def train(
     ] = None,
 ) -> None:
     """Train a land-cover network, from a recipe or on a labelled scene; a killed run goes on where it was."""
-    from scenelift.workflows.cli.train_command import run_landcover_training
+    from scenelift.workflows.cli.train_command import run_training
 
-    print(run_landcover_training(recipe, own, training))
+    if said := run_training(recipe, own, training):
+        print(said)
 
 
 def predict(
@@ -141,9 +142,9 @@ def evaluate_segmentation(
 ) -> None:
     """Does super-resolution help a segmenter? Coarsen images, restore them by every method, score the maps."""
     from scenelift.workflows.evidence.segmentation import run_segmentation, to_markdown
-    from scenelift.workflows.training.landcover_recipe import load_landcover_recipe
+    from scenelift.workflows.training.recipe import load_recipe
 
-    arms = run_segmentation(load_landcover_recipe(recipe), weights, split_names(model), scale, data)
+    arms = run_segmentation(load_recipe(recipe), weights, split_names(model), scale, data)
     print(to_markdown(arms, f"{recipe}, validation strips, ×{scale}; intervals over blocks of 32 x 32 pixels."))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +11,7 @@ import typer
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.settings import option
 from scenelift.workflows.cli.options import Json, band_numbers, with_options
-from scenelift.workflows.settings import INPUT, MODEL, WHERE, Adaptation, TrainingRun
+from scenelift.workflows.settings import INPUT, MODEL, Adaptation, TrainingRun
 
 
 def register(app: typer.Typer) -> typer.Typer:
@@ -35,23 +34,16 @@ def train(
         list[str] | None,
         typer.Argument(help="A recipe: a TOML file, or the name of one that ships. With --task: more scenes."),
     ] = None,
-    processes: Annotated[
-        int, typer.Option(help="Train on so many processes of this machine, one a GPU.", rich_help_panel=WHERE)
-    ] = 1,
 ) -> None:
     """Train a model from a recipe, or adapt a shipped one to your own scenes; a killed run goes on where it was."""
-    from scenelift.models.training.team import in_team, launch
     from scenelift.workflows.cli.train_command import run_training
 
-    if processes > 1 and not in_team():
-        raise typer.Exit(launch([sys.executable, "-m", "scenelift.workflows.cli", *sys.argv[1:]], processes))
     named = tuple(recipe or ())
     if adaptation.task is not None:  # --scenes a.tif b.tif: the shell's words after the first are arguments
         named, adaptation = (), replace(adaptation, scenes=adaptation.scenes + named)
     if len(named) > 1:
         raise UsageError(f"one recipe at a time, got {', '.join(named)}; several scenes go with --task")
-    said = run_training(named[0] if named else None, adaptation, training)
-    if said:
+    if said := run_training(named[0] if named else None, adaptation, training):
         print(said)
 
 

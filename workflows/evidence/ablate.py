@@ -9,31 +9,25 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from scenelift.models.checkpoint import save_checkpoint
-from scenelift.models.networks.architectures import build
 from scenelift.models.networks.features import trunk_available
-from scenelift.models.training.adversarial import Adversarial, AdversarialTrainer
 from scenelift.models.training.tasks import Denoising, Inputs
-from scenelift.models.training.trainer import Trainer
 from scenelift.models.whole import load_method, run_whole
 from scenelift.pipeline.scores.bootstrap import Interval, interval
 from scenelift.workflows.evidence.cases import Degradation
 from scenelift.workflows.evidence.metrics import measure
 from scenelift.workflows.evidence.samples import read_sample
 from scenelift.workflows.settings import AblateSettings
-from scenelift.workflows.training.images import Mixture
-from scenelift.workflows.training.recipe import Recipe, make_spec, recipe_from
-from scenelift.workflows.training.runs import begin
-from scenelift.workflows.training.train import identity, read_data
+from scenelift.workflows.training.recipe import Recipe, recipe_from
+from scenelift.workflows.training.restoration import Restoration
+from scenelift.workflows.training.runs import open_run
+from scenelift.workflows.training.train import digest, fit
 
 CASE = Degradation(noise=25)
-SEEDS = 3
 BASELINE = "baseline"
 
 
@@ -104,7 +98,9 @@ def recipe_of(variant: Variant, settings: AblateSettings, seed: int) -> Recipe:
         "data": {"train": [{"path": "eurosat_rgb_train.zip"}], "validation": [{"path": "eurosat_rgb_val.zip"}]},
         "plan": plan | {"phases": [phase], "validate_every": settings.steps},
     }
-    return recipe_from(values, f"ablation, {variant.name}")
+    if variant.perceptual:  # no discriminator: its weight is zero, the features alone join the loss
+        values["adversarial"] = {"weight": 0.0, "perceptual": variant.perceptual}
+    return cast(Recipe, recipe_from(values, f"ablation, {variant.name}"))
 
 
 def ablate(
@@ -150,13 +146,13 @@ def usable_variants() -> list[Variant]:
 
 def _scores(variant: Variant, settings: AblateSettings, seed: int, folder: Path) -> dict[str, list[float]]:
     recipe = recipe_of(variant, settings, seed)
-    key = hashlib.sha256(repr((identity(recipe), variant, settings.each)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((digest(recipe), variant, settings.each)).encode()).hexdigest()[:16]
     run = folder / f"{variant.name.replace(' ', '-')}-{seed}-{key}"
     stored = run / "scores.json"
     if stored.exists():
         found: dict[str, list[float]] = json.loads(stored.read_text(encoding="utf-8"))
         return found
-    checkpoint = _train(recipe, variant, settings, run)
+    checkpoint = _train(recipe, settings, run)
     sample = read_sample(settings.data and settings.data / "eurosat_rgb_val.zip", settings.each)
     noisy, sigma = CASE.apply(sample.images, sample.bands, sample.level)
     restored = run_whole(load_method(str(checkpoint)), noisy, sigma)
@@ -168,39 +164,13 @@ def _scores(variant: Variant, settings: AblateSettings, seed: int, folder: Path)
 
 
 @functools.lru_cache(maxsize=1)
-def _mixture(data: Path | None, recipe_data: Any) -> tuple[Mixture, int]:
+def _data(data: Path | None) -> Restoration:
     """Return the training patches, read once for all variants."""
-    recipe = dataclasses.replace(recipe_of(VARIANTS[0], AblateSettings(), 0), data=recipe_data)
-    train_set, _ = read_data(recipe, data)
-    return Mixture(train_set, 1, recipe.data.side, recipe.data.gains), sum(len(p.values) for p, _ in train_set)
+    return Restoration.read(recipe_of(VARIANTS[0], AblateSettings(), 0), data)
 
 
-def _train(recipe: Recipe, variant: Variant, settings: AblateSettings, run: Path) -> Path:
+def _train(recipe: Recipe, settings: AblateSettings, run: Path) -> Path:
     """Train for the whole budget, keep the last (averaged) weights, and return the checkpoint."""
-    run.mkdir(parents=True, exist_ok=True)
-    mixture, patches = _mixture(settings.data, recipe.data)
-    task: Any = PlainDenoising(**recipe.degradation)
-    torch.manual_seed(recipe.plan.seed)
-    module = build(recipe.arch)
-    begin(module, recipe, task, mixture)
-    parts = (
-        module,
-        task,
-        mixture,
-        recipe.plan,
-        run,
-        lambda state: 0.0,
-        identity(recipe, (s.values for s in mixture.sets)),
-    )
-    if variant.perceptual:  # no discriminator: its weight is zero, only the features count
-        trainer: Trainer = AdversarialTrainer(*parts, Adversarial(weight=0.0, perceptual=variant.perceptual), 1)
-    else:
-        trainer = Trainer(*parts)
-    trainer.resume()
-    if trainer.step < settings.steps:
-        trainer.run()
-    module.load_state_dict(trainer.average)
-    facts = {"variant": variant.name, "steps": settings.steps, "patches": patches, "seed": recipe.plan.seed}
-    path = run / "ablation.safetensors"
-    save_checkpoint(path, module, make_spec(recipe, module, facts), recipe.arch)
-    return path
+    open_run(run, None)
+    task = PlainDenoising(**recipe.degradation)
+    return fit(dataclasses.replace(_data(settings.data), recipe=recipe, task=task), run)

@@ -18,9 +18,9 @@ from scenelift.models.whole import spec_of
 from scenelift.pipeline.scores.bootstrap import Interval, draws
 from scenelift.workflows.evidence.cases import CLASSICAL, SHARPEN, Degradation, restore
 from scenelift.workflows.evidence.landcover import INTACT
-from scenelift.workflows.training.landcover_recipe import LandcoverRecipe
 from scenelift.workflows.training.pixels import LabelledImage
-from scenelift.workflows.training.segmenter import classes_of, read_learned
+from scenelift.workflows.training.recipe import LandcoverRecipe, Recipe
+from scenelift.workflows.training.segmenter import Segmentation, classes_of
 
 BLOCK = 32
 """Side of the blocks that are drawn with replacement, pixels."""
@@ -37,7 +37,7 @@ class SegmentArm:
 
 
 def run_segmentation(
-    recipe: LandcoverRecipe, weights: str, networks: Sequence[str], scale: int = 4, data: Path | None = None
+    recipe: Recipe | LandcoverRecipe, weights: str, networks: Sequence[str], scale: int = 4, data: Path | None = None
 ) -> list[SegmentArm]:
     """Coarsen the validation strips of a segmenter's recipe, restore them by every method, and segment them.
 
@@ -58,6 +58,8 @@ def run_segmentation(
     ModelError
         If the segmenter is none, knows other classes, or a network has another scale.
     """
+    if not (isinstance(recipe, LandcoverRecipe) and recipe.segments):
+        raise ModelError(f"recipe {recipe.name!r} trains no segmenter")
     path = checkpoint_path(weights)
     module = None if path is None else load_checkpoint(path, valid=False)[0]
     if not isinstance(module, Segmenter):
@@ -65,7 +67,7 @@ def run_segmentation(
     for name in networks:
         if spec_of(name).scale != scale:
             raise ModelError(f"{name} does not enlarge by {scale}")
-    learned = read_learned(recipe, data)
+    learned = Segmentation.read(recipe, data)
     if learned.classes != module.classes:
         raise ModelError(f"{weights} knows {', '.join(module.classes)}, the labels {', '.join(learned.classes)}")
     counts: dict[str, list[NDArray[np.int64]]] = {}

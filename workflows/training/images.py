@@ -39,7 +39,7 @@ class PatchSet:
     level: float = EUROSAT.level
     """Reflectance of one level where noise or a full scale is told in levels of 255."""
     boxes: NDArray[np.float64] | None = None
-    """(n, 4) west, south, east, north of each patch, degrees (WGS 84); None: nobody knows where they lie."""
+    """(n, 4) west, south, east, north of each patch, degrees (WGS 84); None: unknown."""
 
     def __post_init__(self) -> None:
         order = np.argsort([rank(int(p)) for p in np.unique(self.places)])
@@ -62,7 +62,7 @@ def rank(place: int) -> str:
     return hashlib.sha256(str(place).encode()).hexdigest()
 
 
-class Mixture:
+class PatchSampler:
     """Draws augmented patches from several sets.
 
     Parameters
@@ -74,9 +74,9 @@ class Mixture:
     side : int
         Side of the samples; larger patches are cut at random.
     gains : tuple of float
-        Range of a random factor on the reflectance (the paper's scale augmentation); (1, 1) is none.
+        Range of a random factor on the reflectance (the paper's scale augmentation); (1, 1): no factor.
     gammas : tuple of float
-        Range of a random exponent on the reflectance about ``MIDDLE_GREY``; (1, 1) is none.
+        Range of a random exponent on the reflectance about ``MIDDLE_GREY``; (1, 1): no exponent.
     """
 
     def __init__(

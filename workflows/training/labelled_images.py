@@ -46,12 +46,24 @@ class LabelledImages:
         return self.select(np.concatenate([np.sort(rng.permutation(group)[:each]) for group in groups]))
 
 
-class BalancedDraws:
-    """Draws turned and mirrored images so that every class comes equally often."""
+class ClassBalancedSampler:
+    """Draws images, each in one of its eight symmetric forms, so that every class comes equally often.
 
-    def __init__(self, images: LabelledImages) -> None:
-        self.images = images
-        self.groups = [group for k in range(len(images.classes)) if len(group := np.flatnonzero(images.labels == k))]
+    Parameters
+    ----------
+    values : ndarray, shape (n, C, H, W)
+    labels : ndarray of int64, shape (n,)
+        Below ``classes``.
+    classes : int
+    gain : float
+        Reflectance of one unit of the values.
+    """
+
+    def __init__(
+        self, values: NDArray[np.generic], labels: NDArray[np.int64], classes: int, gain: float = EUROSAT.level
+    ) -> None:
+        self.values, self.labels, self.gain = values, labels, gain
+        self.groups = [group for k in range(classes) if len(group := np.flatnonzero(labels == k))]
 
     def __call__(self, count: int, subset: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return (count, C, H, W) reflectance and (count,) labels; ``subset`` is the share of each class used."""
@@ -60,10 +72,8 @@ class BalancedDraws:
         for which, where, turn in draws:
             group = self.groups[int(which * len(self.groups))]
             at.append(group[int(where * max(1, round(subset * len(group))))])
-            image = torch.from_numpy(self.images.values[at[-1]])
-            samples.append(turned(image, int(turn * 8)))
-        reflectance = torch.stack(samples).float() * EUROSAT.level
-        return reflectance, torch.from_numpy(self.images.labels[np.array(at)])
+            samples.append(turned(torch.from_numpy(self.values[at[-1]]), int(turn * 8)))
+        return torch.stack(samples).float() * self.gain, torch.from_numpy(self.labels[np.array(at)])
 
 
 def read_labelled(path: Path, classes: tuple[str, ...] | None = None) -> LabelledImages:
@@ -78,7 +88,7 @@ def read_labelled(path: Path, classes: tuple[str, ...] | None = None) -> Labelle
     Raises
     ------
     ModelError
-        If there is no such file, no image, an image outside a class folder, a class nobody knows, images of different
+        If there is no such file, no image, an image outside a class folder, an unknown class, images of different
         sizes or band counts.
     """
     images, names = read_images(path)

@@ -33,7 +33,7 @@ class LabelledImage:
     values: NDArray[np.float32]
     """(C, H, W) reflectance."""
     labels: NDArray[np.int64]
-    """(H, W) index into the classes, -1 where nobody labelled."""
+    """(H, W) index into the classes, -1 where there is no label."""
     name: str
 
     def columns(self, start: int, stop: int) -> LabelledImage:
@@ -48,7 +48,7 @@ class LabelledImage:
         return self.columns(0, cut), self.columns(cut, width)
 
 
-class PixelDraws:
+class LabelledPixelSampler:
     """Draws square patches, turned and mirrored; every second one is centred on a pixel of a class drawn evenly."""
 
     def __init__(self, images: list[LabelledImage], side: int, classes: int) -> None:
@@ -56,11 +56,11 @@ class PixelDraws:
         if small:
             raise ModelError(f"{small[0]} is smaller than patches of {side} pixels: lower data.side")
         self.images, self.side = images, side
-        self.places = [
+        self.sites = [
             [(i, at) for i, image in enumerate(images) if len(at := np.flatnonzero(image.labels == k))]
             for k in range(classes)
         ]
-        self.known = [k for k, places in enumerate(self.places) if places]
+        self.known = [k for k, sites in enumerate(self.sites) if sites]
         if not self.known:
             raise ModelError("no pixel is labelled: there is nothing to learn from")
 
@@ -72,8 +72,8 @@ class PixelDraws:
 
     def _one(self, draw: list[float], centred: bool) -> tuple[Tensor, Tensor]:
         if centred:
-            places = self.places[self.known[int(draw[0] * len(self.known))]]
-            index, at = places[int(draw[1] * len(places))]
+            sites = self.sites[self.known[int(draw[0] * len(self.known))]]
+            index, at = sites[int(draw[1] * len(sites))]
             image = self.images[index]
             row, col = divmod(int(at[int(draw[2] * len(at))]), image.labels.shape[1])
             row, col = row - self.side // 2, col - self.side // 2

@@ -1,4 +1,4 @@
-"""Training recipes: TOML files read into frozen settings; a key nobody knows is an error."""
+"""Training recipes: TOML files read into frozen settings; an unknown key is an error."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from torch.nn import Module
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.architectures import build
 from scenelift.models.spec import ModelSpec
-from scenelift.models.training.adversarial import Adversarial
+from scenelift.models.training.adversarial import AdversarialSettings
+from scenelift.models.training.labelled import Augment
 from scenelift.models.training.losses import pixel_loss
-from scenelift.models.training.schedule import Phase, Plan
+from scenelift.models.training.schedule import Phase, Schedule
 from scenelift.models.training.tasks import BlindSuperResolution, Denoising, SuperResolution, Task
 from scenelift.pipeline.settings import read_table
 
@@ -41,7 +42,7 @@ class Data:
 
     train: tuple[Source, ...]
     validation: tuple[Source, ...] = ()
-    """Other places. Without any, a tenth of the training places is kept aside."""
+    """Other sites. Without any, a tenth of the training sites is kept aside."""
     side: int = 64
     """Side of training patches, pixels of the clean image."""
     gains: tuple[float, float] = (1.0, 1.0)
@@ -70,14 +71,14 @@ class Recipe:
     """"super-resolution" or "denoise"."""
     arch: dict[str, Any]
     data: Data
-    plan: Plan
+    plan: Schedule
     degradation: dict[str, Any] = field(default_factory=dict)
     """Arguments of the task's degradation, see `scenelift.models.training.tasks`."""
     start: str | None = None
     """Shipped model or checkpoint whose weights to start from; tensors of another shape start fresh."""
     patch: int = 128
     """Side of the patches the engine will hand the network."""
-    adversarial: Adversarial | None = None
+    adversarial: AdversarialSettings | None = None
     note: str = ""
     """For the model card: what this model is for, and where it should not be trusted."""
 
@@ -91,48 +92,77 @@ class Recipe:
             pixel_loss(phase.loss)
 
 
-def load_recipe(name: str | Path) -> Recipe:
-    """Read a recipe by its path, or by the name of one that ships.
+@dataclass(frozen=True)
+class Labelled:
+    """What is trained and validated on, relative to the data folder."""
+
+    train: str
+    """A zip or folder of labelled images, or a glob of npz patches, or a raster."""
+    validation: str = ""
+    """The same from other sites; without one, a part of the training sites is kept aside."""
+    labels: str = ""
+    """For a raster: the raster of its labels, on the same grid."""
+    each: int = 150
+    """Validation images of each class looked at during training; all are at its end."""
+    side: int = 64
+    """Side of the patches that rasters and arrays are cut into."""
+
+
+@dataclass(frozen=True)
+class LandcoverRecipe:
+    """Everything that decides the training of a land-cover network."""
+
+    name: str
+    arch: dict[str, Any]
+    """Without "classes": those are found in the data, or given in ``classes``."""
+    data: Labelled
+    plan: Schedule
+    augment: Augment = field(default_factory=Augment)
+    classes: tuple[str, ...] = ()
+    start: str = ""
+    """"imagenet", a shipped model, a checkpoint, or nothing."""
+    patch: int = 128
+    """Side of the patches the engine will hand the network."""
+    note: str = ""
+    licence: str = "that of your data"
+
+    def __post_init__(self) -> None:
+        if self.arch.get("kind") not in ("landcover-classifier", "landcover-segmenter"):
+            raise ModelError(f"recipe {self.name!r}: {self.arch.get('kind')!r} is no land-cover network")
+        if "classes" in self.arch:
+            raise ModelError(f"recipe {self.name!r}: name the classes beside [arch], not in it")
+        build(self.arch | {"classes": self.classes or ("a", "b")})
+
+    @property
+    def segments(self) -> bool:
+        """Whether the network names pixels rather than images."""
+        return bool(self.arch["kind"] == "landcover-segmenter")
+
+
+def load_recipe(name: str | Path) -> Recipe | LandcoverRecipe:
+    """Read a recipe of any kind by its path, or by the name of one that ships.
 
     Raises
     ------
     ModelError
         If there is none, it is not TOML, a key is unknown or missing, or a value is out of range.
     """
-    return recipe_from(*read_recipe_file(name, RECIPES, "recipe"))
-
-
-def read_recipe_file(name: str | Path, shipped: Path, kind: str) -> tuple[dict[str, Any], str]:
-    """Return what a recipe's TOML file says, and the file's path for messages.
-
-    Parameters
-    ----------
-    name : str or path
-        A file, or the name of a recipe in ``shipped``.
-    shipped : path
-    kind : str
-        What messages call it.
-
-    Raises
-    ------
-    ModelError
-        If there is none, or it is not TOML.
-    """
-    path = Path(name)
-    if not path.is_file():
-        path = shipped / f"{name}.toml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in shipped.glob("*.toml")))
-        raise ModelError(f"no {kind} {str(name)!r}: give a TOML file or one of {known}")
+    shipped = {p.stem: p for p in sorted(RECIPES.rglob("*.toml"))}
+    path = Path(name) if Path(name).is_file() else shipped.get(str(name))
+    if path is None:
+        raise ModelError(f"no recipe {str(name)!r}: give a TOML file or one of {', '.join(shipped)}")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8")), str(path)
+        return recipe_from(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} is not TOML: {error}") from None
 
 
-def recipe_from(values: dict[str, Any], where: str) -> Recipe:
-    """Build a recipe from nested dictionaries, checking every key and type."""
-    return read_table(Recipe, values, where, error=ModelError)
+def recipe_from(values: dict[str, Any], where: str) -> Recipe | LandcoverRecipe:
+    """Build a recipe from nested dictionaries, checking keys and types; the architecture says of which kind it is."""
+    arch = values.get("arch")
+    landcover = isinstance(arch, dict) and str(arch.get("kind")).startswith("landcover-")
+    kind: type[Recipe | LandcoverRecipe] = LandcoverRecipe if landcover else Recipe
+    return read_table(kind, values, where, error=ModelError)
 
 
 def adaptation(task: str, scenes: Sequence[str], steps: int = 600, bands: tuple[int, ...] | None = None) -> Recipe:
@@ -157,6 +187,8 @@ def adaptation(task: str, scenes: Sequence[str], steps: int = 600, bands: tuple[
         If there is no such recipe, or no scene is given.
     """
     base = load_recipe(task)
+    if not isinstance(base, Recipe):
+        raise ModelError(f"--task must name a recipe that restores images, got {task!r}")
     if not scenes:
         raise ModelError("--task needs --scenes: the rasters to adapt to")
     sources = tuple(Source(str(Path(scene).absolute()), bands=bands) for scene in scenes)

@@ -1,33 +1,23 @@
-"""Before the first training step: the run's folder, the fitted linear path, and another network's weights."""
+"""The folder of a training run, its threads and its seed."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from scenelift.models.catalog import checkpoint_path
-from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.errors import ModelError
-from scenelift.models.networks.upsampling import PhaseUpsampler
-from scenelift.models.training.tasks import Task
-from scenelift.workflows.training.images import Mixture
-from scenelift.workflows.training.recipe import Recipe
-
-FIT_PATCHES = 512
 
 
-def open_run(run: Path, threads: int | None) -> float:
-    """Make a training run's folder and set its CPU threads; return when it began (`time.monotonic`).
+def open_run(run: Path, threads: int | None) -> None:
+    """Make a training run's folder and set its CPU threads.
 
     Raises
     ------
     ModelError
-        If the folder cannot be made.
+        If the folder cannot be made, or there is less than one thread.
     """
     if threads is not None:
         if threads < 1:
@@ -37,81 +27,13 @@ def open_run(run: Path, threads: int | None) -> float:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(f"cannot make the run folder {run}: {error.strerror}") from None
-    return time.monotonic()
 
 
 def run_folder(name: str, seed: int | None) -> Path:
-    """Return the default folder of a run; a seed of one's own has its own, so that several stand side by side."""
+    """Return the default folder of a run; a seed given by the user has its own folder."""
     return Path("runs") / (name if seed is None else f"{name}-seed{seed}")
 
 
 def reseeded(recipe: Any, seed: int | None) -> Any:
-    """Return a recipe with another seed in its plan; as it is for None."""
+    """Return a recipe with another seed in its schedule; unchanged for None."""
     return recipe if seed is None else replace(recipe, plan=replace(recipe.plan, seed=seed))
-
-
-def begin(module: torch.nn.Module, recipe: Recipe, task: Task, mixture: Mixture) -> None:
-    """Give the network its starting weights: from another checkpoint, and the fitted linear path."""
-    skip = getattr(module, "skip", None)
-    if isinstance(skip, PhaseUpsampler):
-        generator = torch.Generator().manual_seed(recipe.plan.seed + 1)
-        clean = mixture(FIT_PATCHES, 1.0, generator)[:, :1]
-        low = task.degrade(clean, generator)[0]
-        if low.shape[-1] > skip.taps:  # smaller patches hold no whole window to fit on: bicubic stays
-            skip.fit(low, clean)
-    if recipe.start is not None:
-        weights = start_weights(recipe.start)
-        take_over(module if set(weights) & set(module.state_dict()) else module.get_submodule("network"), weights)
-
-
-def start_weights(start: str) -> dict[str, Tensor]:
-    """Return the weights of a checkpoint, or of a shipped model of that name."""
-    path = checkpoint_path(start)
-    if path is None:
-        raise ModelError(f"no model {start!r} to start from: give a shipped name or a checkpoint")
-    return load_checkpoint(path, valid=False)[0].state_dict()
-
-
-def take_over(module: torch.nn.Module, start: dict[str, Tensor]) -> int:
-    """Copy the tensors that fit; return how many did. Others (another scale, other bands) start fresh.
-
-    A deeper network begins as the shallower one: see `deepened`.
-    """
-    own = module.state_dict()
-    start = deepened(start, own)
-    fitting = {k: v for k, v in start.items() if k in own and own[k].shape == v.shape}
-    if not fitting:
-        raise ModelError("no tensor of the starting checkpoint fits this architecture")
-    module.load_state_dict(own | fitting)
-    return len(fitting)
-
-
-def deepened(start: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of a stack of residual blocks for a deeper stack that computes the same.
-
-    Between the old blocks and the convolution behind them stand new blocks whose second convolution is zero, so that
-    each is the identity until training moves it (Chen et al., Net2Net, ICLR 2016, section 3.2). Weights of other
-    architectures, or of the same depth, are returned as they are.
-
-    Parameters
-    ----------
-    start : dict of str to Tensor
-        Weights of the shallower network: ``body.0`` to ``body.N-1`` are blocks, ``body.N`` a convolution.
-    own : dict of str to Tensor
-        Fresh weights of the deeper one, of the same width.
-    """
-    old, new = _depth(start), _depth(own)
-    if not 0 < old < new:
-        return start
-    behind = f"body.{old}."
-    moved = {k.replace(behind, f"body.{new}.", 1) if k.startswith(behind) else k: v for k, v in start.items()}
-    for k, v in own.items():
-        at = k.split(".")
-        if at[0] == "body" and old <= int(at[1]) < new:
-            moved[k] = torch.zeros_like(v) if at[2] == "second" else v
-    return moved
-
-
-def _depth(weights: dict[str, Tensor]) -> int:
-    """Return how many residual blocks of two convolutions lie under ``body``."""
-    return len({k.split(".")[1] for k in weights if k.startswith("body.") and k.endswith(".second.weight")})

@@ -1,4 +1,4 @@
-"""`scenelift train`: recipe and data in; weights, log, figure and model card out."""
+"""One training for every kind of recipe: recipe and data in; weights, log, figure and model card out."""
 
 from __future__ import annotations
 
@@ -9,34 +9,96 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import nn
 
 from scenelift.models.checkpoint import save_checkpoint
 from scenelift.models.enhancer import pick_device
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.architectures import build
-from scenelift.models.receptive import seam_error
-from scenelift.models.training.adversarial import AdversarialTrainer
-from scenelift.models.training.schedule import resolve
-from scenelift.models.training.team import join
-from scenelift.models.training.trainer import Trainer
-from scenelift.workflows.training.cards import draw_losses, write_card
-from scenelift.workflows.training.data import read_data
-from scenelift.workflows.training.images import Mixture
-from scenelift.workflows.training.recipe import Recipe, make_spec, make_task
-from scenelift.workflows.training.runs import begin, open_run
-from scenelift.workflows.training.validation import baselines, make_validator, validation_pairs
+from scenelift.models.spec import ModelSpec
+from scenelift.models.training.objectives import Objective
+from scenelift.models.training.processes import join
+from scenelift.models.training.schedule import Schedule, resolve
+from scenelift.models.training.trainer import Run, Trainer, Weights
+from scenelift.workflows.training.cards import draw_losses, save_card
+from scenelift.workflows.training.classifier import Classification
+from scenelift.workflows.training.recipe import LandcoverRecipe, Recipe
+from scenelift.workflows.training.restoration import Restoration
+from scenelift.workflows.training.runs import open_run
+from scenelift.workflows.training.segmenter import Segmentation
 
-Report = Callable[[int, int, float], None]
+Progress = Callable[[int, int, float], None]
+
+
+class Problem(Protocol):
+    """What a network learns, with its data read: restoration, classification or segmentation."""
+
+    @property
+    def recipe(self) -> Any:
+        """The recipe that is trained."""
+        ...
+
+    @property
+    def arch(self) -> dict[str, Any]:
+        """The recipe's architecture, with what the data decide (classes, bands)."""
+        ...
+
+    @property
+    def column(self) -> str:
+        """Validation column of log.csv."""
+        ...
+
+    @property
+    def limits(self) -> str:
+        """For the card: where the network should not be trusted."""
+        ...
+
+    @property
+    def licence(self) -> str:
+        """For the card: the terms of the weights."""
+        ...
+
+    @property
+    def samples(self) -> int:
+        """Training samples of an epoch."""
+        ...
+
+    def arrays(self) -> Iterable[NDArray[np.generic]]:
+        """Return all that is trained and validated on, in a fixed order."""
+        ...
+
+    def begin(self, module: nn.Module) -> None:
+        """Give the network its starting weights."""
+        ...
+
+    def validate(self, state: Weights) -> float:
+        """Return a score of the weights, better when higher."""
+        ...
+
+    def scores(self, state: Weights) -> dict[str, float]:
+        """Return all that the card tells of the weights."""
+        ...
+
+    def objective(self, schedule: Schedule, device: str) -> Objective:
+        """Return what is minimised."""
+        ...
+
+    def spec(self, module: nn.Module, record: dict[str, Any]) -> ModelSpec:
+        """Return the contract of the trained network with the engine."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the card tells of the data."""
+        ...
 
 
 def train(
-    recipe: Recipe,
+    recipe: Recipe | LandcoverRecipe,
     run: Path,
     *,
     data: Path | None = None,
@@ -44,15 +106,15 @@ def train(
     resume: bool = True,
     threads: int | None = None,
     device: str = "cpu",
-    progress: Report | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Train a recipe's network and write its checkpoint.
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : Recipe or LandcoverRecipe
     run : path
-        Folder of this run: state to resume from, log.csv, loss.png, recipe.json.
+        Folder of this run: state to resume from, log.csv, loss.png.
     data : path, optional
         Folder that the recipe's paths are relative to; default: the environment variable SCENELIFT_DATA.
     weights : path, optional
@@ -73,81 +135,84 @@ def train(
     """
     if weights is not None and not weights.parent.is_dir():
         raise ModelError(f"there is no folder {weights.parent} to write {weights.name} to")
-    started = open_run(run, threads)
-    train_set, held_out = read_data(recipe, data, run)
-    bands = int(recipe.arch.get("bands", 1))
-    mixture = Mixture(train_set, bands, recipe.data.side, recipe.data.gains, recipe.data.gammas)
-    task = make_task(recipe)
+    open_run(run, threads)
+    kind: Any = Restoration
+    if isinstance(recipe, LandcoverRecipe):
+        kind = Segmentation if recipe.segments else Classification
+    return fit(kind.read(recipe, data, run), run, weights=weights, resume=resume, device=device, progress=progress)
+
+
+def fit(
+    problem: Problem,
+    run: Path,
+    *,
+    weights: Path | None = None,
+    resume: bool = True,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Path:
+    """Train the network of a problem whose data are read; parameters and errors as for `train`."""
+    started, recipe = time.monotonic(), problem.recipe
     torch.manual_seed(recipe.plan.seed)
-    module = build(recipe.arch)
-    begin(module, recipe, task, mixture)
-    pairs, truth = validation_pairs(recipe, task, held_out)
-    plan = resolve(recipe.plan, sum(len(patches.values) for patches, _ in train_set))
-    validate = make_validator(recipe, pairs, truth)
-    run_identity = identity(recipe, (patches.values for patches in (*(p for p, _ in train_set), *held_out)))
-    parts = (module, task, mixture, plan, run, validate, run_identity)
-    judged = recipe.adversarial
-    team, where = join(pick_device(device))
-    trainer = Trainer(*parts, where, team) if judged is None else AdversarialTrainer(*parts, judged, bands, where, team)
-    if not (resume and trainer.resume()) and team.leads:
-        (run / "log.csv").unlink(missing_ok=True)
+    module = build(problem.arch)
+    problem.begin(module)
+    schedule = resolve(recipe.plan, problem.samples)
+    group, where = join(pick_device(device))
+    objective = problem.objective(schedule, where)
+    files = Run(run, digest(recipe, problem.arrays()), problem.validate, problem.column)
+    trainer = Trainer(module, objective, schedule, files, where, group)
+    if not (resume and trainer.resume()) and group.is_main:
+        files.log.unlink(missing_ok=True)
     try:
-        trainer.run(None if progress is None else lambda step, loss: progress(step, plan.steps, loss))
+        trainer.train(None if progress is None else lambda step, loss: progress(step, schedule.steps, loss))
     except ModelError as error:
-        raise ModelError(f"{error}{_rescue(trainer, recipe, run) if team.leads else ''}") from None
+        raise ModelError(f"{error}{_rescue(trainer, problem, run) if group.is_main else ''}") from None
+    group.destroy()
     target = weights or run / f"{recipe.name}.safetensors"
-    team.leave()
-    if not team.leads:
+    if not group.is_main:
         return target
     kept = _as_stored(trainer.best)  # the card tells what the stored half-precision weights do
     facts = {
         "recipe": recipe.name,
-        "recipe_digest": identity(recipe),
-        "trained_on": [source.path for source in recipe.data.train],
-        "validated_on": [source.path for source in recipe.data.validation] or "a tenth of the training places",
-        "split": "by place: validation places are never trained on",
-        "patches": sum(len(patches.values) for patches, _ in train_set),
+        "recipe_digest": digest(recipe),
+        **problem.facts(),
         "steps": trainer.step,
         "seed": recipe.plan.seed,
         "minutes_of_this_process": round((time.monotonic() - started) / 60, 1),
-        "validation": {"psnr_db": round(validate(kept), 3), **baselines(task, pairs, truth)},
+        "validation": problem.scores(kept),
     }
-    _store(target, recipe, module, kept, facts)
-    write_card(target, recipe, facts)
+    _store(target, problem, module, kept, facts)
+    save_card(target, recipe.note, problem.limits, problem.licence, facts)
     draw_losses(run)
     return target
 
 
-def _rescue(trainer: Trainer, recipe: Recipe, run: Path) -> str:
+def _rescue(trainer: Trainer, problem: Problem, run: Path) -> str:
     """Keep the best weights of a run that failed, where there are any and the disk still takes them."""
     if trainer.best_score == -math.inf:
         return ""
-    path = run / f"{recipe.name}-so-far.safetensors"
-    facts = {"steps": trainer.step, "validation": {"psnr_db": round(trainer.best_score, 3)}}
+    path = run / f"{problem.recipe.name}-so-far.safetensors"
+    facts = {"steps": trainer.step, problem.column: round(trainer.best_score, 4)}
     try:
-        _store(path, recipe, trainer.module, trainer.best, facts)
+        _store(path, problem, trainer.module, trainer.best, facts)
     except ModelError:
         return ""
     return f"; the best weights so far are in {path}"
 
 
-def _as_stored(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _as_stored(state: Weights) -> Weights:
     """Return what a checkpoint in half precision keeps of weights, in float32 again."""
-    return {name: value.half().float() if value.is_floating_point() else value for name, value in state.items()}
+    return {k: v.cpu().half().float() if v.is_floating_point() else v.cpu() for k, v in state.items()}
 
 
-def _store(
-    path: Path, recipe: Recipe, module: torch.nn.Module, state: dict[str, Tensor], facts: dict[str, Any]
-) -> None:
+def _store(path: Path, problem: Problem, module: nn.Module, state: Weights, facts: dict[str, Any]) -> None:
     """Write a checkpoint in half precision: half the bytes, and the PSNR is the same to the hundredth of a dB."""
     module.cpu().load_state_dict(state)
-    spec = make_spec(recipe, module, facts)
-    if recipe.arch["kind"] == "autoencoder":  # looks farther than any sensible halo: say what the seam costs instead
-        spec = dataclasses.replace(spec, halo_kind="measured", seam_error=seam_error(module.eval(), spec))
-    save_checkpoint(path, module.half(), spec, recipe.arch)
+    spec = problem.spec(module, facts)
+    save_checkpoint(path, module.half(), spec, problem.arch)
 
 
-def identity(recipe: Any, arrays: Iterable[NDArray[np.generic]] = ()) -> str:
+def digest(recipe: Any, arrays: Iterable[NDArray[np.generic]] = ()) -> str:
     """Return the digest of everything in the recipe that is not a default, and of the data, wherever they lie.
 
     Parameters

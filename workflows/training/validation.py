@@ -1,4 +1,4 @@
-"""What a run is judged by: fixed pairs of degraded and clean patches from places it never sees."""
+"""What a run is validated on: fixed pairs of degraded and clean patches from sites it is never trained on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from scenelift.workflows.training.recipe import Recipe, make_spec
 VALIDATION_SIGMA = 0.0162
 """Noise of validation pairs: 15 levels of the 8-bit stretch."""
 VALIDATION_SEED = 0
-"""Whatever the seed of a training: runs beside each other are judged on the same images and the same noise."""
+"""Whatever the seed of a training: runs beside each other are validated on the same images and the same noise."""
 
 
 def validation_pairs(recipe: Recipe, task: Task, held_out: list[PatchSet]) -> tuple[Inputs, Tensor]:

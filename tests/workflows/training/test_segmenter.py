@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from safetensors.torch import load_file
 from support.builders import UTM
 
 from scenelift.models.checkpoint import load_checkpoint
@@ -18,12 +19,12 @@ from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows.classify import classify
-from scenelift.workflows.cli.train_command import run_landcover_training
+from scenelift.workflows.cli.train_command import run_training
 from scenelift.workflows.evidence.segmentation import block_counts, miou_difference, run_segmentation
 from scenelift.workflows.settings import EnhanceSettings, OwnScene, TrainingRun
-from scenelift.workflows.training.landcover_recipe import Labelled, LandcoverRecipe, load_landcover_recipe
-from scenelift.workflows.training.pixels import PixelDraws, encode, read_arrays, read_rasters
-from scenelift.workflows.training.segmenter import train_segmenter
+from scenelift.workflows.training.pixels import LabelledPixelSampler, encode, read_arrays, read_rasters
+from scenelift.workflows.training.recipe import Labelled, LandcoverRecipe, load_recipe
+from scenelift.workflows.training.train import train
 
 torch.set_num_threads(1)
 
@@ -57,15 +58,15 @@ RECIPE = {
 
 @pytest.fixture(scope="module")
 def trained(ground, tmp_path_factory):
-    from scenelift.models.training.schedule import Phase, Plan
+    from scenelift.models.training.schedule import Phase, Schedule
 
     scene, labels, _ = ground
-    plan = Plan(
+    plan = Schedule(
         (Phase(30, rate=2e-3, warmup=2),), batch=4, validate_every=10, optimizer="adamw", precision="fp32", ema=0.7
     )
     recipe = LandcoverRecipe(**RECIPE, plan=plan, data=Labelled(str(scene), labels=str(labels), side=32))
     run = tmp_path_factory.mktemp("run")
-    return train_segmenter(recipe, run), run
+    return train(recipe, run), run
 
 
 def test_a_segmenter_learns_and_leaves_its_card(trained):
@@ -77,6 +78,31 @@ def test_a_segmenter_learns_and_leaves_its_card(trained):
     assert spec.labels == module.classes == ("Field", "Wood")
     assert spec.halo_kind == "measured"
     assert spec.seam_error > 0
+
+
+class KillError(Exception):
+    """Stands for the kill signal: nothing after it runs."""
+
+
+def test_a_killed_training_ends_with_the_same_weights(ground, tmp_path):
+    from scenelift.models.training.schedule import Phase, Schedule
+
+    scene, labels, _ = ground
+    schedule = Schedule((Phase(4, rate=2e-3, warmup=2),), batch=2, validate_every=2, precision="fp32")
+    recipe = LandcoverRecipe(**RECIPE, plan=schedule, data=Labelled(str(scene), labels=str(labels), side=32))
+    train(recipe, tmp_path / "whole")
+
+    def kill(step, steps, loss):
+        if step == 3:
+            raise KillError
+
+    with pytest.raises(KillError):
+        train(recipe, tmp_path / "cut", progress=kill)
+    assert not (tmp_path / "cut/tiny.safetensors").exists()
+    train(recipe, tmp_path / "cut")
+    first, second = (load_file(tmp_path / run / "state.safetensors") for run in ("whole", "cut"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_its_map_does_not_depend_on_the_cut(trained, ground, tmp_path):
@@ -111,9 +137,11 @@ def test_imagenet_starts_an_encoder_of_any_number_of_bands():
 def test_the_experiment_compares_with_bicubic_over_blocks(trained, ground):
     weights, _ = trained
     scene, labels, _ = ground
-    from scenelift.models.training.schedule import Phase, Plan
+    from scenelift.models.training.schedule import Phase, Schedule
 
-    recipe = LandcoverRecipe(**RECIPE, plan=Plan((Phase(1),)), data=Labelled(str(scene), labels=str(labels), side=32))
+    recipe = LandcoverRecipe(
+        **RECIPE, plan=Schedule((Phase(1),)), data=Labelled(str(scene), labels=str(labels), side=32)
+    )
     arms = run_segmentation(recipe, str(weights), ("sr-x2-fast",), 2)
     assert [arm.name for arm in arms] == ["HR", "bicubic", "lanczos", "ibp", "sr-x2-fast"]
     by_name = {arm.name: arm for arm in arms}
@@ -164,14 +192,14 @@ def test_arrays_and_their_errors(tmp_path):
     with pytest.raises(ModelError, match="cannot train on"):
         read_arrays([tmp_path / "a.npz"], "picture", "labels", None)
     with pytest.raises(ModelError, match="smaller than patches"):
-        PixelDraws(images, 64, 1)
+        LabelledPixelSampler(images, 64, 1)
 
 
 def test_draws_keep_images_and_labels_together(ground):
     scene, labels, _ = ground
     image, known = read_rasters(scene, labels, None)
     assert known == (3, 7)
-    values, marks = PixelDraws([image], 32, 2)(8, 1.0, torch.Generator().manual_seed(0))
+    values, marks = LabelledPixelSampler([image], 32, 2)(8, 1.0, torch.Generator().manual_seed(0))
     assert (values.shape, marks.shape) == ((8, 2, 32, 32), (8, 32, 32))
     bright = values[:, 0] > 0.1
     assert torch.equal(bright[marks >= 0], marks[marks >= 0] == 1)
@@ -188,14 +216,14 @@ def test_numbers_that_nobody_named():
     [
         (OwnScene("segmentation"), "needs --scene"),
         (OwnScene("segments"), "must be segmentation"),
-        (OwnScene(), "give a recipe"),
+        (OwnScene(), "give either a recipe"),
     ],
 )
 def test_wrong_commands_are_said(own, words):
     with pytest.raises(UsageError, match=words):
-        run_landcover_training(None, own, TrainingRun())
+        run_training(None, own, TrainingRun())
 
 
 @pytest.mark.parametrize("name", ["landcover-naip", "landcover-nc", "landcover-eurosat", "landcover-eurosat-robust"])
 def test_shipped_recipes_are_whole(name):
-    assert load_landcover_recipe(name).name == name
+    assert load_recipe(name).name == name

@@ -15,7 +15,7 @@ from scenelift.models.degradations import EUROSAT
 from scenelift.models.errors import ModelError
 from scenelift.workflows.evidence.samples import read_sample
 from scenelift.workflows.training.data import read_data
-from scenelift.workflows.training.images import Mixture, PatchSet, read_images
+from scenelift.workflows.training.images import PatchSampler, PatchSet, read_images
 from scenelift.workflows.training.recipe import Source, recipe_from
 from scenelift.workflows.training.sources import find_sources, read_source
 from scenelift.workflows.training.train import train
@@ -83,17 +83,17 @@ def test_samples_of_wide_and_high_images_reach_all_of_them():
     wide = np.tile(np.arange(200, dtype=np.uint16), (3, 1, 64, 1))
     for values in (wide, wide.transpose(0, 1, 3, 2)):
         patches = PatchSet(values, 1.0, np.arange(3))
-        drawn = Mixture([(patches, 1.0)], 1, 48)(200, 1.0, torch.Generator().manual_seed(0))
+        drawn = PatchSampler([(patches, 1.0)], 1, 48)(200, 1.0, torch.Generator().manual_seed(0))
         assert float(drawn.max()) > 190 and float(drawn.min()) < 10
         with pytest.raises(ModelError, match="64 pixels are smaller than 65"):
-            Mixture([(patches, 1.0)], 1, 65)
+            PatchSampler([(patches, 1.0)], 1, 65)
 
 
 def test_a_network_of_several_bands_takes_no_others_first_ones():
     patches = PatchSet(np.zeros((4, 4, 8, 8), np.uint8), 1.0, np.arange(4))
     with pytest.raises(ModelError, match="4 bands, the network wants 3 together: choose them by --bands"):
-        Mixture([(patches, 1.0)], 3, 8)
-    assert Mixture([(patches, 1.0)], 1, 8)(2, 1.0, torch.Generator()).shape == (2, 1, 8, 8)
+        PatchSampler([(patches, 1.0)], 3, 8)
+    assert PatchSampler([(patches, 1.0)], 1, 8)(2, 1.0, torch.Generator()).shape == (2, 1, 8, 8)
 
 
 def test_one_zip_is_validated_on_all_of_its_classes(tmp_path):

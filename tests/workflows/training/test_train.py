@@ -19,14 +19,15 @@ from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.degradations import EUROSAT
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.architectures import build
+from scenelift.models.training.initialization import take_over
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.cli.train_command import run_training
 from scenelift.workflows.settings import Adaptation, TrainingRun
-from scenelift.workflows.training.images import Mixture, PatchSet, balanced, read_images
+from scenelift.workflows.training.data import read_data
+from scenelift.workflows.training.images import PatchSampler, PatchSet, balanced, read_images
 from scenelift.workflows.training.recipe import RECIPES, adaptation, load_recipe, make_task
-from scenelift.workflows.training.runs import take_over
 from scenelift.workflows.training.sources import read_source
-from scenelift.workflows.training.train import identity, read_data, train
+from scenelift.workflows.training.train import digest, train
 
 torch.set_num_threads(1)
 
@@ -137,17 +138,17 @@ def test_a_subset_is_of_places_and_always_the_same():
 
 def test_samples_are_repeatable_turned_and_scaled():
     patches = PatchSet(np.arange(2 * 3 * 64).reshape(2, 3, 8, 8).astype(np.uint16), 0.5, np.arange(2))
-    single = Mixture([(patches, 1.0)], 1, 8, (0.5, 2.0))
+    single = PatchSampler([(patches, 1.0)], 1, 8, (0.5, 2.0))
     draws = [single(64, 1.0, torch.Generator().manual_seed(s)) for s in (3, 3, 4)]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
-    plain = Mixture([(patches, 1.0)], 1, 8)(64, 1.0, torch.Generator().manual_seed(0))
+    plain = PatchSampler([(patches, 1.0)], 1, 8)(64, 1.0, torch.Generator().manual_seed(0))
     sums = {float(p.sum()) for p in patches.reflectance(slice(None)).reshape(-1, 8, 8)}
     assert {float(x.sum()) for x in plain} == sums
-    assert Mixture([(patches, 1.0)], 3, 4)(5, 1.0, torch.Generator().manual_seed(0)).shape == (5, 3, 4, 4)
+    assert PatchSampler([(patches, 1.0)], 3, 4)(5, 1.0, torch.Generator().manual_seed(0)).shape == (5, 3, 4, 4)
     with pytest.raises(ModelError, match="3 bands, the network wants 4"):
-        Mixture([(patches, 1.0)], 4, 8)
+        PatchSampler([(patches, 1.0)], 4, 8)
     with pytest.raises(ModelError, match="8 pixels are smaller than 9"):
-        Mixture([(patches, 1.0)], 1, 9)
+        PatchSampler([(patches, 1.0)], 1, 9)
 
 
 def test_too_little_data_is_one_line(tmp_path):
@@ -314,13 +315,13 @@ def test_a_seed_of_ones_own_is_another_run(tmp_path, scene, monkeypatch):
     cards = [json.loads((tmp_path / f"runs/{name}/tiny.json").read_text()) for name in ("tiny", "tiny-seed7")]
     assert [card["seed"] for card in cards] == [0, 7]
     assert cards[0]["sha256"] != cards[1]["sha256"]
-    assert cards[0]["validation"]["noisy_db"] == cards[1]["validation"]["noisy_db"]  # judged on the same noise
+    assert cards[0]["validation"]["noisy_db"] == cards[1]["validation"]["noisy_db"]  # validated on the same noise
 
 
-def test_identity_changes_with_the_recipe_alone(scene):
+def test_the_digest_changes_with_the_recipe_alone(scene):
     recipe = settings(scene)
-    assert identity(recipe) == identity(settings(scene))
-    assert identity(recipe) != identity(dataclasses.replace(recipe, plan=dataclasses.replace(recipe.plan, seed=1)))
+    assert digest(recipe) == digest(settings(scene))
+    assert digest(recipe) != digest(dataclasses.replace(recipe, plan=dataclasses.replace(recipe.plan, seed=1)))
 
 
 def test_adaptation_needs_scenes_and_starts_from_the_shipped_model(scene):

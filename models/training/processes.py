@@ -2,35 +2,35 @@
 
 Started by `launch` on one machine, or by ``torchrun`` on several: one process a GPU (NCCL), or on CPUs (gloo). Every
 process draws and degrades the whole batch from the same seed and works on its share, so N processes take the same
-steps as one, up to the rounding of sums.
+steps as one, up to the rounding of sums. Batch normalisation alone sees a process's own share; its running statistics
+are averaged.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-import socket
-import subprocess
-import time
-from collections.abc import Iterable, Sequence
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from scenelift.models.errors import ModelError
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """The processes that train one network together; by default, this one alone."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def leads(self) -> bool:
-        """Whether this process validates, logs and saves."""
+    def is_main(self) -> bool:
+        """Whether this is the process (rank 0) that validates, logs and saves."""
         return self.rank == 0
 
     def check_batch(self, batch: int) -> None:
@@ -42,50 +42,47 @@ class Team:
         """Return this process's part of a batch: every ``size``-th sample."""
         return batch[self.rank :: self.size]
 
-    def average_gradients(self, modules: Iterable[nn.Module]) -> None:
-        """Replace gradients by their mean over the processes, in one exchange."""
-        if self.size == 1:
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by their mean over the processes, in one exchange."""
+        if self.size == 1 or not tensors:
             return
-        gradients = [p.grad for m in modules for p in m.parameters() if p.grad is not None]
-        flat = torch.cat([g.reshape(-1).float() for g in gradients])
+        flat = torch.cat([t.reshape(-1).float() for t in tensors])
         dist.all_reduce(flat)
         flat /= self.size
-        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
+        for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
 
     def mean(self, value: Tensor) -> Tensor:
-        """Return the mean of a scalar over the processes; not a number for all if it is for one."""
+        """Return the mean of a scalar over the processes; NaN for all if it is NaN for one."""
         value = value.detach().clone()
-        if self.size > 1:
-            dist.all_reduce(value)
-            value /= self.size
+        self.average([value])
         return value
 
-    def from_leader(self, value: float, device: torch.device) -> float:
-        """Return the leader's value."""
+    def broadcast(self, value: float, device: torch.device) -> float:
+        """Return the value of rank 0."""
         if self.size == 1:
             return value
         shared = torch.tensor([value], dtype=torch.float32 if device.type == "cuda" else torch.float64, device=device)
         dist.broadcast(shared, 0)
         return float(shared)
 
-    def leave(self) -> None:
-        """Take leave of the others, if there are any."""
+    def destroy(self) -> None:
+        """End the communication between the processes."""
         if self.size > 1:
             dist.destroy_process_group()
 
 
-def in_team() -> bool:
+def is_one_of_several() -> bool:
     """Whether this process was started as one of several."""
     return "WORLD_SIZE" in os.environ
 
 
-def is_leader() -> bool:
-    """Whether this process was started alone, or is the first of its team."""
+def is_main_process() -> bool:
+    """Whether this process was started alone, or has rank 0."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def join(device: str) -> tuple[Team, str]:
+def join(device: str) -> tuple[ProcessGroup, str]:
     """Join the processes that were started together, if they were.
 
     Parameters
@@ -95,7 +92,7 @@ def join(device: str) -> tuple[Team, str]:
 
     Returns
     -------
-    Team
+    ProcessGroup
     str
         This process's device: "cpu", "cuda", or "cuda:1" for the second process of a node.
 
@@ -106,7 +103,7 @@ def join(device: str) -> tuple[Team, str]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return Team(), device
+        return ProcessGroup(), device
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device == "cuda":
         if local >= torch.cuda.device_count():
@@ -115,40 +112,47 @@ def join(device: str) -> tuple[Team, str]:
         torch.cuda.set_device(local)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    return Team(dist.get_rank(), size), device
+    return ProcessGroup(dist.get_rank(), size), device
 
 
 def launch(command: Sequence[str], size: int) -> int:
-    """Run a command ``size`` times on this machine as one team; if one fails, the others are ended.
+    """Run a command ``size`` times on this machine as one process group; if one fails, the others are ended.
+
+    This is torchrun's launcher without its banner: what the processes say and the exit status stay those of the
+    command.
 
     Parameters
     ----------
     command : sequence of str
+        Program and arguments.
     size : int
 
     Returns
     -------
     int
-        0, or the exit status of the process that failed first.
+        0, the exit status of the process that failed first, or 128 and the number of the signal that ended this one.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    common = os.environ | {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    team = [
-        subprocess.Popen(list(command), env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(size)
-    ]
+    # imported here: half a second that only the first process pays
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=size,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+        monitor_interval=0.1,
+    )
     try:
-        while True:
-            states = [process.poll() for process in team]
-            if failed := [state for state in states if state]:
-                return failed[0]
-            if all(state == 0 for state in states):
-                return 0
-            time.sleep(0.1)
-    finally:
-        for process in team:
-            process.terminate()
-        for process in team:
-            process.wait()
+        elastic_launch(config, command[0])(*command[1:])
+    except ChildFailedError as error:
+        return error.get_first_failure()[1].exitcode
+    except SignalException as error:  # it was told to stop, and has ended the processes
+        return 128 + error.sigval
+    return 0

@@ -1,0 +1,145 @@
+"""What a training step minimises: an objective draws its batch and returns its loss.
+
+An objective owns what else is trained with the network (`modules`, `optimizers`), so the loop in
+`scenelift.models.training.trainer` knows nothing of pixels, discriminators or labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from scenelift.models.networks.features import feature_distance
+from scenelift.models.networks.layers import crop, mirror
+from scenelift.models.training.losses import consistency, pixel_loss
+from scenelift.models.training.processes import ProcessGroup
+from scenelift.models.training.schedule import Phase
+from scenelift.models.training.tasks import Inputs, Task
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step, as an objective sees it."""
+
+    number: int
+    phase: Phase
+    batch: int
+    """Samples of all processes together."""
+    generator: torch.Generator
+    """Depends on seed and step alone; of the CPU, so that every device sees the same samples."""
+    module: nn.Module
+    """The network that is trained."""
+    device: torch.device
+    bf16: bool = False
+    group: ProcessGroup = field(default_factory=ProcessGroup)
+
+    def place(self, samples: Tensor) -> Tensor:
+        """Return this process's share of the samples, on its device."""
+        return self.group.share(samples).to(self.device)
+
+    def apply(self, module: nn.Module, *inputs: Tensor) -> Tensor:
+        """Return a network's float32 output, computed in bfloat16 if the training is."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            output: Tensor = module(*inputs)
+        return output.float()
+
+    def predict(self, inputs: Inputs, margin: int = 0) -> Tensor:
+        """Return the trained network's output, its input continued by ``margin`` pixels of reflection meanwhile."""
+        x = inputs[0]
+        if margin:
+            x = x[..., mirror(x.shape[2], margin), :][..., mirror(x.shape[3], margin)]
+        output = self.apply(self.module, x.contiguous(memory_format=torch.channels_last), *inputs[1:])
+        return crop(output, margin * output.shape[3] // x.shape[3]) if margin else output
+
+
+class Objective(Protocol):
+    """What is minimised."""
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        """What is trained beside the network, by name."""
+        ...
+
+    @property
+    def optimizers(self) -> Sequence[torch.optim.Optimizer]:
+        """Their optimizers; each group's "relative" is its rate over the schedule's."""
+        ...
+
+    def __call__(self, step: Step) -> Tensor:
+        """Draw a batch and return its mean loss."""
+        ...
+
+
+class Sampler(Protocol):
+    """Draws clean patches."""
+
+    def __call__(self, count: int, subset: float, generator: torch.Generator) -> Tensor:
+        """Return (count, C, H, W) reflectance from the given share of the sites."""
+        ...
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A batch of degraded images and what the network made of them."""
+
+    inputs: Inputs
+    prediction: Tensor
+    """(N, C, H, W) reflectance."""
+    target: Tensor
+    """(N, C, H, W) reflectance."""
+
+
+Term = Callable[[Restored], Tensor]
+"""A loss that is added to the pixels'."""
+
+
+class PixelLoss:
+    """The phase's pixel loss between what the network restores and the clean patches.
+
+    Parameters
+    ----------
+    task : Task
+        Degrades the clean patches.
+    sampler : Sampler
+        Draws them.
+    terms : sequence of Term
+        Losses that are added, each with its weight.
+    """
+
+    modules: Mapping[str, nn.Module] = {}
+    optimizers: Sequence[torch.optim.Optimizer] = ()
+
+    def __init__(self, task: Task, sampler: Sampler, terms: Sequence[Term] = ()) -> None:
+        self.task, self.sampler, self.terms = task, sampler, tuple(terms)
+
+    def __call__(self, step: Step) -> Tensor:
+        """Draw, degrade and restore a batch; return its loss."""
+        return self.loss(self.restore(step), step.phase)
+
+    def restore(self, step: Step) -> Restored:
+        """Draw and degrade a batch and let the network restore it."""
+        clean = self.sampler(step.batch, step.phase.subset, step.generator)
+        inputs = tuple(step.place(x) for x in self.task.degrade(clean, step.generator))
+        return Restored(inputs, step.predict(inputs, step.phase.mirror), step.place(clean))
+
+    def loss(self, restored: Restored, phase: Phase) -> Tensor:
+        """Return the loss of what was restored."""
+        weight = self.task.weight(restored.inputs)
+        total = pixel_loss(phase.loss)(restored.prediction * weight, restored.target * weight)
+        for term in self.terms:
+            total = total + term(restored)
+        return total
+
+
+def feature_term(features: Callable[[Tensor], list[Tensor]], weight: float) -> Term:
+    """Return the weighted distance between a frozen network's features of prediction and target."""
+    return lambda it: weight * feature_distance(features, it.prediction, it.target).mean()
+
+
+def consistency_term(scale: int, weight: float) -> Term:
+    """Return the weighted difference (reflectance) between the degraded prediction and the input."""
+    return lambda it: weight * consistency(it.prediction, it.inputs[0], scale)
