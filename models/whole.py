@@ -15,6 +15,8 @@ from scenelift.models.classical.classical import CLASSICAL, classical
 from scenelift.models.enhancer import TorchEnhancer
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.layers import mirror
+from scenelift.models.sensing.blurs import Blur
+from scenelift.models.sensing.estimation import cut_tiles, estimate_blur
 from scenelift.models.spec import ModelSpec
 from scenelift.models.wrappers import blend, with_extras
 
@@ -47,7 +49,13 @@ def run_whole(model: Any, images: Images, sigma: NDArray[np.float32] | None = No
 
 
 def load_method(
-    name: str, scale: int = 1, *, precision: str = "fp32", deviation: bool = False, consistency: int = 0
+    name: str,
+    scale: int = 1,
+    *,
+    precision: str = "fp32",
+    deviation: bool = False,
+    consistency: int = 0,
+    images: Images | None = None,
 ) -> Any:
     """Load a method by the name that tables know it by.
 
@@ -63,6 +71,9 @@ def load_method(
         Average a network over the eight turned and mirrored images, and follow each band by their standard deviation.
     consistency : int
         Back-projection steps after a network.
+    images : ndarray, optional
+        (N, C, H, W) images of one sensor, from which blur and noise are estimated for networks that want to know them;
+        without, such a network takes Sentinel-2's blur and no noise.
 
     Raises
     ------
@@ -71,12 +82,26 @@ def load_method(
     """
     if name in CLASSICAL:
         return classical(name, scale)
-    settings = {"precision": precision, "uncertainty": deviation, "consistency": consistency}
+    settings: dict[str, Any] = {"precision": precision, "uncertainty": deviation, "consistency": consistency}
+    if images is not None and spec_of(name).needs_blur:
+        settings |= _conditions(images)
     if "~" not in name:
         return load(with_settings(find(name), threads=torch.get_num_threads(), **settings))
     (one, spec), (other, _), share = _blended(name)
+    if spec.needs_blur:
+        raise ModelError(f"{name}: a network that is told the blur is blended by --realism, not by ~")
     module, spec = with_extras(blend(one, other, share), spec, uncertainty=deviation, consistency=consistency)
     return TorchEnhancer(module, spec, precision=precision, threads=torch.get_num_threads())
+
+
+def _conditions(images: Images) -> dict[str, Any]:
+    """Return the blur and the noise of each band of images of one sensor, as settings of a model."""
+    bands = [np.concatenate([cut_tiles(image[band]) for image in images]) for band in range(images.shape[1])]
+    found = estimate_blur(bands)
+    return {
+        "blur": tuple(each.blur if each else Blur() for each in found),
+        "noise": tuple(each.sigma if each else 0.0 for each in found),
+    }
 
 
 def spec_of(name: str) -> ModelSpec:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.generator import TAPS, Generator
-from scenelift.models.networks.layers import GAIN, MEAN, PaddingMode
+from scenelift.models.networks.layers import GAIN, MEAN, PaddingMode, ResidualBlock
 from scenelift.models.networks.upsampling import PhaseUpsampler
 from scenelift.models.sensing.blurs import FREQUENCIES, Blur, response
 from scenelift.models.sensing.wiener import interpolation_filters
@@ -117,9 +117,11 @@ class ConditionedGenerator(nn.Module):
         net = self.network
         features = run(net.head, (x - MEAN) * GAIN)
         y = features
-        for block in list(net.body)[:-1]:
+        *blocks, last = net.body
+        for block in blocks:
+            assert isinstance(block, ResidualBlock)
             y = y + run(block.second, block.act(run(block.first, y)))
-        y = run(net.body[-1], y) + features
+        y = run(last, y) + features
         detail = F.pixel_shuffle(run(net.tail, y), self.scale)
         return base + detail.to(base.dtype) / GAIN
 

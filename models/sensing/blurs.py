@@ -64,7 +64,8 @@ def _kernel(kind: str, mtf: float, scale: int) -> NDArray[np.float64]:
     else:
         x = _positions(3 * scale, scale) / scale
         weights = np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0)
-    return weights / weights.sum()
+    found: NDArray[np.float64] = weights / weights.sum()
+    return found
 
 
 def _positions(half: int, scale: int) -> NDArray[np.float64]:

@@ -100,7 +100,7 @@ class BlindSuperResolution:
 
     def degrade(self, clean: Tensor, generator: torch.Generator) -> Inputs:
         """Return ((N, C, H / scale, W / scale), the linear estimate (N, C, H, W), the condition)."""
-        blurs, told, sigma = self._draw(*clean.shape[:2], generator)
+        blurs, told, sigma = self._draw(clean.shape[0], clean.shape[1], generator)
         low = decimate(clean, self.scale, [[b.kernel(self.scale) for b in row] for row in blurs])
         spread = torch.tensor(sigma, dtype=torch.float32)[..., None, None]
         signal = torch.rand(len(clean), 1, 1, 1, generator=generator) < 0.5  # shot noise grows with the signal

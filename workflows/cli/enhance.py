@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this file to the program."""
     for name, command, example in (
         ("enhance", enhance, "enhance scene.tif -o better.tif -m denoise,sr-x2"),
+        ("expect", expect, "expect scene.tif -m sr-x2"),
         ("resume", resume, "resume better.tif"),
         ("verify", verify, "verify better.tif --repair"),
         ("info", info, "info S2A_MSIL2A_20240501.SAFE"),
@@ -106,6 +107,27 @@ def enhance(
 
     scene, cluster = source.of(inputs), where.settings(settings.device)
     running.scene(lambda progress, say: run(scene, output, model, settings, cluster, progress, say))
+
+
+@with_options(Source, EnhanceSettings, Where)
+def expect(
+    inputs: Inputs,
+    source: Source,
+    settings: EnhanceSettings,
+    where: Where,
+    model: Models = "sr-x2",
+    as_json: Json = False,
+) -> None:
+    """Say what super-resolution may be expected to gain, tried on the scene itself one level coarser."""
+    from scenelift.pipeline.errors import UsageError
+    from scenelift.workflows.planning import try_coarser
+
+    found = try_coarser(source.of(inputs), model, settings, where.settings(settings.device))
+    if found is None:
+        raise UsageError("this cannot be tried one level coarser: no model enlarges, or the scene has no window for it")
+    print(json.dumps(found.to_dict()) if as_json else found.describe())
+    if settings.require_gain is not None and found.gain_db["lanczos"].mean < settings.require_gain:
+        raise typer.Exit(4)
 
 
 @with_options(Running)

@@ -13,12 +13,13 @@ from scenelift.pipeline.jobs.fingerprints import json_number
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource, crs_name
 from scenelift.workflows.cli.console import table
+from scenelift.workflows.conditions import scene_conditions
 
 
 def describe_scene(source: SceneSource) -> dict[str, Any]:
     """Return a scene's facts as plain values."""
     scene = open_scene(source)
-    grid = scene.grid
+    grid, conditions = scene.grid, scene_conditions(scene)
     return {
         "files": [without_secrets(path) for path in source.paths],
         "width": grid.width,
@@ -33,6 +34,7 @@ def describe_scene(source: SceneSource) -> dict[str, Any]:
         "bands": [dataclasses.asdict(b) | {"nodata": json_number(b.nodata)} for b in scene.bands],
         "tags": scene.tags,
         "notes": list(scene.notes),
+        "conditions": conditions.to_dict() | {"lines": list(conditions.lines())},
     }
 
 
@@ -47,6 +49,7 @@ def print_scene(facts: dict[str, Any]) -> None:
         *([name, f"{x:.6f}, {y:.6f}"] for name, (x, y) in facts["corners"].items()),
         ["missing pixels", facts["mask"] if facts["nodata"] is None else f"nodata {', '.join(_nodata(facts))}"],
     ]
+    rows += [["sharpness", line] for line in facts["conditions"]["lines"]]
     rows += [["note", note] for note in facts["notes"]]
     table(facts["files"][0], ["", ""], rows)
     bands = [

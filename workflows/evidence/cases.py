@@ -196,7 +196,7 @@ def restore(
 ) -> Iterator[tuple[str, Images]]:
     """Yield each method's name and the images (N, C, H, W) that it makes of the degraded ones."""
     for name in methods:
-        yield name, low if name == INPUT else run_whole(load_method(name, degradation.scale), low, sigma)
+        yield name, low if name == INPUT else run_whole(load_method(name, degradation.scale, images=low), low, sigma)
 
 
 def _plain(number: float | str) -> str:

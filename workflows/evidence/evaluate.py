@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +74,8 @@ def evaluate(
         if name in CLASSICAL[degradation.task]:
             out = run_whole(load_method(name, degradation.scale), low, sigma)
         elif name != INPUT:
-            method = load_method(name, precision=precision, deviation=tta, consistency=consistency)
+            extras: dict[str, Any] = {"precision": precision, "deviation": tta, "consistency": consistency}
+            method = load_method(name, **extras, images=low)
             out = run_whole(method, low, told)
             out, deviation = (out[:, ::2], out[:, 1::2]) if tta else (out, None)
         predictions[name] = out, deviation, time.perf_counter() - started

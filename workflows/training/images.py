@@ -105,8 +105,9 @@ class PatchSampler:
         chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator)
         draws = torch.rand(count, 6, generator=generator).tolist()
         curves = torch.rand(count, generator=generator).tolist() if self.gammas != (1.0, 1.0) else [None] * count
-        rows = [self._one(int(i), *each, self._indices[subset]) for i, *each in zip(chosen, draws, curves, strict=True)]
-        return torch.stack(rows)
+        indices = self._indices[subset]
+        drawn = zip(chosen.tolist(), draws, curves, strict=True)
+        return torch.stack([self._one(which, draw, curve, indices) for which, draw, curve in drawn])
 
     def _one(self, which: int, draw: list[float], curve: float | None, indices: list[NDArray[np.int64]]) -> Tensor:
         patches, known = self.sets[which], indices[which]

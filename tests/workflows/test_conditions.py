@@ -1,0 +1,133 @@
+"""What networks are told about a scene, and what a job says it may gain: on a real scene shrunk in known ways."""
+
+import json
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from rasterio.transform import Affine
+from support.jobs import scenelift
+
+from scenelift.models.catalog import find, load, with_colour, with_settings
+from scenelift.models.errors import ModelError
+from scenelift.models.sensing.blurs import Blur, decimate
+from scenelift.models.sensing.sensors import parse_blur, sensor_of
+from scenelift.pipeline.cluster import ClusterSettings
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.scenes import SceneSource
+from scenelift.workflows.conditions import colour_bands, scene_conditions
+from scenelift.workflows.demo import packaged_scene
+from scenelift.workflows.enhance import enhance
+from scenelift.workflows.settings import EnhanceSettings
+
+torch.set_num_threads(1)
+HERE = ClusterSettings(workers=0)
+NAMES = ("B02", "B03", "B04", "B08")
+
+
+def landscape(side=512):
+    """The middle of the demo's Sentinel-2 scene, (1, 4, side, side) reflectance."""
+    bands = []
+    for path in packaged_scene():
+        with rasterio.open(path) as band:
+            bands.append(band.read(1, window=((700, 700 + side), (1150, 1150 + side))))
+    return torch.from_numpy(np.stack(bands).astype(np.float32) * 1e-4)[None]
+
+
+def write(path, blur, side=512, names=NAMES, sigma=0.0):
+    low = decimate(landscape(side), 2, [[blur.kernel(2)] * 4])[0].numpy()
+    low = low + sigma * np.random.default_rng(1).standard_normal(low.shape)
+    dn = np.rint(low * 10_000).clip(1, 65535).astype(np.uint16)
+    profile = {"driver": "GTiff", "count": 4, "height": dn.shape[1], "width": dn.shape[2], "dtype": "uint16"}
+    profile |= {"crs": "EPSG:32632", "transform": Affine(10, 0, 5e5, 0, -10, 5e6), "photometric": "MINISBLACK"}
+    with rasterio.open(path, "w", **profile) as out:
+        out.write(dn)
+        out.descriptions = names
+        out.scales, out.offsets = (1e-4,) * 4, (0.0,) * 4
+    return open_scene(SceneSource((str(path),)))
+
+
+def test_the_blur_is_given_published_or_estimated(tmp_path):
+    scene = write(tmp_path / "a.tif", Blur("area"))
+    assert scene_conditions(scene, "0.31").blur == (Blur("gaussian", 0.31),) * 4
+    assert scene_conditions(scene, "0.1,area,bicubic,0.5").blur[1:3] == (Blur("area"), Blur("bicubic"))
+    published = scene_conditions(scene, "sentinel-2")
+    assert published.origin == "sentinel-2, published"
+    assert published.blur[0] == Blur("gaussian", 0.275)
+    assert scene_conditions(scene).origin == "estimated"
+    assert scene_conditions(scene, noise=25.0).noise == pytest.approx((0.0025,) * 4)
+
+
+def test_strong_blur_is_told_from_weak_and_noise_from_none(tmp_path):
+    soft = scene_conditions(write(tmp_path / "soft.tif", Blur("gaussian", 0.1)))
+    crisp = scene_conditions(write(tmp_path / "crisp.tif", Blur("gaussian", 0.45)))
+    noisy = scene_conditions(write(tmp_path / "noisy.tif", Blur("gaussian", 0.3), sigma=0.004))
+    assert max(b.mtf for b in soft.blur) < 0.25
+    assert all(b.kind != "gaussian" or b.mtf > 0.3 for b in crisp.blur)
+    assert max(crisp.noise) < 0.0008
+    assert noisy.noise == pytest.approx((0.004,) * 4, rel=0.35)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("sentinel2", "did you mean sentinel-2"), ("0.2,0.3", "2 values, the scene has 4"), ("2", "between 0 and 1")],
+)
+def test_a_blur_that_cannot_be_is_one_line(text, words):
+    with pytest.raises(ModelError, match=words):
+        parse_blur(text, list(NAMES))
+
+
+def test_platforms_of_products_are_known():
+    assert sensor_of("Sentinel-2B") == "sentinel-2"
+    assert sensor_of("LANDSAT_8") is None
+
+
+def test_red_green_and_blue_go_through_the_joint_network_and_the_rest_band_by_band(tmp_path):
+    scene = write(tmp_path / "a.tif", Blur("area"), side=256)
+    assert colour_bands(scene) == (2, 1, 0)
+    assert colour_bands(write(tmp_path / "b.tif", Blur("area"), side=256, names=("1", "2", "3", "4"))) is None
+    told = with_settings(find("sr-x2"), blur=(Blur("area"),) * 4, noise=(0.0,) * 4)
+    both, alone = load(with_colour(told, (2, 1, 0))), load(told)
+    halo = both.spec.halo
+    patch = np.random.default_rng(0).random((1, 4, 32 + 2 * halo, 32 + 2 * halo), np.float32) * 0.3
+    joint = load(with_settings(find("sr-x2-rgb"), blur=(Blur("area"),) * 3, noise=(0.0,) * 3))
+    out = both(patch)
+    assert np.array_equal(out[:, [2, 1, 0]], joint(patch[:, [2, 1, 0]]))
+    assert np.array_equal(out[:, 3], alone(patch)[:, 3])
+
+
+def test_a_job_tells_its_networks_says_so_and_is_better_than_lanczos(tmp_path):
+    write(tmp_path / "in.tif", Blur("area"))
+    summary = enhance(tmp_path / "in.tif", tmp_path / "out.tif", "sr-x2", EnhanceSettings(precision="fp32"), HERE)
+    assert any(note.startswith("blur ") for note in summary.notes)
+    assert any(note.startswith("expected gain ") for note in summary.notes)
+    assert summary.expected["gain_db"]["lanczos"]["mean"] > 0
+    with rasterio.open(tmp_path / "out.tif") as out:
+        told = json.loads(out.tags()["SCENELIFT"])["conditions"]
+        ours = out.read() * 1e-4
+    assert told["origin"] == "estimated"
+    assert len(told["blur"]) == len(told["noise"]) == 4
+    lanczos = tmp_path / "lanczos.tif"
+    enhance(tmp_path / "in.tif", lanczos, "lanczos-x2", cluster=HERE)
+    with rasterio.open(lanczos) as out:
+        theirs = out.read() * 1e-4
+    truth, inner = landscape()[0].numpy(), (slice(None), slice(8, -8), slice(8, -8))
+    errors = [np.mean((image[inner] - truth[inner]) ** 2) for image in (ours, theirs)]
+    assert errors[0] < errors[1]
+
+
+def test_too_little_to_be_gained_stops_before_the_work(tmp_path):
+    write(tmp_path / "in.tif", Blur("area"), side=256)
+    done = scenelift("enhance", "in.tif", "-o", "out.tif", "--require-gain", 30, "--workers", 0, cwd=tmp_path, ok=False)
+    assert done.returncode == 4
+    assert "expected gain over Lanczos is" in done.stderr
+    assert not list(tmp_path.glob("*out.tif*"))
+
+
+def test_expect_is_a_command_of_its_own(tmp_path):
+    write(tmp_path / "in.tif", Blur("gaussian", 0.2), side=256)
+    facts = json.loads(scenelift("expect", "in.tif", "--json", "--blur", "0.2", cwd=tmp_path).stdout)
+    assert set(facts["gain_db"]) == {"bicubic", "lanczos", "ibp"}
+    assert facts["windows"] > 1
+    assert 0 < facts["consistency"] < 0.01
