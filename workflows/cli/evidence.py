@@ -48,7 +48,7 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score a scene against a reference: PSNR, SSIM, VIF, spectral angle, sharpness and more."""
-    from scenelift.workflows.cli.score_tables import print_scores, write_parquet
+    from scenelift.workflows.cli.tables import print_scores, write_parquet
     from scenelift.workflows.evidence.score import score as run
 
     other = source.of(test) if test is not None else None

@@ -23,7 +23,7 @@ from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import SceneError, UsageError
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.scores.scores import Convention, block_statistics, scores
-from scenelift.workflows.cli.score_tables import print_scores
+from scenelift.workflows.cli.tables import print_scores
 from scenelift.workflows.evidence.score import ScoreReport, ScoreSettings, score
 
 COMMAND = [sys.executable, "-m", "scenelift.workflows.cli", "score"]
