@@ -23,7 +23,7 @@ from scenelift.models.errors import ModelError
 from scenelift.models.networks.naming import with_labels
 from scenelift.models.precision import pick_precision
 from scenelift.models.receptive import check_halo
-from scenelift.models.sensing.blurs import Blur, response
+from scenelift.models.sensing.blurs import Blur
 from scenelift.models.spec import ModelSpec
 from scenelift.models.wrappers import blend, with_extras
 
@@ -178,12 +178,14 @@ def _running(
     """Put a network to work as the reference says."""
     modules, spec = _folded(ref, module, spec)
     blurs = ref.blur if spec.scale > 1 and ref.blur else (Blur(),)
-    transfers = [float(response(blur.kernel(spec.scale), spec.scale)[1]) for blur in blurs]
+    transfers = [blur.at_nyquist(spec.scale) for blur in blurs]
     ready = []
     for index, plain in enumerate(modules):
         blended = plain if twin is None or ref.realism is None else blend(plain, twin, ref.realism)
-        extras = {"tta": ref.tta, "uncertainty": ref.uncertainty, "consistency": consistency}
-        wrapped, running = with_extras(blended, spec, **extras, mtf=transfers[index % len(blurs)])
+        mtf = transfers[index % len(blurs)]
+        wrapped, running = with_extras(
+            blended, spec, tta=ref.tta, uncertainty=ref.uncertainty, consistency=consistency, mtf=mtf
+        )
         wrapped, running = with_labels(wrapped, running, named=ref.classes)
         ready.append(wrapped)
     return TorchEnhancer(ready, running, ref.device, ref.precision, ref.threads, ref.noise)
@@ -216,7 +218,7 @@ def _by_bands(ref: ModelRef, colour: tuple[int, int, int]) -> ByBands:
         noise = tuple(ref.noise[b % len(ref.noise)] for b in bands) if ref.noise else None
         return load(dataclasses.replace(ref, name=name, digest=digest, blur=blur, noise=noise, colour=None, joint=None))
 
-    parts = [(part(joint_name(ref.name), ref.joint or "", colour), colour)]
+    parts: list[tuple[Any, Sequence[int]]] = [(part(joint_name(ref.name), ref.joint or "", colour), colour)]
     if others:
         parts.append((part(ref.name, ref.digest, others), others))
     return ByBands(ref.name, parts)

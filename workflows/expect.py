@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from scenelift.models.classical.classical import classical
-from scenelift.models.sensing.blurs import decimate, response
+from scenelift.models.sensing.blurs import decimate
 from scenelift.pipeline.enhance import Enhancer, Region, enhance_region
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.scenes import Scene
@@ -93,7 +93,7 @@ def expect(
     gains: dict[str, list[float]] = {name: [] for name in REFERENCES}
     residuals = []
     kernels = [[blur.kernel(scale) for blur in conditions.blur]]
-    transfer = float(np.mean([response(k, scale)[1] for k in kernels[0]]))
+    transfer = float(np.mean([blur.at_nyquist(scale) for blur in conditions.blur]))
     for number, fine in enumerate(_windows(scene, scale)):
         if number >= 2 and time.monotonic() - started > seconds:
             break

@@ -44,6 +44,10 @@ class Blur:
         """Return the blur in words."""
         return f"MTF {self.mtf:.2f}" if self.kind == "gaussian" else f"{self.kind} resampling"
 
+    def at_nyquist(self, scale: int) -> float:
+        """Return the transfer at the coarse Nyquist frequency."""
+        return self.mtf if self.kind == "gaussian" else float(response(self.kernel(scale), scale)[1])
+
     def kernel(self, scale: int) -> NDArray[np.float64]:
         """Return the (taps,) weights on fine pixels, summing to one; of even length for even scales."""
         return _kernel(self.kind, self.mtf if self.kind == "gaussian" else 0.0, scale)
@@ -70,7 +74,8 @@ def _kernel(kind: str, mtf: float, scale: int) -> NDArray[np.float64]:
 
 def _positions(half: int, scale: int) -> NDArray[np.float64]:
     taps = 2 * half + scale % 2
-    return np.arange(taps) - (taps - 1) / 2
+    found: NDArray[np.float64] = np.arange(taps, dtype=np.float64) - (taps - 1) / 2
+    return found
 
 
 def response(kernel: NDArray[np.float64], scale: int) -> NDArray[np.float64]:
