@@ -129,11 +129,12 @@ class TorchEnhancer:
     ) -> None:
         self.spec = spec
         modules = [module] if isinstance(module, nn.Module) else list(module)
-        self.module = modules[0].eval()
+        self.modules = [m.eval() for m in modules]
+        self.module = self.modules[0]
         self._device = torch.device(device)
         self._noise = noise
         self._ready = [
-            to_precision(m.eval(), precision).to(self._device).to(memory_format=torch.channels_last) for m in modules
+            to_precision(m, precision).to(self._device).to(memory_format=torch.channels_last) for m in self.modules
         ]
         if self._device.type == "cpu":
             keep_buffers()

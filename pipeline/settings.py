@@ -123,7 +123,7 @@ def _adapter(kind: Any) -> Any:
 def _sentence(kind: Any, path: tuple[str, ...], found: Any) -> str:
     """Return what is wrong first, and how many more errors there are."""
     errors = found.errors(include_url=False)
-    first = errors[0]
+    first = min(errors, key=lambda e: e["type"] != "unexpected_keyword_argument")  # a misspelt key is missing, too
     place, given, key = first["loc"], first["input"], _dotted((*path, *first["loc"]))
     match first["type"]:
         case "unexpected_keyword_argument":

@@ -50,7 +50,7 @@ def run(scene, output, model=MODEL, probabilities=False, cluster=HERE, **setting
 
 def test_a_class_map_is_the_same_however_the_scene_is_cut(scene, tmp_path):
     maps = []
-    cuts = [{"block": 1024}, {"block": 32, "tile": 64}, {"block": 17}, {"block": 40, "batch": 3}]
+    cuts = [{"block": 1024}, {"block": 32}, {"block": 17}, {"block": 40, "batch": 3}]
     for number, cut in enumerate(cuts):
         path = tmp_path / f"{number}.tif"
         run(scene, path, **cut)

@@ -78,13 +78,13 @@ def _options(group: Any) -> Iterator[inspect.Parameter]:
         elif "help" in each.metadata:
             facts = each.metadata
             names = facts["flags"] or (f"--{each.name.replace('_', '-')}",)
-            if hint is bool and default:
+            if hint is bool and default and "/" not in names[0]:
                 names = (f"{names[0]}/--no-{names[0].removeprefix('--')}",)
             info = typer.Option(*names, help=facts["help"], rich_help_panel=facts["panel"])
             if facts["parse"]:  # given as text, or not at all
                 hint, default = str | None, None
             elif get_origin(hint) is tuple:
-                hint, default = list[str] | None, None
+                hint, default = list[get_args(hint)[0]] | None, None  # type: ignore[misc]
             default = inspect.Parameter.empty if default is MISSING else default
             yield inspect.Parameter(
                 each.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, info]

@@ -41,13 +41,13 @@ def test_output_is_the_whole_image_pass_at_the_right_place(tmp_path: Path, trans
 
 
 @pytest.mark.parametrize("model", ["sr-x2", "denoise", "denoise,sr-x2"])
-def test_any_tile_block_batch_and_worker_count_gives_the_same_bytes(tmp_path: Path, model: str) -> None:
+def test_any_block_batch_and_worker_count_gives_the_same_bytes(tmp_path: Path, model: str) -> None:
     path = holed_scene(tmp_path / "in.tif")
     files = []
     ways = [
         {"workers": 0, "block": 1024},
-        {"workers": 1, "tile": 64, "block": 200, "batch": 3},
-        {"workers": 2, "tile": 512, "block": 256, "batch": 1},
+        {"workers": 1, "block": 200, "batch": 3},
+        {"workers": 2, "block": 256, "batch": 1},
     ]
     for number, way in enumerate(ways):
         out = tmp_path / f"{number}.tif"

@@ -150,7 +150,7 @@ def test_the_network_is_not_touched_without_leave(tmp_path: Path, path: str) -> 
 
 def test_a_settings_file_with_unknown_keys_is_refused(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text('name = "x"\ntask = "denoise"\nspeed = 9\n')
-    assert "'speed'" in call(tmp_path, "train", "recipe.toml", code=2)
+    assert "unknown key speed" in call(tmp_path, "train", "recipe.toml", code=2)
 
 
 def one_line(text: str) -> str:
@@ -279,7 +279,8 @@ def test_what_lies_beside_a_raster_reaches_no_server(tmp_path: Path, server: str
     assert (enhanced(tmp_path, "in.tif", "out.tif", "--crs", "EPSG:32633")[:, ::2, ::2] == values).all()
     assert not (tmp_path / "asked").exists()
     with rasterio.open(tmp_path / "out.tif") as made:
-        assert made.transform == rasterio.Affine(5, 0, 500_000, 0, -5, 5_000_000) and made.crs.to_epsg() == 32633
+        assert made.transform == rasterio.Affine(0.5, 0, 0, 0, -0.5, 0)  # GDAL asks the .aux.xml before the .tfw
+        assert made.crs.to_epsg() == 32633
     with pytest.raises(rasterio.errors.RasterioIOError):
         rasterio.open(path.with_name("in.tif.vrt"))
     assert (tmp_path / "asked").exists()  # these would have asked

@@ -14,6 +14,7 @@ from support.jobs import holed_scene, pixels, run, scenelift
 from scenelift.models import catalog
 from scenelift.models.catalog import find, load, shipped, with_realism, with_settings
 from scenelift.models.errors import ModelError
+from scenelift.models.sensing.blurs import Blur
 from scenelift.pipeline.errors import UsageError
 
 FACTORY = """
@@ -53,11 +54,12 @@ def test_bring_your_own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_shipped_models_equal_one_whole_image_pass(tmp_path: Path) -> None:
     """Lattice against a single patch that holds the whole image: what the halo promises, measured in DN."""
     path = write_raster(tmp_path / "in.tif", pixels(holed_scene(tmp_path / "all.tif", 300))[:2], nodata=0)
-    whole = load(with_settings(find("sr-x2"), precision="fp32"))
+    run(path, tmp_path / "a.tif", "sr-x2", precision="fp32", blur="0.3,area", noise=0)
+    told = {"blur": (Blur("gaussian", 0.3), Blur("area")), "noise": (0.0, 0.0)}
+    whole = load(with_settings(find("sr-x2"), precision="fp32", **told))
     from dataclasses import replace
 
-    big = type(whole)(whole.module, replace(whole.spec, patch=1024))
-    run(path, tmp_path / "a.tif", "sr-x2", precision="fp32")
+    big = type(whole)(whole.modules, replace(whole.spec, patch=1024))
     run(path, tmp_path / "b.tif", big)
     difference = np.abs(pixels(tmp_path / "a.tif").astype(int) - pixels(tmp_path / "b.tif").astype(int))
     assert difference.max() <= 1  # a kernel that adds in another order moves a value across a rounding edge
@@ -77,7 +79,7 @@ def test_a_changed_checkpoint_is_noticed() -> None:
 def test_a_job_whose_twin_was_exchanged_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene, out = write_raster(tmp_path / "in.tif", noise_image(3, (3, 40, 40))), tmp_path / "out.tif"
     run(scene, out, "sr-x2-rgb", realism=0.5, precision="fp32")
-    other = shipped() | {"sr-x2-rgb-taught": shipped()["sr-x2-rgb"]}
+    other = shipped() | {"sr-x2-rgb-taught": shipped()["sr-x2-rgb-sentinel2"]}
     monkeypatch.setattr(catalog, "shipped", lambda: other)
     with pytest.raises(UsageError, match="--overwrite"):
         run(scene, out, "sr-x2-rgb", realism=0.5, precision="fp32")

@@ -25,10 +25,12 @@ def test_a_recorded_command_makes_the_same_plan(tmp_path: Path) -> None:
     recorded = json.loads(json.dumps(plan.command))
     recorded["settings"]["tile"] = 512  # an option of version 0.1
     again = plan_of(plan.path, recorded)
-    assert (again.command, again.fingerprint, again.settings, again.cluster) == (
-        *(plan.command, plan.fingerprint, settings, cluster),
+    assert (again.command, again.fingerprint, again.overwrite, again.cluster) == (
+        *(plan.command, plan.fingerprint, settings.overwrite, cluster),
     )
     assert again.job.source == plan.job.source
+    assert (again.job.block, again.job.batch) == (plan.job.block, plan.job.batch) == ((20, 20), 3)
+    assert again.command["settings"]["noise"] == 4.0
 
 
 def test_a_recorded_command_that_is_damaged_is_one_line(tmp_path: Path) -> None:
