@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from scenelift.models.sensing.blurs import MTF_RANGE, Blur
-from scenelift.models.sensing.estimation import BlurEstimate, cut_tiles, estimate_blur
+from scenelift.models.sensing.estimation import cut_tiles, estimate_blur, quantile
 from scenelift.models.sensing.sensors import SENSORS, parse_blur, sensor_blur
 from scenelift.pipeline.scenes.noise import sample_windows
 from scenelift.pipeline.scenes.scenes import Scene
@@ -20,6 +20,8 @@ NOISIEST = 0.008
 """Largest noise (reflectance) that super-resolution networks were trained for."""
 ASSUMED = Blur("gaussian", 0.26)
 """Of a band in which nothing is to be seen."""
+NATIVE = {"B02", "B03", "B04", "B08"}
+"""Sentinel-2's bands of 10 m."""
 COLOURS = (("B04", "red"), ("B03", "green"), ("B02", "blue"))
 """Names of red, green and blue bands: Sentinel-2's, and the common ones."""
 
@@ -34,11 +36,26 @@ class Conditions:
     origin: str
     """"given", "estimated", or the sensor whose published values they are."""
     warnings: tuple[str, ...] = ()
+    chances: tuple[tuple[float, ...] | None, ...] = ()
+    """Probability in each band of each of `estimation.CANDIDATES`, where the blur was estimated."""
+    statistics: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """"brightness" and "contrast" of each band: medians over tiles of mean and standard deviation, reflectance."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         blur = [{"kind": b.kind} | ({"mtf": b.mtf} if b.kind == "gaussian" else {}) for b in self.blur]
         return {"blur": blur, "noise": [round(sigma, 6) for sigma in self.noise], "origin": self.origin}
+
+    def plausible(self, count: int) -> list[tuple[Blur, ...]]:
+        """Return blurs of the bands that the scene may have, each as often as it is likely; all alike if known.
+
+        The first few are as good a sample as all: quantiles in van der Corput's order.
+        """
+        if not any(self.chances):
+            return [self.blur] * count
+        pairs = list(zip(self.chances, self.blur, strict=True))
+        points = [_van_der_corput(number + 1) for number in range(count)]
+        return [tuple(quantile(chances, at) if chances else blur for chances, blur in pairs) for at in points]
 
     def lines(self) -> tuple[str, ...]:
         """Return what a summary says of them."""
@@ -68,9 +85,14 @@ def scene_conditions(scene: Scene, blur: str = "auto", noise: float | None = Non
     ModelError
         If ``blur`` is nothing that can be understood, or does not fit the bands.
     """
+    tiles = _tiles(scene)
+    return replace(_found(scene, tiles, blur, noise), statistics=_statistics(tiles))
+
+
+def _found(scene: Scene, tiles: list[np.ndarray], blur: str, noise: float | None) -> Conditions:
     names = [band.description or "" for band in scene.bands]
     given = parse_blur(blur, names)
-    found = _estimates(scene) if given is None or noise is None else (None,) * len(names)
+    found = estimate_blur(tiles) if given is None or noise is None else (None,) * len(names)
     levels = tuple(
         noise * abs(band.scale) if noise is not None else (each.sigma if each else 0.0)
         for band, each in zip(scene.bands, found, strict=True)
@@ -81,19 +103,43 @@ def scene_conditions(scene: Scene, blur: str = "auto", noise: float | None = Non
         return Conditions(given, levels, origin, tuple(_warnings(given, levels, None)))
     if scene.source.paths[0].rstrip("/").upper().endswith(".SAFE"):
         return Conditions(sensor_blur("sentinel-2", names), levels, "sentinel-2, published")
+    if _is_sentinel2(scene, names):
+        codes = [name.upper().split("_")[-1] for name in names]
+        return Conditions(sensor_blur("sentinel-2", codes), levels, "sentinel-2 by names and size of pixels, published")
     blurs = tuple(each.blur if each else ASSUMED for each in found)
     certainty = next((each.certainty for each in found if each), None)
     origin = "assumed: nothing to tell it by" if certainty is None else "estimated"
-    return Conditions(blurs, levels, origin, tuple(_warnings(blurs, levels, certainty)))
+    chances = tuple(each.chances if each else None for each in found)
+    return Conditions(blurs, levels, origin, tuple(_warnings(blurs, levels, certainty)), chances)
 
 
-def _estimates(scene: Scene) -> tuple[BlurEstimate | None, ...]:
+def _van_der_corput(number: int) -> float:
+    """Return a number's binary digits mirrored at the point: 1/2, 1/4, 3/4, 1/8, 5/8 ..."""
+    return int(f"{number:b}"[::-1], 2) / 2 ** number.bit_length()
+
+
+def _is_sentinel2(scene: Scene, names: Sequence[str]) -> bool:
+    """Whether the bands are called as Sentinel-2's of 10 m are, and the pixels are of that size."""
+    codes = {name.upper().split("_")[-1] for name in names}
+    metres = scene.grid.crs is not None and not scene.grid.crs.is_geographic
+    sizes = [size * scene.grid.crs.units_factor[1] for size in scene.grid.resolution] if metres else [0.0]
+    return codes <= NATIVE and all(abs(size - 10) < 0.01 for size in sizes)
+
+
+def _tiles(scene: Scene) -> list[np.ndarray]:
+    """Return for each band the tiles (n, side, side) of a fixed sample of windows that no missing pixel touches."""
     tiles: list[list[np.ndarray]] = [[] for _ in scene.bands]
     for window in sample_windows(scene.grid.shape):
         region = scene.read(window)
         for kept, values, valid in zip(tiles, region.values, region.valid, strict=True):
             kept.append(cut_tiles(values, valid))
-    return estimate_blur([_same_side(kept) for kept in tiles])
+    return [_same_side(kept) for kept in tiles]
+
+
+def _statistics(tiles: list[np.ndarray]) -> dict[str, tuple[float, ...]]:
+    found = [(t.mean((1, 2)), t.std((1, 2))) if len(t) else (np.array([np.nan]),) * 2 for t in tiles]
+    means, deviations = zip(*((float(np.median(m)), float(np.median(s))) for m, s in found), strict=True)
+    return {"brightness": means, "contrast": deviations}
 
 
 def _same_side(parts: list[np.ndarray]) -> np.ndarray:

@@ -17,8 +17,8 @@ from scenelift.pipeline.jobs.running import Announce, Listener, Progress, carry_
 from scenelift.pipeline.jobs.summary import EnhanceSummary
 from scenelift.pipeline.jobs.verifying import Verdict
 from scenelift.pipeline.scenes.scenes import SceneSource
-from scenelift.workflows.expect import Expectation
-from scenelift.workflows.planning import check_output, make_plan, plan_of, try_coarser
+from scenelift.workflows.choosing import Prepared, prepare
+from scenelift.workflows.planning import check_output, plan_of, plan_prepared
 from scenelift.workflows.settings import BLOCK, EnhanceSettings
 
 EXPECT_SECONDS = 20.0
@@ -71,42 +71,34 @@ def enhance(
         source = SceneSource((str(source),))
     path = check_output(Path(output), source)
     refuse_foreign(path, settings)
-    plan = make_plan(source, path, models, settings, cluster)
-    expected = None if read_journal(plan.work) is not None else _expected(source, models, settings, cluster)
-    if expected is not None:
-        plan = replace(plan, notes=(*plan.notes, expected.describe()))
-    summary = carry_out(plan, Listener.of(progress, announce), started=started)
-    return summary if expected is None else replace(summary, expected=expected.to_dict())
+    prepared = prepare(source, models, settings, cluster, path)
+    plan = expecting(plan_prepared(prepared, path, settings, cluster), prepared, settings)
+    return carry_out(plan, Listener.of(progress, announce), started=started)
 
 
-def _expected(
-    source: SceneSource,
-    models: str | Enhancer | Sequence[str | Enhancer],
-    settings: EnhanceSettings,
-    cluster: ClusterSettings,
-) -> Expectation | None:
-    """Return what the job may be expected to gain, None for models of the caller's own and what does not enlarge.
+def expecting(plan: Plan, prepared: Prepared, settings: EnhanceSettings) -> Plan:
+    """Return the plan with what the job may be expected to gain; unchanged if it is done already.
 
     Raises
     ------
     UnfitError
         If less is expected than ``require_gain`` asks for.
     """
-    given = [models] if isinstance(models, str) or not isinstance(models, Sequence) else list(models)
-    if not all(isinstance(model, str) for model in given) or not settings.expect:
-        return None
-    found = try_coarser(source, given, settings, cluster, EXPECT_SECONDS)
-    wanted = settings.require_gain
-    if wanted is None:
-        return found
+    history = read_journal(plan.work)
+    wanted = None if history else settings.require_gain  # what was begun was found good enough
+    if (history and history.done) or not (settings.expect or wanted is not None):
+        return plan
+    found = prepared.expect(settings, EXPECT_SECONDS)
     if found is None:
-        raise UnfitError("--require-gain: this job cannot be tried one level coarser (nothing enlarges, or no window)")
+        if wanted is not None:
+            raise UnfitError("--require-gain: this cannot be tried one level coarser: nothing enlarges, or no window")
+        return plan
     gain = found.gain_db["lanczos"].mean
-    if gain < wanted:
+    if wanted is not None and gain < wanted:
         raise UnfitError(
             f"expected gain over Lanczos is {gain:.2f} dB, --require-gain asks for {wanted:g}: nothing done"
         )
-    return found
+    return replace(plan, notes=(*plan.notes, found.describe()), expected=found.to_dict())
 
 
 def refuse_foreign(path: Path, settings: EnhanceSettings) -> None:

@@ -32,9 +32,14 @@ QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.97, 0.995)
 FLOOR = 1e-9
 FLAT = 3e-4
 """Standard deviation (reflectance) below which a tile tells nothing: calm water, the inside of clouds."""
+BRIGHT = 0.5
+"""Mean reflectance above which a tile is taken for cloud, and left out if enough others remain."""
+MIN_TILES = 16
 TRANSFERS = tuple(round(0.05 * i, 2) for i in range(1, 13))
 """Transfers at Nyquist between which Gaussian blurs are told apart."""
 SIGMA_UNIT = 2e-4
+CANDIDATES = (*(Blur("gaussian", mtf) for mtf in TRANSFERS), *(Blur(kind) for kind in KINDS[1:]))
+"""Blurs between which an estimate decides."""
 
 
 def features(tiles: Array) -> Array:
@@ -127,11 +132,16 @@ class BlurEstimate:
     sigma: float
     """Standard deviation of the noise, reflectance."""
     certainty: float
-    """Probability that the network gives to the kind of blur it chose, 0 to 1."""
+    """Probability of the kind of blur that was chosen, 0 to 1."""
+    chances: tuple[float, ...]
+    """Probability of each of ``CANDIDATES``."""
 
 
 def estimate_blur(bands: Sequence[Array]) -> tuple[BlurEstimate | None, ...]:
     """Return the blur and the noise of each band of a scene; the bands have one kind of blur.
+
+    Of the blurs that a band may have, the one is chosen that costs least on average if a network is told it: too strong
+    a blur costs far more (what was sharp is sharpened again) than too weak a one.
 
     Parameters
     ----------
@@ -143,15 +153,56 @@ def estimate_blur(bands: Sequence[Array]) -> tuple[BlurEstimate | None, ...]:
     tuple of BlurEstimate or None
         None for a band with nothing to tell it by: no tile, or only flat ones.
     """
-    told = [_chances(tiles) for tiles in bands]
-    known = [each for each in told if each is not None]
+    found = [_chances(tiles) for tiles in bands]
+    known = [each for each in found if each is not None]
     if not known:
         return (None,) * len(bands)
-    kinds = [np.log([c[: len(TRANSFERS)].sum(), *c[len(TRANSFERS) :]]) for c, _ in known]
-    votes = np.exp(np.mean(kinds, 0) - np.mean(kinds, 0).max())
-    which = int(votes.argmax())
-    certainty = round(float(votes[which] / votes.sum()), 3)
-    return tuple(each and BlurEstimate(_blur(each[0], which), each[1], certainty) for each in told)
+    kinds = _softmax(np.mean([np.log(_of_kinds(chances)) for chances, _ in known], 0))
+    pooled = [chances * _spread(kinds / _of_kinds(chances)) for chances, _ in known]
+    costs = [chances @ _weights()["regret"] for chances in pooled]
+    choices = np.mean([[cost[: len(TRANSFERS)].min(), *cost[len(TRANSFERS) :]] for cost in costs], 0)
+    which = int(choices.argmin())
+    chosen = iter(
+        BlurEstimate(_chosen(cost, which), sigma, round(float(kinds[which]), 3), tuple(np.round(chances, 4).tolist()))
+        for cost, chances, (_, sigma) in zip(costs, pooled, known, strict=True)
+    )
+    return tuple(each and next(chosen) for each in found)
+
+
+def quantile(chances: Sequence[float], at: float) -> Blur:
+    """Return the blur at a quantile (0 to 1) of a band's ``CANDIDATES``, the strongest blur first."""
+    order = sorted(range(len(CANDIDATES)), key=lambda index: CANDIDATES[index].at_nyquist(2))
+    below = np.cumsum([chances[index] for index in order])
+    return CANDIDATES[order[min(int(np.searchsorted(below, at * below[-1])), len(order) - 1)]]
+
+
+def _of_kinds(chances: Array) -> Array:
+    """Return the probability of each of ``KINDS``."""
+    return np.concatenate([[chances[: len(TRANSFERS)].sum()], chances[len(TRANSFERS) :]])
+
+
+def _spread(kinds: Array) -> Array:
+    """Return for each of ``CANDIDATES`` the value of its kind."""
+    return np.concatenate([np.repeat(kinds[0], len(TRANSFERS)), kinds[1:]])
+
+
+def _softmax(logits: Array) -> Array:
+    powers = np.exp(logits - logits.max())
+    found: Array = powers / powers.sum()
+    return found
+
+
+def _chosen(cost: Array, which: int) -> Blur:
+    """Return the cheapest blur of a kind; between transfers where a parabola through three costs has its bottom."""
+    if which:
+        return Blur(KINDS[which])
+    at = int(cost[: len(TRANSFERS)].argmin())
+    step = 0.0
+    if 0 < at < len(TRANSFERS) - 1:
+        left, middle, right = cost[at - 1 : at + 2]
+        bend = left - 2 * middle + right
+        step = 0.5 * (left - right) / bend if bend > 0 else 0.0
+    return Blur("gaussian", round(float(TRANSFERS[at] + step * (TRANSFERS[1] - TRANSFERS[0])), 3))
 
 
 def outputs(x: Array, weights: dict[str, Array]) -> Array:
@@ -164,22 +215,17 @@ def outputs(x: Array, weights: dict[str, Array]) -> Array:
     return found
 
 
-def _blur(chances: Array, which: int) -> Blur:
-    if which:
-        return Blur(KINDS[which])
-    gaussian = chances[: len(TRANSFERS)]
-    return Blur("gaussian", round(float(gaussian @ np.array(TRANSFERS) / gaussian.sum()), 3))
-
-
 def _chances(tiles: Array) -> tuple[Array, float] | None:
     """Return the probabilities of the Gaussians and the other kinds, and the noise; None if nothing is to be seen."""
     if not len(tiles) or min(tiles.shape[1:]) < MIN_SIDE:
         return None
     busy = tiles[tiles.std((1, 2)) > FLAT]
+    clear = busy[busy.mean((1, 2)) < BRIGHT]
+    busy = clear if len(clear) >= MIN_TILES else busy
     if not len(busy):
         return None
     logits = outputs(features(busy.astype(np.float64)), _weights())
-    chances = np.exp(logits[:-1] - logits[:-1].max()) + 1e-9
+    chances = _softmax(logits[:-1]) + 1e-9
     return chances / chances.sum(), round((2 ** max(float(logits[-1]), 0.0) - 1) * SIGMA_UNIT, 6)
 
 

@@ -143,7 +143,7 @@ def restoration_objective(
     if settings.teacher:
         terms.append(feature_term(load_teacher(settings.teacher, bands).to(device).features, settings.teaching))
     if settings.consistency:
-        terms.append(consistency_term(task.scale, settings.consistency))
+        terms.append(consistency_term(task, settings.consistency))
     pixels = PixelLoss(task, sampler, terms)
     if discriminator is None:
         return pixels

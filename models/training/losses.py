@@ -1,4 +1,4 @@
-"""Losses: of pixels, of structure, of features, of discriminators, and of consistency with what was seen."""
+"""Losses: of pixels, of structure, of features, of discriminators."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scenelift.models.degradations import DEFAULT_MTF, mtf_decimate
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.layers import GAIN
 
@@ -58,11 +57,6 @@ def ssim_loss(prediction: Tensor, target: Tensor, data_range: float = 0.3) -> Te
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     top = (2 * mu_a * mu_t + c1) * (2 * covariance + c2)
     return 1 - (top / ((mu_a**2 + mu_t**2 + c1) * (var_a + var_t + c2))).mean()
-
-
-def consistency(prediction: Tensor, low: Tensor, scale: int, mtf: float = DEFAULT_MTF) -> Tensor:
-    """Mean absolute difference (reflectance) between the degraded prediction and the input it came from."""
-    return F.l1_loss(mtf_decimate(prediction, scale, mtf), low)
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from scenelift.models.networks.features import feature_distance
 from scenelift.models.networks.layers import crop, mirror
-from scenelift.models.training.losses import consistency, pixel_loss
+from scenelift.models.training.losses import pixel_loss
 from scenelift.models.training.processes import ProcessGroup
 from scenelift.models.training.schedule import Phase
 from scenelift.models.training.tasks import Inputs, Task
@@ -140,6 +140,6 @@ def feature_term(features: Callable[[Tensor], list[Tensor]], weight: float) -> T
     return lambda it: weight * feature_distance(features, it.prediction, it.target).mean()
 
 
-def consistency_term(scale: int, weight: float) -> Term:
+def consistency_term(task: Task, weight: float) -> Term:
     """Return the weighted difference (reflectance) between the degraded prediction and the input."""
-    return lambda it: weight * consistency(it.prediction, it.inputs[0], scale)
+    return lambda it: weight * task.misfit(it.prediction, it.inputs)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from scenelift.models.degradations import (
+    DEFAULT_MTF,
     SENTINEL2_MTF,
     bicubic_decimate,
     mtf_decimate,
@@ -39,6 +41,14 @@ class Task(Protocol):
 
     def weight(self, inputs: Inputs) -> Tensor | float:
         """Return by what answer and truth are multiplied before they are compared."""
+        ...
+
+    def misfit(self, prediction: Tensor, inputs: Inputs) -> Tensor:
+        """Return the mean absolute difference (reflectance) between the prediction, degraded, and what was seen."""
+        ...
+
+    def conditions(self) -> dict[str, list[float]]:
+        """Return the ranges of "mtf" (transfer at Nyquist) and "noise" (reflectance) that patches are degraded by."""
         ...
 
 
@@ -73,6 +83,14 @@ class SuperResolution:
     def weight(self, inputs: Inputs) -> Tensor | float:
         """Return 1: every image counts alike."""
         return 1.0
+
+    def misfit(self, prediction: Tensor, inputs: Inputs) -> Tensor:
+        """Degrade the prediction by a middling transfer; see `Task`."""
+        return F.l1_loss(mtf_decimate(prediction, self.scale, DEFAULT_MTF), inputs[0])
+
+    def conditions(self) -> dict[str, list[float]]:
+        """Return the transfers and the noise; see `Task`."""
+        return {"mtf": [min(self.mtf), max(self.mtf)], "noise": [0.0, self.noise]}
 
     def fixed(self, clean: Tensor, mtf: float | Sequence[float]) -> Inputs:
         """Return the inputs of an evaluation: given transfers, no noise."""
@@ -151,6 +169,14 @@ class BlindSuperResolution:
         """Return 1: every image counts alike."""
         return 1.0
 
+    def misfit(self, prediction: Tensor, inputs: Inputs) -> Tensor:
+        """Compare means over coarse pixels with those of the least-squares estimate, which knows each image's blur."""
+        return F.l1_loss(*(F.avg_pool2d(x, self.scale) for x in (prediction, inputs[1])))
+
+    def conditions(self) -> dict[str, list[float]]:
+        """Return the noise, and transfers from the strongest blur to none; see `Task`."""
+        return {"mtf": [MTF_RANGE[0], 1.0], "noise": [0.0, self.noise]}
+
 
 RESAMPLED = ("area", "bicubic", "area", "bicubic", "lanczos")
 """Kinds of resampling, by how often they are met."""
@@ -179,3 +205,11 @@ class Denoising:
     def weight(self, inputs: Inputs) -> Tensor | float:
         """Return weights that make errors count relative to the noise; otherwise the strongest noise rules alone."""
         return LEVEL / (inputs[1] + LEVEL / 8)
+
+    def misfit(self, prediction: Tensor, inputs: Inputs) -> Tensor:
+        """Compare with the noisy image; see `Task`."""
+        return F.l1_loss(prediction, inputs[0])
+
+    def conditions(self) -> dict[str, list[float]]:
+        """Return the noise; see `Task`."""
+        return {"noise": [0.0, self.sigma_max]}

@@ -83,6 +83,8 @@ class Plan:
     precision: str
     notes: tuple[str, ...] = ()
     """What was assumed of the input or left out: lines for people."""
+    expected: dict[str, Any] | None = None
+    """What the job may be expected to gain, as it was tried; None where that was not done."""
     shards: bool = True
     """Whether the chunks of a block lie in one file of the store."""
     overwrite: bool = False

@@ -88,4 +88,5 @@ def summarize(plan: Plan, done: Tally, started: float) -> EnhanceSummary:
         device=plan.device,
         precision=plan.precision,
         notes=list(plan.notes),
+        expected=plan.expected,
     )

@@ -12,6 +12,7 @@ from scenelift.models.errors import ModelError
 from scenelift.models.networks.features import Trunk, feature_distance, trunk_available
 from scenelift.models.networks.layers import GAIN
 from scenelift.models.training import losses
+from scenelift.models.training.tasks import SuperResolution
 from scenelift.models.wrappers import back_project, back_projection_halo, self_ensemble, turn, turn_back
 from scenelift.pipeline.scenes.noise_estimate import estimate_noise
 
@@ -109,7 +110,7 @@ def test_losses_vanish_or_reach_their_floor_at_the_truth():
     assert float(losses.mse(x, x)) == float(losses.l1(x, x)) == 0
     assert float(losses.charbonnier(x, x)) == pytest.approx(1e-2)
     assert float(losses.ssim_loss(x, x)) == pytest.approx(0, abs=1e-5)
-    assert float(losses.consistency(x, d.mtf_decimate(x, 2, d.DEFAULT_MTF), 2)) == 0
+    assert float(SuperResolution().misfit(x, (d.mtf_decimate(x, 2, d.DEFAULT_MTF),))) == 0
     with pytest.raises(ModelError, match="loss must be one of"):
         losses.pixel_loss("best")
 

@@ -43,9 +43,10 @@ from scenelift.workflows.archive.record import (
 from scenelift.workflows.archive.settings import ArchiveSettings, Folder
 from scenelift.workflows.archive.stac import COLLECTION, item_of, write_item
 from scenelift.workflows.archive.transfer import at_hand, upload
-from scenelift.workflows.enhance import refuse_foreign
+from scenelift.workflows.choosing import prepare
+from scenelift.workflows.enhance import expecting, refuse_foreign
 from scenelift.workflows.evidence.score import plain, score
-from scenelift.workflows.planning import make_plan
+from scenelift.workflows.planning import plan_prepared
 
 RESUMABLE = 75
 
@@ -180,7 +181,9 @@ class SceneJob:
         path = self.folder.output(entry.id, self.settings.format)
         path.parent.mkdir(parents=True, exist_ok=True)
         refuse_foreign(path, self.settings.enhance)
-        plan = make_plan(source, path, self.settings.models, self.settings.enhance, self.cluster)
+        settings = self.settings.enhance
+        prepared = prepare(source, self.settings.models, settings, self.cluster, path)
+        plan = expecting(plan_prepared(prepared, path, settings, self.cluster), prepared, settings)
         return replace(plan, overwrite=self._anew(plan))
 
     def _anew(self, plan: Plan) -> bool:
@@ -225,6 +228,7 @@ class SceneJob:
             scale=summary.scale,
             blocks=summary.blocks,
             notes=summary.notes,
+            expected=summary.expected,
             holes=summary.holes,
             scores=scores,
         )

@@ -41,6 +41,8 @@ class SceneRecord:
     blocks: int | None = None
     notes: list[str] = field(default_factory=list)
     """What was assumed of the scene, or left out."""
+    expected: dict[str, Any] | None = None
+    """Gain in dB over classical methods, tried on the scene one level coarser."""
     holes: list[int] = field(default_factory=list)
     """Blocks that failed and hold no data."""
     seconds: float | None = None

@@ -82,6 +82,8 @@ def _properties(record: SceneRecord, scene: Scene, models: list[str]) -> dict[st
         "processing:datetime": record.finished,
         "scenelift:scores": record.scores,
     }
+    if record.expected is not None:
+        found["scenelift:expected"] = record.expected
     if not code:
         found["proj:wkt2"] = scene.grid.crs.to_wkt(version="WKT2_2019")
     if (metres := _metres(scene)) is not None:

@@ -120,9 +120,9 @@ def expect(
 ) -> None:
     """Say what super-resolution may be expected to gain, tried on the scene itself one level coarser."""
     from scenelift.pipeline.errors import UsageError
-    from scenelift.workflows.planning import try_coarser
+    from scenelift.workflows.choosing import prepare
 
-    found = try_coarser(source.of(inputs), model, settings, where.settings(settings.device))
+    found = prepare(source.of(inputs), model, settings, where.settings(settings.device)).expect(settings)
     if found is None:
         raise UsageError("this cannot be tried one level coarser: no model enlarges, or the scene has no window for it")
     print(json.dumps(found.to_dict()) if as_json else found.describe())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -110,4 +111,21 @@ class Restoration:
             "validated_on": [source.path for source in self.recipe.data.validation] or "a tenth of the training places",
             "split": "by place: validation places are never trained on",
             "patches": self.samples,
+            "seen": seen(self.task, self.sampler),
         }
+
+
+def seen(task: Task, sampler: PatchSampler, count: int = 1024) -> dict[str, list[float]]:
+    """Return the ranges of what a network was shown: 0.5 to 99.5 percent of the degraded patches.
+
+    Returns
+    -------
+    dict
+        "brightness" and "contrast": mean and standard deviation of a patch of a band, reflectance. "mtf": transfers at
+        Nyquist, for super-resolution. "noise": standard deviations, reflectance.
+    """
+    generator = torch.Generator().manual_seed(0)
+    patches = torch.cat([task.degrade(sampler(64, 1.0, generator), generator)[0] for _ in range(count // 64)])
+    ranges = {"brightness": patches.mean((2, 3)), "contrast": patches.std((2, 3))}
+    found = {name: np.quantile(values.numpy(), (0.005, 0.995)) for name, values in ranges.items()}
+    return {name: [float(f"{value:.3g}") for value in values] for name, values in found.items()} | task.conditions()

@@ -1,0 +1,253 @@
+"""Which models run on a scene, where, and what they are told of it: found once, before anything is planned."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from scenelift.models.catalog import (
+    ModelRef,
+    checkpoint_path,
+    find,
+    is_denoiser,
+    precision_for,
+    verify,
+    wants_blur,
+    with_colour,
+    with_realism,
+    with_settings,
+)
+from scenelift.models.enhancer import Translated, gpu_count, pick_device
+from scenelift.models.precision import PRECISIONS, pick_precision
+from scenelift.pipeline.cluster import ClusterSettings
+from scenelift.pipeline.enhance import Enhancer, Spec
+from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.jobs.checks import check_image
+from scenelift.pipeline.jobs.journal import read_fingerprint
+from scenelift.pipeline.jobs.plan import ModelHandle, work_folder
+from scenelift.pipeline.scenes.inputs import input_stamps
+from scenelift.pipeline.scenes.limits import absolute
+from scenelift.pipeline.scenes.noise import scene_noise
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.safe_manifest import check_manifest
+from scenelift.pipeline.scenes.scenes import Scene, SceneSource
+from scenelift.workflows.conditions import Conditions, colour_bands, scene_conditions
+from scenelift.workflows.expect import Expectation, expect
+from scenelift.workflows.familiarity import unfamiliar
+from scenelift.workflows.settings import EnhanceSettings
+
+LEFT_BY_DENOISING = 0.25
+"""Share of the noise (standard deviation) that a network after a denoiser is told."""
+
+
+@dataclass(frozen=True)
+class GivenModel:
+    """A model given as an object, as a `ModelHandle`."""
+
+    enhancer: Enhancer
+
+    @property
+    def name(self) -> str:
+        """Name of the enhancer's spec."""
+        return self.enhancer.spec.name
+
+    def load(self, worker: int = 0) -> Enhancer:
+        """Return the enhancer; torch's ways to run out of memory become MemoryError."""
+        return Translated(self.enhancer)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return the name: nothing else is known."""
+        return {"name": self.name}
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells one object from another that could be mistaken for it."""
+        try:
+            content = pickle.dumps(self.enhancer)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            content = repr(self.enhancer.spec).encode()
+        return {"name": self.name, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where models run, and how precisely."""
+
+    device: str
+    """Where the blocks are done: "cpu" or "cuda"."""
+    here: str
+    """Where this process can run a model: the workers may have what this machine has not."""
+    precision: str
+    """As it was asked for."""
+    threads: int
+    begun: Mapping[str, Any]
+    """What an unfinished or finished job of the same output says about its models, by number."""
+
+    @classmethod
+    def choose(cls, settings: EnhanceSettings, cluster: ClusterSettings, path: Path | None) -> Runtime:
+        """Choose the device for "auto"."""
+        device = pick_device(settings.device, cluster.elsewhere)
+        pick_precision(settings.precision, device)  # refuses an unknown one, whatever the models are
+        begun = (path and read_fingerprint(work_folder(path))) or {}
+        here = device if gpu_count() else "cpu"
+        return cls(device, here, settings.precision, cluster.threads, begun.get("models", {}))
+
+    def precision_of(self, ref: ModelRef, number: int) -> str:
+        """Return "fp32" or "bf16"; "auto" stays what it was for a job begun on a machine with another processor."""
+        before = self.begun.get(str(number), {})
+        if self.precision == "auto" and before.get("sha256") == ref.digest and before.get("precision") in PRECISIONS:
+            return str(before["precision"])
+        return precision_for(ref.name, self.precision, self.device)
+
+
+@dataclass(frozen=True)
+class ChosenModel:
+    """A model of the chain, ready to travel."""
+
+    handle: ModelHandle
+    spec: Spec
+    precision: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scene that has been opened, and the models that will run on it, loaded and checked."""
+
+    scene: Scene
+    stamps: tuple[str, ...]
+    """State of the scene's files when it was opened."""
+    names: tuple[str | Enhancer, ...]
+    models: tuple[ChosenModel, ...]
+    device: str
+    conditions: Conditions | None
+    """What the networks are told; None if none of them asks."""
+    warnings: tuple[str, ...] = ()
+    """What networks were not trained for, lines for people."""
+
+    def expect(self, settings: EnhanceSettings, seconds: float = math.inf) -> Expectation | None:
+        """Try the models on the scene one level coarser.
+
+        Returns
+        -------
+        Expectation or None
+            None if they do not enlarge, if one was given as an object, or if there is no window to try them on.
+        """
+        specs = [model.spec for model in self.models]
+        if not all(isinstance(name, str) for name in self.names) or math.prod(spec.scale for spec in specs) == 1:
+            return None
+        if specs[-1].out_bands or specs[-1].out_per_band > 1:
+            return None
+        conditions = self.conditions or scene_conditions(self.scene, settings.blur, settings.noise)
+        return expect(self.scene, [model.handle.load() for model in self.models], conditions, seconds)
+
+
+def prepare(
+    source: SceneSource,
+    models: str | Enhancer | Sequence[str | Enhancer],
+    settings: EnhanceSettings,
+    cluster: ClusterSettings,
+    path: Path | None = None,
+) -> Prepared:
+    """Open a scene, find what networks are told of it, and load the models.
+
+    Parameters
+    ----------
+    source : SceneSource
+    models : str, Enhancer or sequence of them
+    settings : EnhanceSettings
+    cluster : ClusterSettings
+    path : Path, optional
+        The output: a job of it that was begun keeps its precision.
+
+    Raises
+    ------
+    UsageError, SceneError, ModelError
+        If the scene cannot be read, or a model not be used on it.
+    """
+    # absolute paths: workers may run in another folder, and so may who resumes
+    source = replace(source, paths=tuple(absolute(p) for p in source.paths))
+    names = model_names(models)
+    scene, stamps = open_scene(source), input_stamps(source)
+    check_product(source, scene)
+    check_image(scene)
+    runtime = Runtime.choose(settings, cluster, path)
+    found = scene_conditions(scene, settings.blur, settings.noise) if any(map(is_network, names)) else None
+    asked = any(isinstance(name, str) and wants_blur(name) for name in names)
+    conditions = found if asked else None
+    chosen = _resolve(names, scene, settings, runtime, conditions)
+    bands = [band.description or f"band {number}" for number, band in enumerate(scene.bands, start=1)]
+    warnings = () if found is None else tuple(unfamiliar(names, bands, found))
+    return Prepared(scene, stamps, tuple(names), tuple(chosen), runtime.device, conditions, warnings)
+
+
+def is_network(name: str | Enhancer) -> bool:
+    """Whether a name is that of a trained network."""
+    return isinstance(name, str) and (name.endswith(".safetensors") or checkpoint_path(name) is not None)
+
+
+def check_product(source: SceneSource, scene: Scene) -> None:
+    """Compare a Sentinel-2 product's files with its manifest."""
+    if len(source.paths) == 1 and source.paths[0].upper().endswith(".SAFE"):
+        check_manifest(Path(source.paths[0]), sorted({Path(reader.path) for reader, _ in scene.readers}))
+
+
+def _resolve(
+    names: list[str | Enhancer],
+    scene: Scene,
+    settings: EnhanceSettings,
+    runtime: Runtime,
+    conditions: Conditions | None,
+) -> list[ChosenModel]:
+    """Turn names into references that carry every setting of the run, and check the halo of each model."""
+    noise: tuple[float, ...] | None = None
+    denoised = False
+    chosen: list[ChosenModel] = []
+    for number, name in enumerate(names, start=1):
+        if not isinstance(name, str):
+            chosen.append(ChosenModel(GivenModel(name), name.spec, "fp32"))
+            continue
+        noise = noise or scene_noise(scene, settings.noise)
+        last, ref = number == len(names), find(name)
+        ref = with_settings(
+            ref,
+            device=runtime.here,
+            precision=runtime.precision_of(ref, number),
+            threads=runtime.threads,
+            noise=noise,
+            tta=settings.tta,
+            uncertainty=settings.uncertainty and last,
+            consistency=settings.consistency,
+            classes=settings.classes and last,
+        )
+        if settings.realism is None:
+            ref = with_colour(ref, colour_bands(scene))
+        if conditions is not None and wants_blur(name):
+            left = LEFT_BY_DENOISING if denoised else 1.0
+            ref = with_settings(ref, blur=conditions.blur, noise=tuple(left * sigma for sigma in conditions.noise))
+        denoised = denoised or is_denoiser(name)
+        ref = with_realism(ref, settings.realism if last else None)
+        spec = verify(ref)
+        if ref.uncertainty and spec.out_per_band == 1:
+            raise UsageError(f"--uncertainty needs a network as the last model: {name} has no spread to tell it by")
+        chosen.append(ChosenModel(with_settings(ref, device=runtime.device), spec, ref.precision))
+    return chosen
+
+
+def model_names(models: str | Enhancer | Sequence[str | Enhancer]) -> list[str | Enhancer]:
+    """Return names and objects one by one.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    listed = [models] if isinstance(models, str) or not isinstance(models, Sequence) else list(models)
+    names = [part for m in listed for part in (m.split(",") if isinstance(m, str) else [m])]
+    if not names or "" in names:
+        raise UsageError("no model given; `scenelift models` lists them")
+    return [os.path.abspath(n) if isinstance(n, str) and n.endswith(".safetensors") else n for n in names]  # noqa: PTH100
