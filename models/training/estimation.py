@@ -28,6 +28,51 @@ EIGHT_BITS = 0.275 / 255
 """Step (reflectance) of the 8-bit images met."""
 
 
+def dead_leaves(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Draw shapes that hide each other, with edges as sharp as pixels can be, each image with its own texture.
+
+    Sizes follow a power law, as those of things do (dead leaves: Lee, Mumford and Huang, IJCV 41, 2001).
+
+    Returns
+    -------
+    Tensor
+        (count, 1, side, side) reflectance.
+    """
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    slope, depth, smallest = 0.3 + 1.5 * float(uniform(1)), 0.25 * float(uniform(1)) ** 1.5, 1.5 + 6 * float(uniform(1))
+    frequency = torch.hypot(torch.fft.fftfreq(2 * side)[:, None], torch.fft.rfftfreq(2 * side)[None])
+    falloff = frequency.clamp(min=1 / side) ** -slope
+    images = []
+    for _ in range(count):
+        noise = torch.randn(2 * side, 2 * side, generator=generator)
+        texture = torch.fft.irfft2(torch.fft.rfft2(noise) * falloff)[:side, :side]
+        image = _shapes(side, smallest, int(5 + 40 * float(uniform(1))), 0.02 + 0.3 * float(uniform(1)), generator)
+        images.append(image * (1 + depth * texture / texture.std()).clamp(0.2, 3))
+    return torch.stack(images)[:, None]
+
+
+def _shapes(side: int, smallest: float, number: int, ground: float, generator: torch.Generator) -> Tensor:
+    """Return ellipses and turned rectangles on a ground, the largest below."""
+    rank = torch.rand(number, generator=generator)
+    sizes = smallest / (1 - rank * (1 - (smallest / side) ** 1.5)) ** (1 / 1.5)
+    y = torch.arange(side, dtype=torch.float32)[:, None] + 0.5
+    x = y.T
+    image = torch.full((side, side), ground)
+    shapes = torch.rand(number, 6, generator=generator).tolist()
+    for size, (row, col, angle, aspect, value, kind) in zip(
+        sizes.sort(descending=True)[0].tolist(), shapes, strict=True
+    ):
+        turn = math.pi * angle * (kind > 0.3)  # things men made often lie along the grid
+        p = (y - row * side) * math.cos(turn) + (x - col * side) * math.sin(turn)
+        q = ((x - col * side) * math.cos(turn) - (y - row * side) * math.sin(turn)) / (0.3 + 0.7 * aspect)
+        inside = (p.abs() < size) & (q.abs() < size) if kind < 0.75 else p * p + q * q < size * size
+        image = torch.where(inside, 0.01 + 0.35 * value**1.5, image)
+    return image
+
+
 def example(draw: Draw, count: int, generator: torch.Generator) -> tuple[NDArray[np.float64], Blur, float]:
     """Return the features, the blur and the noise of ``count`` patches that were degraded alike.
 
