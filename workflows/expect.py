@@ -107,13 +107,13 @@ def expect(
         transfer = float(np.mean([blur.at_nyquist(scale) for blur in blurs]))
         low = decimate(torch.from_numpy(fine)[None], scale, kernels)[0].numpy()
         low = low + _missing_noise(low.shape, kernels[0], conditions.noise, number)
-        ours = _run(enhancers, low)
+        ours = run_chain(enhancers, low)
         residuals.append(float(np.mean((decimate(torch.from_numpy(ours)[None], scale, kernels)[0].numpy() - low) ** 2)))
         for name in REFERENCES:
             method: Any = classical(name, scale)
             if name == "ibp":
                 method = classical(name, scale, mtf=min(max(transfer, 0.05), 0.9))
-            gains[name].append(_psnr_gain(ours, _run([method], low), fine, scale))
+            gains[name].append(psnr_gain(ours, run_chain([method], low), fine, scale))
     if not residuals:
         return None
     intervals = {name: interval(np.array(values)) for name, values in gains.items()}
@@ -151,13 +151,14 @@ def _missing_noise(
     return (sigma[:, None, None] * drawn).astype(np.float32)
 
 
-def _run(enhancers: Sequence[Enhancer], image: NDArray[np.float32]) -> NDArray[np.float32]:
+def run_chain(enhancers: Sequence[Enhancer], image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Run models one after the other over a whole image (C, H, W) of reflectance, as the engine does."""
     whole = Window(0, 0, *image.shape[1:])
     region = Region(whole, image, np.ones(image.shape, bool))
     return enhance_region(region, whole, whole.shape, enhancers, masked=False).values
 
 
-def _psnr_gain(ours: NDArray[np.float32], other: NDArray[np.float32], truth: NDArray[np.float32], border: int) -> float:
+def psnr_gain(ours: NDArray[np.float32], other: NDArray[np.float32], truth: NDArray[np.float32], border: int) -> float:
     """Return the mean over bands of 10 log10 of the ratio of the two mean squared errors; no data range is needed."""
     inner = (slice(None), slice(border, -border), slice(border, -border))
     errors = [np.mean((image[inner] - truth[inner]).astype(np.float64) ** 2, (1, 2)) + 1e-14 for image in (ours, other)]

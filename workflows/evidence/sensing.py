@@ -1,0 +1,174 @@
+"""How well blur and gain are told in advance: ``python -m scenelift.workflows.evidence.sensing --data DIR``.
+
+Crops of scenes that nothing was trained on are shrunk by two in a known way and given to the tool as scenes: the blur
+it estimates is compared with the true one, and the gain it expects with what the job then gains.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import rasterio
+import torch
+import typer
+from numpy.typing import NDArray
+from rasterio.transform import Affine
+
+from scenelift.models.classical.classical import classical
+from scenelift.models.sensing.blurs import MTF_RANGE, Blur, decimate
+from scenelift.pipeline.cluster import ClusterSettings
+from scenelift.pipeline.scenes.scenes import SceneSource
+from scenelift.workflows.choosing import prepare
+from scenelift.workflows.expect import psnr_gain, run_chain
+from scenelift.workflows.settings import EnhanceSettings
+
+SCENES = (
+    "s2_20m/iceland_10m.tif",
+    "s2_20m/australia_10m.tif",
+    "s2_20m/usa_10m.tif",
+    "s2_20m/coastal_10m.tif",
+    "s2_20m/durban_10m.tif",
+    "s2/suriname.tif",
+    "s2/us_va_eastern_shore_10m.tif",
+    "s2/es_boadella_20200113.tif",
+    "landsat_pan/*_pan.tif",
+    "landcover/nc_wake_lsat7_2002.tif",
+    "naip/train_*-[67].npz",
+)
+"""Places that no network for any sensor, and not the estimator, was trained on."""
+SIDE = 384
+RESAMPLED = ("area", "bicubic", "lanczos")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One scene, shrunk in one way."""
+
+    scene: str
+    blur: str
+    noise: float
+    mtf: float
+    """True transfer at Nyquist."""
+    found: str
+    error: float
+    """Estimated minus true transfer at Nyquist, mean over bands."""
+    gain: float
+    """dB over Lanczos, mean over bands."""
+    expected: float | None
+    low: float | None
+    high: float | None
+
+
+def crops(data: Path, generator: np.random.Generator, count: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield names and crops (C, SIDE or less, ...) of reflectance-like values, the scenes in turn."""
+    paths = [path for pattern in SCENES for path in sorted(data.glob(pattern))]
+    for number in range(count):
+        path = paths[number % len(paths)]
+        values = _read(path)
+        height, width = (min(SIDE, n // 4 * 4) for n in values.shape[1:])
+        row, col = (int(generator.integers(n - m + 1)) for n, m in zip(values.shape[1:], (height, width), strict=True))
+        crop = values[:, row : row + height, col : col + width]
+        if (crop == 0).mean() < 0.01 and crop.std() > 1e-3:
+            yield f"{path.parent.name}/{path.stem} {row} {col}", crop
+
+
+def _read(path: Path) -> NDArray[np.float32]:
+    if path.suffix == ".npz":
+        values = np.load(path)["naip_new"].astype(np.float32)
+        return values * np.float32(0.4 / 255)
+    with rasterio.open(path) as file:
+        values = file.read(list(range(1, min(file.count, 4) + 1))).astype(np.float32)
+        known = file.dtypes[0] == "uint16" and path.parent.name.startswith("s2")
+    # digital numbers of other sensors: bright ones are as reflective as bright land
+    return values * np.float32(1e-4 if known else 0.4 / np.quantile(values, 0.999))
+
+
+def blurs(generator: np.random.Generator) -> Blur:
+    """Draw a blur: a Gaussian of any transfer, or what libraries do."""
+    if generator.random() < 0.6:
+        return Blur("gaussian", round(float(generator.uniform(*MTF_RANGE)), 3))
+    return Blur(RESAMPLED[int(generator.integers(len(RESAMPLED)))])
+
+
+def outcome(name: str, crop: NDArray[np.float32], blur: Blur, sigma: float, model: str, folder: Path) -> Outcome:
+    """Shrink a crop, let the tool estimate and expect, run the job, and compare."""
+    low = decimate(torch.from_numpy(crop)[None], 2, [[blur.kernel(2)] * len(crop)])[0].numpy()
+    low = low + sigma * np.random.default_rng(0).standard_normal(low.shape).astype(np.float32)
+    path = folder / "scene.tif"
+    profile: dict[str, Any] = {"driver": "GTiff", "count": len(low), "height": low.shape[1], "width": low.shape[2]}
+    profile |= {"dtype": "uint16", "crs": "EPSG:32633", "transform": Affine(20, 0, 5e5, 0, -20, 5e6)}
+    with rasterio.open(path, "w", **profile) as out:
+        out.write(np.rint(low * 10_000).clip(1, 65_535).astype(np.uint16))
+        out.scales, out.offsets = (1e-4,) * len(low), (0.0,) * len(low)
+    settings = EnhanceSettings()
+    prepared = prepare(SceneSource((str(path),)), model, settings, ClusterSettings(workers=0))
+    expected = prepared.expect(settings)
+    assert prepared.conditions is not None
+    image = np.rint(low * 10_000).clip(1, 65_535).astype(np.float32) * np.float32(1e-4)
+    ours = run_chain([m.handle.load() for m in prepared.models], image)
+    gain = psnr_gain(ours, run_chain([classical("lanczos", 2)], image), crop, 4)
+    told = prepared.conditions.blur
+    true = blur.at_nyquist(2)
+    found = None if expected is None else expected.gain_db["lanczos"]
+    return Outcome(
+        name,
+        blur.describe(),
+        sigma,
+        round(true, 3),
+        told[0].describe(),
+        round(float(np.mean([b.at_nyquist(2) for b in told])) - true, 3),
+        round(gain, 3),
+        *((None,) * 3 if found is None else (round(v, 3) for v in (found.mean, found.low, found.high))),
+    )
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder with the scenes.")],
+    count: Annotated[int, typer.Option(help="Scenes to try.")] = 100,
+    model: Annotated[str, typer.Option("--model", "-m", help="What is run.")] = "sr-x2",
+    noise: Annotated[float, typer.Option(help="Largest noise, reflectance; half of the scenes have none.")] = 0.002,
+    seed: int = 0,
+) -> None:
+    """Print a row a scene as CSV, and what they come to."""
+    torch.set_num_threads(1)
+    generator = np.random.default_rng(seed)
+    rows: list[Outcome] = []
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(Outcome.__dataclass_fields__)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, crop in crops(data, generator, count):
+            sigma = float(generator.uniform(0, noise)) if generator.random() < 0.5 else 0.0
+            rows.append(outcome(name, crop, blurs(generator), round(sigma, 5), model, Path(folder)))
+            writer.writerow(asdict(rows[-1]).values())
+            sys.stdout.flush()
+    print("\n".join(conclusions(rows)))
+
+
+def conclusions(rows: list[Outcome]) -> list[str]:
+    """Return what the outcomes come to, lines for people."""
+    errors = np.abs([row.error for row in rows])
+    gains = np.array([row.gain for row in rows])
+    tried = [row for row in rows if row.expected is not None]
+    off = np.abs([row.gain - float(row.expected or 0) for row in tried])
+    inside = np.mean([float(row.low or 0) <= row.gain <= float(row.high or 0) for row in tried])
+    silent = sum(row.gain < 0 and float(row.low or 0) > 0 for row in tried)
+    return [
+        f"scenes: {len(rows)}; blur within .05 of the true transfer: {np.mean(errors <= 0.05):.0%}, "
+        f"median error {np.median(errors):.3f}",
+        f"gain over Lanczos: mean {gains.mean():.2f} dB, least {gains.min():.2f} dB, negative in {(gains < 0).sum()}",
+        f"expected gain: within 0.3 dB {np.mean(off <= 0.3):.0%}, within 0.5 dB {np.mean(off <= 0.5):.0%}, "
+        f"mean difference {np.mean([row.gain - float(row.expected or 0) for row in tried]):+.2f} dB, "
+        f"inside its interval {inside:.0%}",
+        f"worse than Lanczos without a word: {silent}",
+    ]
+
+
+if __name__ == "__main__":
+    typer.run(main)
