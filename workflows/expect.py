@@ -23,12 +23,15 @@ from scenelift.models.sensing.blurs import decimate
 from scenelift.pipeline.enhance import Enhancer, Region, enhance_region
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.scenes import Scene
-from scenelift.pipeline.scores.bootstrap import Interval, interval
+from scenelift.pipeline.scores.bootstrap import Interval, sums
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.conditions import Conditions
 
 REFERENCES = ("bicubic", "lanczos", "ibp")
 """Methods without learning that a job is compared with."""
+OURS = "ours"
+Errors = NDArray[np.float64]
+"""Mean squared error of each band."""
 COARSE = 128
 """Side of a window, coarse pixels."""
 SHARE = 0.02
@@ -36,6 +39,8 @@ SHARE = 0.02
 FEWEST, MOST = 4, 16
 """Windows tried of a scene."""
 MIN_COARSE = 24
+MOST_RATIO = 4.0
+"""By how much coarse detail may stand out more than fine detail."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def expect(
     started, scale = time.monotonic(), int(np.prod([e.spec.scale for e in enhancers]))
     if scale == 1:
         raise UsageError("only what enlarges can be tried one level coarser: add a super-resolution model")
-    gains: dict[str, list[float]] = {name: [] for name in REFERENCES}
+    errors: dict[str, list[Errors]] = {name: [] for name in (*REFERENCES, OURS)}
     residuals = []
     plausible = conditions.plausible(MOST)
     for number, fine in enumerate(_windows(scene, scale)):
@@ -106,17 +111,18 @@ def expect(
         kernels = [[blur.kernel(scale) for blur in blurs]]
         transfer = float(np.mean([blur.at_nyquist(scale) for blur in blurs]))
         low = decimate(torch.from_numpy(fine)[None], scale, kernels)[0].numpy()
-        low = low + _missing_noise(low.shape, kernels[0], conditions.noise, number)
+        low = low + _missing_noise(fine, low, kernels[0], conditions.noise, number)
         ours = run_chain(enhancers, low)
         residuals.append(float(np.mean((decimate(torch.from_numpy(ours)[None], scale, kernels)[0].numpy() - low) ** 2)))
         for name in REFERENCES:
             method: Any = classical(name, scale)
             if name == "ibp":
                 method = classical(name, scale, mtf=min(max(transfer, 0.05), 0.9))
-            gains[name].append(psnr_gain(ours, run_chain([method], low), fine, scale))
+            errors[name].append(_errors(run_chain([method], low), fine, scale, conditions.noise))
+        errors[OURS].append(_errors(ours, fine, scale, conditions.noise))
     if not residuals:
         return None
-    intervals = {name: interval(np.array(values)) for name, values in gains.items()}
+    intervals = {name: _gain(np.stack(errors[name]), np.stack(errors[OURS])) for name in REFERENCES}
     return Expectation(intervals, float(np.sqrt(np.mean(residuals))), len(residuals), time.monotonic() - started)
 
 
@@ -142,13 +148,27 @@ def _windows(scene: Scene, scale: int) -> Iterator[NDArray[np.float32]]:
 
 
 def _missing_noise(
-    shape: tuple[int, ...], kernels: Sequence[NDArray[np.float64]], noise: Sequence[float], seed: int
+    fine: NDArray[np.float32],
+    low: NDArray[np.float32],
+    kernels: Sequence[NDArray[np.float64]],
+    noise: Sequence[float],
+    seed: int,
 ) -> NDArray[np.float32]:
-    """Return the noise that blurring took away, so that the coarse window is as noisy as the scene."""
-    left = np.array([(k**2).sum() for k in kernels])  # of white noise, in standard deviations
-    sigma = np.asarray(noise) * np.sqrt(1 - left**2)
-    drawn = np.random.default_rng(seed).standard_normal(shape)
-    return (sigma[:, None, None] * drawn).astype(np.float32)
+    """Return the noise to add to a coarse window, so that its detail stands out of the noise as the scene's does.
+
+    Blurring took noise away, and shrinking made the detail coarser, which is stronger.
+    """
+    sigma = np.asarray(noise)
+    left = sigma * np.array([(k**2).sum() for k in kernels])  # of white noise, in standard deviations
+    ratio = np.sqrt(np.clip(_detail(low, left) / _detail(fine, sigma), 1, MOST_RATIO**2))
+    missing = np.sqrt(np.maximum((ratio * sigma) ** 2 - left**2, 0))
+    return (missing[:, None, None] * np.random.default_rng(seed).standard_normal(low.shape)).astype(np.float32)
+
+
+def _detail(image: NDArray[np.float32], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the variance of differences of neighbours in each band, less that of the noise."""
+    found = sum(np.mean(np.diff(image.astype(np.float64), axis=axis) ** 2, (1, 2)) for axis in (1, 2)) / 2
+    return np.maximum(found - 2 * sigma**2, 0.1 * found) + 1e-12
 
 
 def run_chain(enhancers: Sequence[Enhancer], image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -156,6 +176,20 @@ def run_chain(enhancers: Sequence[Enhancer], image: NDArray[np.float32]) -> NDAr
     whole = Window(0, 0, *image.shape[1:])
     region = Region(whole, image, np.ones(image.shape, bool))
     return enhance_region(region, whole, whole.shape, enhancers, masked=False).values
+
+
+def _errors(image: NDArray[np.float32], fine: NDArray[np.float32], border: int, noise: Sequence[float]) -> Errors:
+    """Return the mean squared error of each band, less what the noise of the window itself makes of it."""
+    inner = (slice(None), slice(border, -border), slice(border, -border))
+    found = np.mean((image[inner] - fine[inner]).astype(np.float64) ** 2, (1, 2))
+    return np.maximum(found - np.square(noise), 0.05 * found) + 1e-14
+
+
+def _gain(theirs: NDArray[np.float64], ours: NDArray[np.float64]) -> Interval:
+    """Return the gain (dB) of all windows together, mean over bands, with its 95 % interval over draws of windows."""
+    top, bottom = sums(len(ours), 0, theirs, ours)
+    low, high = np.percentile(10 * np.log10(top / bottom).mean(1), [2.5, 97.5])
+    return Interval(float(10 * np.log10(theirs.sum(0) / ours.sum(0)).mean()), float(low), float(high))
 
 
 def psnr_gain(ours: NDArray[np.float32], other: NDArray[np.float32], truth: NDArray[np.float32], border: int) -> float:
