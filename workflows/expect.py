@@ -41,8 +41,8 @@ MIN_COARSE = 24
 LEAST = 24
 """Side below which a window is not shrunk again, coarse pixels."""
 RULE = (0.87, 0.8)
-"""Gain = 0.87 g1 + 0.8 (g1 - g2), of gains one and two levels coarser. Fitted (least absolute deviations) on 70 crops of
-training places, shrunk by every blur and resampling, half of them noisy."""
+"""Gain = 0.87 g1 + 0.8 (g1 - g2), of gains one and two levels coarser. Fitted (least absolute deviations) on 70 crops
+of training places, shrunk by every blur and resampling, half of them noisy."""
 RULE_ERRS = 0.7
 """Half of the 95 % interval of what the rule is off by, dB."""
 MOST_RATIO = 4.0
