@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 from scenelift.models.degradations import DEFAULT_MTF, mtf_decimate, mtf_kernel
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.layers import crop
-from scenelift.models.spec import ModelSpec
 
 
 def turn(x: Tensor, way: int) -> Tensor:
@@ -129,51 +127,12 @@ class Consistent(nn.Module):
         self.halo = halo + self.margin
         """Context in input pixels on every side."""
 
-    def forward(self, x: Tensor) -> Tensor:  # (N, C, P + 2·halo, ..) -> (N, C, scale·P, scale·P)
-        answer = self.module(x)
+    def forward(self, x: Tensor, *rest: Tensor) -> Tensor:  # (N, C, P + 2·halo, ..) -> (N, C, scale·P, scale·P)
+        answer = self.module(x, *rest)
+        if answer.shape[-1] == x.shape[-1] * self.scale:  # a padded network gives its context back
+            answer = crop(answer, self.inner * self.scale)
         corrected = back_project(answer, crop(x, self.inner), self.scale, self.mtf, self.steps)
         return crop(corrected, self.margin * self.scale)
-
-
-def with_extras(
-    module: nn.Module,
-    spec: ModelSpec,
-    *,
-    tta: bool = False,
-    uncertainty: bool = False,
-    consistency: int = 0,
-    mtf: float = DEFAULT_MTF,
-) -> tuple[nn.Module, ModelSpec]:
-    """Wrap an unpadded network and state the wrapped one's contract with the engine.
-
-    Parameters
-    ----------
-    module, spec
-        As returned by ``load_checkpoint``.
-    tta : bool
-        Average over the eight symmetries.
-    uncertainty : bool
-        Append the spread over them as further bands (implies ``tta``).
-    consistency : int
-        Back-projection steps inside the ensemble.
-    mtf : float
-        Transfer at Nyquist for the back-projection.
-
-    Raises
-    ------
-    ModelError
-        If consistency is asked of a model that does not enlarge.
-    """
-    if consistency:
-        if spec.scale == 1:
-            raise ModelError(f"{spec.name} does not enlarge: there is no lower resolution to be consistent with")
-        module = Consistent(module, spec.halo, spec.scale, mtf, consistency)
-        spec = replace(spec, halo=module.halo)
-    if tta or uncertainty:
-        module = Ensembled(module, uncertainty)
-    if uncertainty:
-        spec = replace(spec, out_per_band=2)
-    return module, spec
 
 
 def blend(first: nn.Module, second: nn.Module, share: float) -> nn.Module:
