@@ -26,6 +26,7 @@ from scenelift.models.receptive import check_halo
 from scenelift.models.sensing.blurs import Blur
 from scenelift.models.shipped import checkpoint_path, load_unchanged, shipped
 from scenelift.models.spec import ModelSpec
+from scenelift.models.wrappers import Cropped
 
 ENTRY_POINTS = "scenelift.networks"
 """Group of entry points by which an installed package names its networks: name, ``module.path:factory``."""
@@ -147,6 +148,8 @@ def _running(ref: ModelRef, module: Any, spec: ModelSpec) -> TorchEnhancer:
     """Put a network to work as the reference says."""
     spec = dataclasses.replace(spec, labels=tuple(getattr(module, "classes", ())) or spec.labels)
     modules, spec = _folded(ref, module, spec)
+    if ref.extras and checkpoint_path(ref.name) is None:
+        modules = [Cropped(plain, spec) for plain in modules]
     blurs = ref.blur if spec.scale > 1 and ref.blur else (Blur(),)
     wrapped = [apply_extras(ref.extras, plain, spec, blurs[i % len(blurs)]) for i, plain in enumerate(modules)]
     ready = [network for network, _ in wrapped]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Named(nn.Module):
-    """A network that answers with the number of the most probable class.
+    """A network that returns the number of the most probable class.
 
     Parameters
     ----------

@@ -63,7 +63,7 @@ class AdversarialSettings:
 
 
 class Adversarial:
-    """A pixel loss whose network must also convince a discriminator, which is trained with it.
+    """A pixel loss whose network must also pass a discriminator, which is trained with it.
 
     Parameters
     ----------

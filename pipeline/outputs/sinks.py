@@ -1,4 +1,4 @@
-"""Zarr stores that blocks are written to, each by one task, in whole shards that nobody else touches."""
+"""Zarr stores that blocks are written to, each by one task, in whole shards that no other task touches."""
 
 from __future__ import annotations
 

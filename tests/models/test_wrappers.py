@@ -9,7 +9,7 @@ from scenelift.models.networks.architectures import build
 from scenelift.models.receptive import check_halo
 from scenelift.models.sensing.blurs import Blur
 from scenelift.models.spec import ModelSpec
-from scenelift.models.wrappers import blend
+from scenelift.models.wrappers import Cropped, blend
 
 torch.set_num_threads(1)
 ARCH = {"kind": "generator", "channels": 4, "blocks": 1, "scale": 2}
@@ -56,7 +56,9 @@ def test_consistency_leaves_alone_what_does_not_enlarge_and_takes_padded_network
     padded = build(ARCH).eval()
     padded.load_state_dict(module.state_dict())
     x = torch.rand(1, 1, 48, 48)
-    (one, _), (other, told) = (apply_extras((Consistency(1),), m, spec, Blur()) for m in (module, padded))
+    (one, _), (other, told) = (
+        apply_extras((Consistency(1),), m, spec, Blur()) for m in (module, Cropped(padded, spec))
+    )
     torch.testing.assert_close(other(x)[..., 16:-16, 16:-16], one(x)[..., 16:-16, 16:-16], atol=1e-5, rtol=1e-5)
     assert other(x).shape[-1] == 2 * (48 - 2 * told.halo)
 

@@ -1,6 +1,6 @@
 """Options of several commands: dataclasses whose fields are options, and the decorator that makes them so.
 
-Imports late, so that --help answers at once.
+Imports late, so that --help is quick.
 """
 
 from __future__ import annotations
