@@ -49,7 +49,7 @@ class Confusion:
     def scores(self) -> dict[str, float]:
         """Return accuracy, balanced accuracy, macro F1, Cohen's kappa and mean IoU.
 
-        Means are over the classes that occur (for IoU and F1: in the reference or in predictions); NaN where nothing was counted.
+        Means are over the classes that occur (for IoU and F1: in labels or predictions); NaN where nothing was counted.
         """
         c = self.counts.astype(np.float64)
         total, hit = c.sum(), np.diag(c)

@@ -27,12 +27,12 @@ GPU_THREADS = 3
 DEATHS = {True: 6, False: 2}
 """Workers that may die under a task before it counts as the cause: in a batch system they also die of preemption."""
 FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
-"""A thread pool with an arena for every thread keeps freed blocks in all of them: two bound the memory of a worker."""
+"""glibc keeps one malloc arena per thread; limiting it to two bounds a worker's memory."""
 
 
 @contextmanager
 def open_cluster(settings: ClusterSettings) -> Iterator[Cluster]:
-    """Start or join the place where tasks run; what was started ends with the context.
+    """Start or join a cluster; what was started ends with the context.
 
     Raises
     ------

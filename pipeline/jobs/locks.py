@@ -93,15 +93,15 @@ class Lock:
         try:
             new.write_text(json.dumps(holder), encoding="utf-8")
             while True:
-                self._put_aside_a_dead_one()
+                self._remove_stale()
                 with contextlib.suppress(FileExistsError):
                     os.link(new, self.path)
                     return
         finally:
             new.unlink(missing_ok=True)
 
-    def _put_aside_a_dead_one(self) -> None:
-        """Make room for this lock; whoever of several takers renames the dead one away is the one to go on."""
+    def _remove_stale(self) -> None:
+        """Remove a stale lock. If several processes race, only the one whose rename succeeds continues."""
         holder = holder_of(self.path)
         if holder is None:
             return

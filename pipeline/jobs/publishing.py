@@ -119,5 +119,5 @@ def damage(path: Path, sums: dict[str, str]) -> list[str]:
 
 
 def published_intact(path: Path, history: History) -> Publication | None:
-    """Return which of the outputs that a journal knows lies intact at `path`; None if none does."""
+    """Return the recorded publication whose files at `path` are intact, or None."""
     return next((known for known in history.published if not damage(path, known.sums)), None)

@@ -116,9 +116,7 @@ class Run:
         history = to_resume(self.plan, found)
         if history and history.published and not history.done:
             latest = history.published[0]
-            if (
-                published_intact(self.plan.path, history) is latest
-            ):  # killed after giving the name, before writing that down
+            if published_intact(self.plan.path, history) is latest:  # killed just before recording it
                 with closing(Journal.reopen(self.plan.work)) as journal:
                     journal.finish()
                 return Tally(commits=history.commits, holes=latest.holes, resumed=len(self.plan.blocks))

@@ -42,7 +42,7 @@ class Stopper:
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
-        """Take it for a standstill if :meth:`progress` is not called for long, as long as any such context lasts."""
+        """While active, stop the job if :meth:`progress` is not called within the stall limit."""
         self._set_alarm(1)
         try:
             yield

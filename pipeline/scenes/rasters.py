@@ -38,7 +38,7 @@ GDAL_OPTIONS: dict[str, Any] = {
 _BESIDE = GDAL_OPTIONS | {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
 """Lets GDAL try names beside a raster. With these it opens masks and headers, but overviews only if asked for them."""
 
-# A scene without a place is told of in one line elsewhere, and a mask needs none. Not in a `with` around each opening:
+# Missing georeferencing is reported by open_scene; masks do not need it. Not in a `with` around each opening:
 # that is not safe among threads.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"scenelift\.pipeline\.scenes\.rasters")
 
