@@ -41,7 +41,7 @@ from scenelift.pipeline.scenes.inputs import input_digest, input_stamps
 from scenelift.pipeline.scenes.limits import absolute
 from scenelift.pipeline.scenes.noise import scene_noise
 from scenelift.pipeline.scenes.opening import open_scene
-from scenelift.pipeline.scenes.safe_manifest import check_manifest
+from scenelift.pipeline.scenes.safe import check_manifest
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.settings import read_table
 from scenelift.pipeline.tiles import TileGrid
