@@ -34,7 +34,7 @@ def enhance(
     progress: Progress | None = None,
     announce: Announce | None = None,
 ) -> EnhanceSummary:
-    """Enhance a scene, or go on with an enhancement that was interrupted.
+    """Enhance a scene, or resume an enhancement that was interrupted.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def refuse_foreign(path: Path, settings: EnhanceSettings) -> None:
 
 
 def resume(output: str | Path, progress: Progress | None = None, announce: Announce | None = None) -> EnhanceSummary:
-    """Go on with an enhancement that was interrupted, with the arguments it was started with.
+    """Resume an enhancement that was interrupted, with the arguments it was started with.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""One run at a time: a lock that says who holds it, and that a dead holder does not keep."""
+"""One run at a time: a lock that names its holder, and that is taken over once the holder is dead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Going on with a job: what an earlier run left, whether it is the same job, and a clean store with what is intact."""
+"""Resuming a job: what an earlier run left, whether it is the same job, and a clean store with what is intact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stopping in time: SIGTERM, SIGINT, the end of the walltime and a standstill all end a job so that it can go on."""
+"""Stopping in time: SIGTERM, SIGINT, the end of the walltime and a standstill end a job so that it can be resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The land-cover experiment as tables in Markdown, CSV and figures of who was taken for whom."""
+"""The land-cover experiment as tables in Markdown, CSV and figures of confusion matrices."""
 
 from __future__ import annotations
 
