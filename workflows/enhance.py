@@ -126,10 +126,10 @@ def resume(output: str | Path, progress: Progress | None = None, announce: Annou
         As for `enhance`.
     """
     started = time.perf_counter()
-    return carry_out(resume_plan(Path(output)), Listener.of(progress, announce), started=started)
+    return carry_out(_resume_plan(Path(output)), Listener.of(progress, announce), started=started)
 
 
-def resume_plan(output: Path) -> Plan:
+def _resume_plan(output: Path) -> Plan:
     """Return the plan of the unfinished (or finished) job whose output is `output`.
 
     Raises

@@ -67,15 +67,15 @@ def trunk_weights() -> dict[str, Tensor]:
     """
     import timm
 
-    stored = torch.load(trunk_path(), map_location="cpu", weights_only=True)
+    stored = torch.load(_trunk_path(), map_location="cpu", weights_only=True)
     own = timm.create_model("efficientnet_lite0", pretrained=False).state_dict()
     # The package names the tensors otherwise, but in the same order; every shape must agree.
     if [v.shape for v in stored.values()] != [v.shape for v in own.values()]:
-        raise ModelError(f"{trunk_path()} does not hold the tensors of EfficientNet-Lite0")
+        raise ModelError(f"{_trunk_path()} does not hold the tensors of EfficientNet-Lite0")
     return dict(zip(own, stored.values(), strict=True))
 
 
-def trunk_path() -> Path:
+def _trunk_path() -> Path:
     """Return the file of the trunk's weights, or raise ModelError if its package is not installed."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None or not (Path(found.origin).parent / FILE).is_file():
@@ -86,7 +86,7 @@ def trunk_path() -> Path:
 def trunk_available() -> bool:
     """Whether the trunk's weights are installed."""
     try:
-        return trunk_path().is_file()
+        return _trunk_path().is_file()
     except ModelError:
         return False
 

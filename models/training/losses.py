@@ -65,17 +65,17 @@ def consistency(prediction: Tensor, low: Tensor, scale: int, mtf: float = DEFAUL
     return F.l1_loss(mtf_decimate(prediction, scale, mtf), low)
 
 
-def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+def _hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """Hinge loss of the discriminator (Lim and Ye, 2017)."""
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
-def hinge_generator(real: Tensor, fake: Tensor) -> Tensor:
+def _hinge_generator(real: Tensor, fake: Tensor) -> Tensor:
     """Hinge loss of the generator; ``real`` is not used, the signature is that of the relativistic loss."""
     return -fake.mean()
 
 
-def relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+def _relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """Relativistic average loss of the discriminator (Jolicoeur-Martineau, ICLR 2019; used by ESRGAN)."""
     return (
         F.binary_cross_entropy_with_logits(real - fake.mean(), torch.ones_like(real))
@@ -83,15 +83,15 @@ def relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     ) / 2
 
 
-def relativistic_generator(real: Tensor, fake: Tensor) -> Tensor:
+def _relativistic_generator(real: Tensor, fake: Tensor) -> Tensor:
     """Relativistic average loss of the generator: the discriminator's with the roles exchanged."""
-    return relativistic_discriminator(fake, real)
+    return _relativistic_discriminator(fake, real)
 
 
 LOSSES: dict[str, Loss] = {"mse": mse, "l1": l1, "charbonnier": charbonnier, "log-mse": log_mse, "ssim": ssim_loss}
 ADVERSARIAL: dict[str, tuple[Loss, Loss]] = {
-    "hinge": (hinge_discriminator, hinge_generator),
-    "relativistic": (relativistic_discriminator, relativistic_generator),
+    "hinge": (_hinge_discriminator, _hinge_generator),
+    "relativistic": (_relativistic_discriminator, _relativistic_generator),
 }
 
 
