@@ -183,20 +183,20 @@ def _by_bands(ref: ModelRef, colour: tuple[int, int, int]) -> ByBands:
         noise = tuple(ref.noise[b % len(ref.noise)] for b in bands) if ref.noise else None
         return load(dataclasses.replace(ref, name=name, digest=digest, blur=blur, noise=noise, colour=None, joint=None))
 
-    parts: list[tuple[Any, Sequence[int]]] = [(part(joint_name(ref.name), ref.joint or "", colour), colour)]
+    parts: list[tuple[Any, Sequence[int]]] = [(part(_joint_name(ref.name), ref.joint or "", colour), colour)]
     if others:
         parts.append((part(ref.name, ref.digest, others), others))
     return ByBands(ref.name, parts)
 
 
-def joint_name(name: str) -> str:
+def _joint_name(name: str) -> str:
     """Return the name of the network for red, green and blue together that belongs to a band-agnostic one."""
     return f"{name}-rgb"
 
 
 def with_colour(ref: ModelRef, colour: tuple[int, int, int] | None) -> ModelRef:
     """Return the reference with red, green and blue given to the joint network, where one ships; else unchanged."""
-    joint = shipped().get(joint_name(ref.name))
+    joint = shipped().get(_joint_name(ref.name))
     if colour is None or joint is None or ref.name not in shipped():
         return ref
     return dataclasses.replace(ref, colour=colour, joint=checkpoint_digest(joint))

@@ -70,10 +70,10 @@ def write_atomically(path: Path, content: bytes) -> None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
         raise ModelError(f"cannot write {path}: {error.strerror or error}") from None
-    sync_folder(path.parent)
+    _sync_folder(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Force a folder's entries to disk, so that a rename survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -119,10 +119,10 @@ def read_metadata(path: Path | str) -> tuple[ModelSpec, dict[str, Any]]:
             metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is no readable safetensors file: {error}") from None
-    return parse_metadata(metadata, str(path))
+    return _parse_metadata(metadata, str(path))
 
 
-def parse_metadata(metadata: dict[str, str], where: str) -> tuple[ModelSpec, dict[str, Any]]:
+def _parse_metadata(metadata: dict[str, str], where: str) -> tuple[ModelSpec, dict[str, Any]]:
     """Return spec and architecture from a header's metadata, or raise ModelError."""
     if missing := [key for key in ("spec", "arch") if key not in metadata]:
         raise ModelError(f"{where} is no scenelift checkpoint: its header lacks {' and '.join(missing)}")

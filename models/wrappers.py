@@ -1,4 +1,4 @@
-"""What can be done around any network: self-ensemble, its spread as uncertainty, consistency with the input."""
+"""The modules behind the extras: self-ensemble, its standard deviation as uncertainty, consistency with the input."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def self_ensemble(forward: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tenso
 
     Returns
     -------
-    mean, spread : Tensor
-        (N, C', H', W'); the spread is the standard deviation over the eight predictions, a map of uncertainty.
+    mean, deviation : Tensor
+        (N, C', H', W'); the standard deviation over the eight predictions is a map of uncertainty.
     """
     predictions = torch.stack([turn_back(forward(turn(x, way).contiguous()), way) for way in range(8)])
     return predictions.mean(0), predictions.std(0, unbiased=False)
@@ -82,14 +82,14 @@ def back_projection_halo(scale: int, mtf: float, steps: int) -> int:
 
 
 class Ensembled(nn.Module):
-    """A network averaged over the eight symmetries; optionally followed by the spread as further bands.
+    """A network averaged over the eight symmetries; optionally followed by the standard deviation as further bands.
 
     Parameters
     ----------
     module : Module
         Unpadded or padded network; what it takes after the image is handed on.
     uncertainty : bool
-        Append the standard deviation over the eight predictions: band 1, its spread, band 2, its spread...
+        Append the standard deviation over the eight predictions: band 1, its deviation, band 2, its deviation...
     """
 
     def __init__(self, module: nn.Module, uncertainty: bool = False) -> None:
@@ -97,10 +97,10 @@ class Ensembled(nn.Module):
         self.module, self.uncertainty = module, uncertainty
 
     def forward(self, x: Tensor, *rest: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C or 2C, H', W')
-        mean, spread = self_ensemble(lambda turned: self.module(turned, *rest), x)
+        mean, deviation = self_ensemble(lambda turned: self.module(turned, *rest), x)
         if not self.uncertainty:
             return mean
-        return torch.stack([mean, spread], 2).flatten(1, 2)
+        return torch.stack([mean, deviation], 2).flatten(1, 2)
 
 
 class Cropped(nn.Module):

@@ -26,7 +26,7 @@ def classify(
     *,
     probabilities: bool = False,
 ) -> EnhanceSummary:
-    """Classify a scene, or go on with a classification that was interrupted.
+    """Classify a scene, or resume a classification that was interrupted.
 
     Parameters
     ----------

@@ -34,7 +34,7 @@ def enhance(
     progress: Progress | None = None,
     announce: Announce | None = None,
 ) -> EnhanceSummary:
-    """Enhance a scene, or go on with an enhancement that was interrupted.
+    """Enhance a scene, or resume an enhancement that was interrupted.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def refuse_foreign(path: Path, settings: EnhanceSettings) -> None:
 
 
 def resume(output: str | Path, progress: Progress | None = None, announce: Announce | None = None) -> EnhanceSummary:
-    """Go on with an enhancement that was interrupted, with the arguments it was started with.
+    """Resume an enhancement that was interrupted, with the arguments it was started with.
 
     Raises
     ------
@@ -118,10 +118,10 @@ def resume(output: str | Path, progress: Progress | None = None, announce: Annou
         As for `enhance`.
     """
     started = time.perf_counter()
-    return carry_out(resume_plan(Path(output)), Listener.of(progress, announce), started=started)
+    return carry_out(_resume_plan(Path(output)), Listener.of(progress, announce), started=started)
 
 
-def resume_plan(output: Path) -> Plan:
+def _resume_plan(output: Path) -> Plan:
     """Return the plan of the unfinished (or finished) job whose output is `output`.
 
     Raises

@@ -15,14 +15,14 @@ CROP = 96
 """Side of a crop, pixels of the 10 m scene."""
 
 
-def before_after(coarse: Path, enhanced: Path, truth: Path, fine: Path, picture: Path) -> None:
+def before_after(coarse: Path, enhanced: Path, reference: Path, fine: Path, picture: Path) -> None:
     """Draw two rows: 20 m, enhanced to 10 m, real 10 m; and 10 m beside enhanced to 5 m.
 
     The crop is where the 10 m scene has most detail. All panels of a row share one stretch.
 
     Parameters
     ----------
-    coarse, enhanced, truth, fine : Path
+    coarse, enhanced, reference, fine : Path
         Rasters of 20 m, 10 m, 10 m and 5 m of one place.
     picture : Path
         PNG to write.
@@ -32,12 +32,12 @@ def before_after(coarse: Path, enhanced: Path, truth: Path, fine: Path, picture:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    scenes = [open_scene(SceneSource((str(p),))) for p in (coarse, enhanced, truth, fine)]
+    scenes = [open_scene(SceneSource((str(p),))) for p in (coarse, enhanced, reference, fine)]
     window = _busiest(scenes[2])
     coarse_view = _view(scenes[0], window.coarsened(2))
     views = [coarse_view, _view(scenes[1], window), _view(scenes[2], window), _view(scenes[3], window.scaled(2))]
     low, high = np.percentile(views[2], (1, 99))
-    titles = ["input: degraded to 20 m", "enhanced to 10 m", "truth: Sentinel-2, 10 m"]
+    titles = ["input: degraded to 20 m", "enhanced to 10 m", "reference: Sentinel-2, 10 m"]
     figure, axes = plt.subplots(2, 3, figsize=(12, 8.4), layout="constrained")
     titles += ["input: Sentinel-2, 10 m", "enhanced to 5 m"]
     panels = zip(titles, [*views[:3], views[2], views[3]], strict=True)

@@ -31,7 +31,7 @@ def split_names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def parse_noise(text: str) -> float | None:
+def _parse_noise(text: str) -> float | None:
     """Return the noise level that --noise gives, in DN; None for auto.
 
     Raises
@@ -75,7 +75,7 @@ class EnhanceSettings:
         None,
         "Noise level for denoisers, in DN, or auto (the default): estimated once per band.",
         panel=MODEL,
-        parse=parse_noise,
+        parse=_parse_noise,
     )
     blur: str = option(
         "auto",

@@ -86,7 +86,7 @@ def _upsample_axis(x: NDArray[np.float32], weights: NDArray[np.float32], axis: i
 
 
 @functools.cache
-def mtf_taps(mtf: float, scale: int) -> NDArray[np.float32]:
+def _mtf_taps(mtf: float, scale: int) -> NDArray[np.float32]:
     """Return the Gaussian whose transfer at the coarse grid's Nyquist frequency is ``mtf``.
 
     sigma = scale * sqrt(-2 ln mtf) / pi fine pixels, cut at four sigma; of even length for even scales, so that
@@ -101,7 +101,7 @@ def mtf_taps(mtf: float, scale: int) -> NDArray[np.float32]:
 
 def mtf_reach(mtf: float, scale: int) -> int:
     """Return how many coarse pixels on each side a decimated pixel looks at."""
-    return math.ceil((len(mtf_taps(mtf, scale)) - scale) / 2 / scale)
+    return math.ceil((len(_mtf_taps(mtf, scale)) - scale) / 2 / scale)
 
 
 def decimate(x: NDArray[np.float32], scale: int, mtf: float) -> NDArray[np.float32]:
@@ -123,7 +123,7 @@ def decimate(x: NDArray[np.float32], scale: int, mtf: float) -> NDArray[np.float
 
 
 def _decimate_axis(x: NDArray[np.float32], scale: int, mtf: float, axis: int) -> NDArray[np.float32]:
-    x, taps, reach = np.moveaxis(x, axis, -1), mtf_taps(mtf, scale), mtf_reach(mtf, scale)
+    x, taps, reach = np.moveaxis(x, axis, -1), _mtf_taps(mtf, scale), mtf_reach(mtf, scale)
     length = x.shape[-1] // scale - 2 * reach
     first = reach * scale - (len(taps) - scale) // 2
     out = np.zeros((*x.shape[:-1], length), np.float32)

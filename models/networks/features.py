@@ -67,15 +67,15 @@ def trunk_weights() -> dict[str, Tensor]:
     """
     import timm
 
-    stored = torch.load(trunk_path(), map_location="cpu", weights_only=True)
+    stored = torch.load(_trunk_path(), map_location="cpu", weights_only=True)
     own = timm.create_model("efficientnet_lite0", pretrained=False).state_dict()
     # The package names the tensors otherwise, but in the same order; every shape must agree.
     if [v.shape for v in stored.values()] != [v.shape for v in own.values()]:
-        raise ModelError(f"{trunk_path()} does not hold the tensors of EfficientNet-Lite0")
+        raise ModelError(f"{_trunk_path()} does not hold the tensors of EfficientNet-Lite0")
     return dict(zip(own, stored.values(), strict=True))
 
 
-def trunk_path() -> Path:
+def _trunk_path() -> Path:
     """Return the file of the trunk's weights, or raise ModelError if its package is not installed."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None or not (Path(found.origin).parent / FILE).is_file():
@@ -86,18 +86,18 @@ def trunk_path() -> Path:
 def trunk_available() -> bool:
     """Whether the trunk's weights are installed."""
     try:
-        return trunk_path().is_file()
+        return _trunk_path().is_file()
     except ModelError:
         return False
 
 
-def feature_distance(trunk: Callable[[Tensor], list[Tensor]], prediction: Tensor, truth: Tensor) -> Tensor:
+def feature_distance(trunk: Callable[[Tensor], list[Tensor]], prediction: Tensor, target: Tensor) -> Tensor:
     """Return (N,) distances: squared differences of unit-length feature vectors, mean over space, sum over stages.
 
     The form of LPIPS (Zhang et al., CVPR 2018) without its learned channel weights.
     """
     total = prediction.new_zeros(())
-    for a, t in zip(trunk(prediction), trunk(truth), strict=True):
+    for a, t in zip(trunk(prediction), trunk(target), strict=True):
         gap = (_unit(a) - _unit(t)).square().sum(1).mean((1, 2))
         total = total + gap
     return total
@@ -108,14 +108,14 @@ def pooled(trunk: Trunk, images: Tensor) -> Tensor:
     return torch.cat([features.mean((2, 3)) for features in trunk(images)], 1)
 
 
-def frechet(predictions: Tensor, truths: Tensor) -> float:
+def frechet(predictions: Tensor, targets: Tensor) -> float:
     """Return the squared Fréchet distance of two Gaussians with the means and covariances of (N, F) features.
 
     The form of FID (Heusel et al., NeurIPS 2017, eq. 6): it compares sets, not pairs, and so tells whether predictions
     look like images of the kind, not whether they are right. Small sets are biased upwards: compare only distances
     of sets of one size.
     """
-    a, t = predictions.double(), truths.double()
+    a, t = predictions.double(), targets.double()
     cov_a, cov_t = torch.cov(a.T), torch.cov(t.T)
     # the trace of the square root of a product of two covariances: its eigenvalues are not negative
     roots = torch.linalg.eigvals(cov_a @ cov_t).real.clamp_min(0).sqrt().sum()

@@ -50,7 +50,7 @@ def activation(name: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
-def normalization(name: str, channels: int) -> nn.Module:
+def _normalization(name: str, channels: int) -> nn.Module:
     """Return the normalisation of that name.
 
     Only batch normalisation is offered: in evaluation it is a fixed affine map, whereas instance or group
@@ -98,8 +98,8 @@ class ResidualBlock(nn.Module):
         self.valid, self.skip = valid, skip
         self.first = conv3(channels, channels, valid=valid, padding=padding)
         self.second = conv3(channels, channels, valid=valid, padding=padding)
-        self.norm1 = normalization(norm, channels)
-        self.norm2 = normalization(norm, channels)
+        self.norm1 = _normalization(norm, channels)
+        self.norm2 = _normalization(norm, channels)
         self.act = activation(act)
         if skip:  # start near the identity, so that a deep stack trains at a high rate from the first step
             with torch.no_grad():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from scenelift.models.networks.layers import crop
 
 
-def keys_weights(offset: float, taps: int, a: float = -0.5) -> np.ndarray:
+def _keys_weights(offset: float, taps: int, a: float = -0.5) -> np.ndarray:
     """Return (taps,) float64 weights of Keys' cubic convolution at ``offset`` pixels from the middle tap.
 
     R. Keys, "Cubic convolution interpolation for digital image processing", IEEE TASSP 29(6), 1981, eq. 15.
@@ -43,7 +43,7 @@ class PhaseUpsampler(nn.Module):
     def __init__(self, scale: int, taps: int = 11, groups: int = 1, *, valid: bool = False) -> None:
         super().__init__()
         self.scale, self.taps, self.groups, self.valid = scale, taps, groups, valid
-        rows = [keys_weights((p + 0.5) / scale - 0.5, taps) for p in range(scale)]
+        rows = [_keys_weights((p + 0.5) / scale - 0.5, taps) for p in range(scale)]
         filters = np.stack([np.outer(rows[i], rows[j]) for i in range(scale) for j in range(scale)])
         weight = torch.tensor(filters[:, None], dtype=torch.float32).repeat(groups, 1, 1, 1)
         self.weight = nn.Parameter(weight)  # (groups·s², 1, taps, taps)

@@ -1,4 +1,4 @@
-"""Who was taken for whom: counts that add up over blocks, and every score that follows from them."""
+"""Confusion matrices: counts that add up over blocks, and every score that follows from them."""
 
 from __future__ import annotations
 

@@ -53,10 +53,10 @@ def start_weights(start: str) -> dict[str, Tensor]:
 def take_over(module: nn.Module, start: dict[str, Tensor]) -> int:
     """Copy the tensors that fit; return how many did. Others (another scale, other bands) start fresh.
 
-    A deeper network begins as the shallower one: see `deepened`.
+    A deeper network begins as the shallower one: see `_deepened`.
     """
     own = module.state_dict()
-    start = deepened(start, own)
+    start = _deepened(start, own)
     fitting = {k: v for k, v in start.items() if k in own and own[k].shape == v.shape}
     if not fitting:
         raise ModelError("no tensor of the starting checkpoint fits this architecture")
@@ -64,7 +64,7 @@ def take_over(module: nn.Module, start: dict[str, Tensor]) -> int:
     return len(fitting)
 
 
-def deepened(start: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+def _deepened(start: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of a stack of residual blocks for a deeper stack that computes the same.
 
     Between the old blocks and the convolution behind them stand new blocks whose second convolution is zero, so that

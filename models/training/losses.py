@@ -59,17 +59,17 @@ def ssim_loss(prediction: Tensor, target: Tensor, data_range: float = 0.3) -> Te
     return 1 - (top / ((mu_a**2 + mu_t**2 + c1) * (var_a + var_t + c2))).mean()
 
 
-def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+def _hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """Hinge loss of the discriminator (Lim and Ye, 2017)."""
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
-def hinge_generator(real: Tensor, fake: Tensor) -> Tensor:
+def _hinge_generator(real: Tensor, fake: Tensor) -> Tensor:
     """Hinge loss of the generator; ``real`` is not used, the signature is that of the relativistic loss."""
     return -fake.mean()
 
 
-def relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+def _relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """Relativistic average loss of the discriminator (Jolicoeur-Martineau, ICLR 2019; used by ESRGAN)."""
     return (
         F.binary_cross_entropy_with_logits(real - fake.mean(), torch.ones_like(real))
@@ -77,15 +77,15 @@ def relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     ) / 2
 
 
-def relativistic_generator(real: Tensor, fake: Tensor) -> Tensor:
+def _relativistic_generator(real: Tensor, fake: Tensor) -> Tensor:
     """Relativistic average loss of the generator: the discriminator's with the roles exchanged."""
-    return relativistic_discriminator(fake, real)
+    return _relativistic_discriminator(fake, real)
 
 
 LOSSES: dict[str, Loss] = {"mse": mse, "l1": l1, "charbonnier": charbonnier, "log-mse": log_mse, "ssim": ssim_loss}
 ADVERSARIAL: dict[str, tuple[Loss, Loss]] = {
-    "hinge": (hinge_discriminator, hinge_generator),
-    "relativistic": (relativistic_discriminator, relativistic_generator),
+    "hinge": (_hinge_discriminator, _hinge_generator),
+    "relativistic": (_relativistic_discriminator, _relativistic_generator),
 }
 
 

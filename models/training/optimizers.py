@@ -15,7 +15,7 @@ MUON_RATE = 10.0
 """Muon's rate relative to Adam's: its updates have unit spectral norm, Adam's unit size per entry."""
 
 
-def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
+def _orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
     """Return about U·Vᵀ of (rows, columns) by a quintic Newton-Schulz iteration (K. Jordan, "Muon", 2024)."""
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrix / (matrix.norm() + 1e-7)
@@ -53,7 +53,7 @@ class Muon(torch.optim.Optimizer):
                 velocity = self.state[p].setdefault("velocity", torch.zeros_like(p))
                 velocity.lerp_(p.grad, 1 - group["momentum"])
                 ahead = p.grad.lerp(velocity, group["momentum"])
-                update = orthogonalize(ahead.reshape(len(p), -1))
+                update = _orthogonalize(ahead.reshape(len(p), -1))
                 stretch = max(1.0, len(p) / update.shape[1]) ** 0.5
                 p.add_(update.reshape(p.shape), alpha=-group["lr"] * stretch)
 

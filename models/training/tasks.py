@@ -54,7 +54,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class SuperResolution:
-    """Wald's protocol: the image itself is the truth, its degraded form the input."""
+    """Wald's protocol: the image itself is the target, its degraded form the input."""
 
     scale: int = 2
     mtf: tuple[float, ...] = tuple(SENTINEL2_MTF.values())

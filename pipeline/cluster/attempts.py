@@ -1,4 +1,4 @@
-"""One task in the process that does it: tried again where that can help, given up with a reason where it cannot."""
+"""One task in the process that does it: tried again where that can help, failed with a reason where it cannot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The places: local processes, local GPUs, jobs of a batch system, a scheduler that runs already."""
+"""Where tasks run: local processes, local GPUs, jobs of a batch system, a scheduler that runs already."""
 
 from __future__ import annotations
 

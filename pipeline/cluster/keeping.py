@@ -1,4 +1,4 @@
-"""Keeping local workers alive as long as they are wanted, and no longer: bring back each one that Dask gives up on.
+"""Supervision of local workers, as long as they are wanted: restart each one that Dask gives up on.
 
 A local worker that dies is started again by its nanny. Two things stop that for good: Dask closes the nanny when its
 worker happens to be away some seconds after a death (by default 15, and on a busy machine a restart takes longer), and

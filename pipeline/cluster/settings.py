@@ -1,4 +1,4 @@
-"""What can be said about a place to run tasks: plain values, checked once, from a TOML table or from flags."""
+"""Settings of a cluster: plain values, checked once, from a TOML table or from flags."""
 
 from __future__ import annotations
 

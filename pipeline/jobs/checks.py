@@ -1,4 +1,4 @@
-"""What speaks against enhancing a scene, found before pixels are spent, and what a person should know of it."""
+"""Reasons not to enhance a scene, found before any work is done, and what a person should know of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finished output, looked at as a reader will: structure, place on Earth, and pixels block by block."""
+"""A finished output, checked as its readers see it: structure, georeferencing, and pixels block by block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journal of a job: what is finished, durably. Existence of files decides nothing; this does.
+"""The journal of a job: what is finished, durably. The journal decides, not the existence of files.
 
 One JSON object a line, each line led by the CRC-32 of its text, appended and flushed to the disk by the driver alone.
 The first line is the header: the fingerprint of the job and the command that started it. A last line torn by a kill or

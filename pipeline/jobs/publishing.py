@@ -1,4 +1,4 @@
-"""How an output gets its name: complete, read back, on the disk, in one step, and written down before and after."""
+"""Publishing an output: complete, read back, on the disk, renamed in one step, recorded before and after."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Going on with a job: what an earlier run left, whether it is the same job, and a clean store with what is intact."""
+"""Resuming a job: what an earlier run left, whether it is the same job, and a clean store with what is intact."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from scenelift.pipeline.outputs.sinks import ZarrSink
 from scenelift.pipeline.scenes.inputs import input_digest, input_stamps
 
 
-def check_fingerprint(plan: Plan, history: History) -> None:
+def _check_fingerprint(plan: Plan, history: History) -> None:
     """Refuse to go on with another job than the one that was begun, and spell out the difference."""
     found = differences(history.fingerprint, plan.fingerprint)
     if found:
@@ -57,7 +57,7 @@ def is_finished(plan: Plan, history: History | None) -> bool:
     """
     if history is None or not history.done or not plan.path.exists() or plan.overwrite:
         return False
-    check_fingerprint(plan, history)
+    _check_fingerprint(plan, history)
     if found := damage(plan.path, history.published[0].sums):
         raise damaged(plan.path, found[0])
     return not history.published[0].holes
@@ -71,7 +71,7 @@ def to_resume(plan: Plan, history: History | None) -> History | None:
         return None
     if plan.overwrite and differences(history.fingerprint, plan.fingerprint):
         return None
-    check_fingerprint(plan, history)
+    _check_fingerprint(plan, history)
     if plan.path.exists() and not (plan.overwrite or published_intact(plan.path, history)):
         if history.named:
             raise damaged(plan.path)

@@ -1,4 +1,4 @@
-"""Running a job: from whatever an earlier run left to the published output; killed at any moment, it can go on."""
+"""Running a job: from whatever an earlier run left to the published output; killed at any moment, it can be resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stopping in time: SIGTERM, SIGINT, the end of the walltime and a standstill all end a job so that it can go on."""
+"""Stopping in time: SIGTERM, SIGINT, the end of the walltime and a standstill end a job so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Stopper:
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Stop; a second request does not wait any longer."""
         if self._stopping:
-            end_now()
+            _end_now()
         self._stopping = True
         threading.Thread(target=_end_later, daemon=True).start()
         names = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}
@@ -102,10 +102,10 @@ def stoppable(walltime: float | None = None, stall: float | None = STALL) -> Ite
 
 def _end_later() -> None:
     time.sleep(PATIENCE)
-    end_now()
+    _end_now()
 
 
-def end_now() -> None:
+def _end_now() -> None:
     """End this process and its workers at once; what is journaled is safe, a dead run's lock is free."""
     with contextlib.suppress(psutil.Error):
         for child in psutil.Process().children(recursive=True):

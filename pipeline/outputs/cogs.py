@@ -78,7 +78,7 @@ def write_cog(store: ZarrSink, output: Output, path: Path) -> None:
             _write_plain(store, output, plain)
             commit_point("temporary-written")
             rasterio.shutil.copy(plain, made, driver="COG", **_cog_options(output))
-            check_cog(store, output, made)
+            _check_cog(store, output, made)
         commit_point("output-made")
         sync(made)
         made.replace(path)
@@ -179,7 +179,7 @@ def _rio(window: Window) -> RioWindow:
     return RioWindow(window.col, window.row, window.width, window.height)
 
 
-def check_cog(store: ZarrSink, output: Output, path: Path) -> None:
+def _check_cog(store: ZarrSink, output: Output, path: Path) -> None:
     """Read the finished file back and compare every pixel: a threaded writer on a full disk may raise nothing."""
     valid, errors, _ = cog_validate(path, strict=False, quiet=True)
     if not valid:

@@ -42,13 +42,13 @@ def ring(grid: GeoGrid, window: Window) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in (*points, points[0])]
 
 
-def polygon_wkb(points: Sequence[tuple[float, float]]) -> bytes:
+def _polygon_wkb(points: Sequence[tuple[float, float]]) -> bytes:
     """Return a polygon of one ring as little-endian well-known binary."""
     head = struct.pack("<BIII", 1, 3, 1, len(points))
     return head + b"".join(struct.pack("<dd", x, y) for x, y in points)
 
 
-def polygon_wkt(points: Sequence[tuple[float, float]]) -> str:
+def _polygon_wkt(points: Sequence[tuple[float, float]]) -> str:
     """Return a polygon of one ring as well-known text."""
     return f"POLYGON (({', '.join(f'{x!r} {y!r}' for x, y in points)}))"
 
@@ -65,7 +65,7 @@ def write_index(folder: Path, grid: GeoGrid, entries: Sequence[Entry]) -> None:
         "valid": [entry.valid for entry in entries],
         "label": [entry.label for entry in entries],
     }
-    table = pa.table(columns | {"geometry": pa.array([polygon_wkb(points) for points in rings], pa.binary())})
+    table = pa.table(columns | {"geometry": pa.array([_polygon_wkb(points) for points in rings], pa.binary())})
     column = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": grid.crs.to_dict(projjson=True)}
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
     pq.write_table(table.replace_schema_metadata({"geo": json.dumps(geo)}), folder / "index.parquet")
@@ -73,4 +73,4 @@ def write_index(folder: Path, grid: GeoGrid, entries: Sequence[Entry]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*columns, "footprint"])
         for values, points in zip(zip(*columns.values(), strict=True), rings, strict=True):
-            writer.writerow(["" if value is None else value for value in values] + [polygon_wkt(points)])
+            writer.writerow(["" if value is None else value for value in values] + [_polygon_wkt(points)])

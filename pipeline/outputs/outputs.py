@@ -158,7 +158,7 @@ def _scaled_domains(domains: dict[str, dict[str, str]], scale: int) -> dict[str,
 
 
 def _uncertainty(band: Band, index: int) -> Band:
-    """Describe the band that tells how uncertain another is: a spread, so it has no offset."""
+    """Describe the band that tells how uncertain another is: a standard deviation, so it has no offset."""
     return Band((band.description or f"band {index + 1}") + UNCERTAINTY, band.scale, 0.0, band.declared)
 
 

@@ -1,4 +1,4 @@
-"""The coarser levels of a Zarr store, for whoever looks at a scene from afar."""
+"""The coarser levels of a Zarr store, for viewing a scene at a low zoom."""
 
 from __future__ import annotations
 

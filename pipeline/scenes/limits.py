@@ -1,4 +1,4 @@
-"""What an input may ask of us before anything is read: how much of it, and from where."""
+"""Limits on inputs, checked before anything is read: how large they are, and from where they come."""
 
 from __future__ import annotations
 

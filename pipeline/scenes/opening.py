@@ -1,4 +1,4 @@
-"""Opening a scene: what its files must be, and how what they do not say is made up for."""
+"""Opening a scene: what its files must be, and what is assumed where they do not say."""
 
 from __future__ import annotations
 

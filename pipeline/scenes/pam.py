@@ -1,4 +1,4 @@
-"""What GDAL's side-car ``NAME.aux.xml`` says of a raster: nodata, scale, offset, place. Statistics are not read."""
+"""GDAL's sidecar ``NAME.aux.xml``: nodata, scale, offset and georeferencing of a raster. Statistics are not read."""
 
 from __future__ import annotations
 

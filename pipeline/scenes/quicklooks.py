@@ -176,14 +176,14 @@ def overview(path: Path, bands: Sequence[int], side: int) -> NDArray[np.float32]
     return np.ma.filled(found.astype(np.float32), np.nan)
 
 
-def coarse_level(path: Path, side: int) -> Path:
+def _coarse_level(path: Path, side: int) -> Path:
     """Return the group of a Zarr pyramid whose longer side is the smallest that is at least `side` pixels."""
     levels = sorted((p for p in path.iterdir() if p.name.isdigit() and p.is_dir()), key=lambda p: int(p.name))
     return levels[-1] if levels and side <= 256 else path
 
 
 def _zarr_view(path: Path) -> NDArray[np.float32]:
-    scene = open_scene(SceneSource((str(coarse_level(path, SIDE)),)))
+    scene = open_scene(SceneSource((str(_coarse_level(path, SIDE)),)))
     factor = factor_for(scene, SIDE)
     height, width = scene.grid.shape
     return view_of(scene, factor, (max(1, height // factor), max(1, width // factor)))

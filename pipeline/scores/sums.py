@@ -1,4 +1,4 @@
-"""Sums that add: the form every score takes until the last block has been seen."""
+"""Sums of a block that can be added; scores are made of the total once, at the end."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class TextureSums(Sums):
         mean variance inside its 2 x 2 cells, relative to full scale; the sensitivity is Mannos and Sakrison's
         (1974), normalized to its peak, at the octave's centre frequency for ``PIXELS_PER_DEGREE``.
         """
-        weights = contrast_sensitivity(PIXELS_PER_DEGREE * 0.375 / 2.0 ** np.arange(LEVELS - 1)) ** 2
+        weights = _contrast_sensitivity(PIXELS_PER_DEGREE * 0.375 / 2.0 ** np.arange(LEVELS - 1)) ** 2
         energies = ratio(self.octaves, self.cells)
         seen = ~np.isnan(energies)
         total = np.sqrt((weights * np.where(seen, energies, 0)).sum(axis=-1))
@@ -101,7 +101,7 @@ class TextureSums(Sums):
         return self.signal_to_noise**2
 
 
-def contrast_sensitivity(frequency: np.ndarray) -> np.ndarray:
+def _contrast_sensitivity(frequency: np.ndarray) -> np.ndarray:
     """Return Mannos and Sakrison's sensitivity, relative to its peak, for frequencies in cycles per degree."""
     return _mannos_sakrison(frequency) / _mannos_sakrison(np.linspace(0.1, 60, 6000)).max()
 

@@ -1,8 +1,10 @@
 """Extras around a network keep tiles exact: the wrapped network needs the halo it states, and no more is read."""
 
+import numpy as np
 import pytest
 import torch
 
+from scenelift.models.catalog import find, load, with_settings
 from scenelift.models.errors import ModelError
 from scenelift.models.extras import ClassMap, Consistency, SelfEnsemble, Uncertainty, apply_extras
 from scenelift.models.networks.architectures import build
@@ -61,6 +63,14 @@ def test_consistency_leaves_alone_what_does_not_enlarge_and_takes_padded_network
     )
     torch.testing.assert_close(other(x)[..., 16:-16, 16:-16], one(x)[..., 16:-16, 16:-16], atol=1e-5, rtol=1e-5)
     assert other(x).shape[-1] == 2 * (48 - 2 * told.halo)
+
+
+def test_a_map_of_classes_is_made_of_the_mean_of_eight_passes():
+    model = load(with_settings(find("landcover-eurosat"), extras=(ClassMap(), SelfEnsemble())))
+    side = model.spec.patch + 2 * model.spec.halo
+    classes = model(np.random.default_rng(0).random((1, 3, side, side), np.float32) / 4)
+    assert classes.shape[1] == model.spec.out_bands == 1
+    assert set(np.unique(classes)) <= set(range(len(model.spec.labels)))
 
 
 def test_a_map_of_classes_wants_named_classes():

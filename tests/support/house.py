@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import itertools
 import os
 import re
 import sys
@@ -87,7 +88,7 @@ def walk(root: Path, *arguments: str) -> list[str]:
 def moves(stays: list[str]) -> tuple[int, int]:
     """Return how often two stays in a row are in different rooms, and how often the second is on a higher floor."""
     rooms = [str(Path(stay).parent) for stay in stays]
-    steps = [(a, b) for a, b in zip(rooms, rooms[1:], strict=False) if a != b]
+    steps = [(a, b) for a, b in itertools.pairwise(rooms) if a != b]
     return len(steps), sum(_floor(b) > _floor(a) for a, b in steps)
 
 

@@ -34,7 +34,7 @@ def write_catalogue(root: Path, records: Sequence[SceneRecord], models: Sequence
     if not done:
         return
     (root / "models").mkdir(exist_ok=True)
-    items = {id_from(name): model_item(name) for name in models}
+    items = {id_from(name): _model_item(name) for name in models}
     for name, item in items.items():
         _write(root / "models" / f"{name}.json", item)
     known = sorted({p.stem for p in (root / "models").glob("*.json")} - {"collection"})
@@ -84,7 +84,7 @@ def _longitudes(scenes: Sequence[Sequence[float]]) -> tuple[float, float]:
     return (west + 180) % 360 - 180, (east + 180) % 360 - 180
 
 
-def model_item(name: str) -> pystac.Item:
+def _model_item(name: str) -> pystac.Item:
     """Describe a model with the machine-learning-model extension."""
     spec = load_spec(find(name))
     ring = [[-180.0, -90.0], [180.0, -90.0], [180.0, 90.0], [-180.0, 90.0], [-180.0, -90.0]]

@@ -47,7 +47,7 @@ def write_page(folder: Folder, records: Sequence[SceneRecord]) -> Path:
         TEMPLATE,
         title=f"{folder.root.name}: {len(records)} scenes",
         facts=facts,
-        map=map_of(records),
+        map=_map_of(records),
         heads=heads,
         rows=[_row(folder, record, shown, carried=len(records) <= CARRIED) for record in records],
         footer=f"Written by scenelift {version('scenelift')}; links lead into the folder of this page.",
@@ -98,7 +98,7 @@ def _number(value: float | str | None, digits: int) -> tuple[str, str]:
     return f"{value:.{digits}f}" if digits <= 2 else f"{value:.{digits}g}", repr(value)
 
 
-def map_of(records: Sequence[SceneRecord]) -> dict[str, Any] | None:
+def _map_of(records: Sequence[SceneRecord]) -> dict[str, Any] | None:
     """Return a map with the footprint of every scene whose place is known, as the template draws it; None without any.
 
     Longitudes are shrunk by the cosine of the middle latitude, so that shapes are true there. Scenes on both sides

@@ -55,7 +55,7 @@ class StressResult:
     """Largest resident memory of the driver after any batch of records."""
 
 
-def synthetic_task(seconds: float, per_task: int, index: int) -> list[Commit]:
+def _synthetic_task(seconds: float, per_task: int, index: int) -> list[Commit]:
     """Do nothing for a while, and report as a real block does."""
     if seconds:
         time.sleep(seconds * per_task)
@@ -68,7 +68,7 @@ def synthetic_task(seconds: float, per_task: int, index: int) -> list[Commit]:
 def run_stress(cases: list[Stress], settings: ClusterSettings) -> Iterator[StressResult]:
     """Run each case on one and the same cluster."""
     with open_cluster(settings) as place:
-        list(place.run(functools.partial(synthetic_task, 0.0, 1), range(100)))  # connections, imports
+        list(place.run(functools.partial(_synthetic_task, 0.0, 1), range(100)))  # connections, imports
         for case in cases:
             yield _measure(case, place, settings)
 
@@ -76,7 +76,7 @@ def run_stress(cases: list[Stress], settings: ClusterSettings) -> Iterator[Stres
 def _measure(case: Stress, place: Cluster, settings: ClusterSettings) -> StressResult:
     me = psutil.Process()
     workers = settings.local_workers
-    task = functools.partial(synthetic_task, case.seconds, case.per_task)
+    task = functools.partial(_synthetic_task, case.seconds, case.per_task)
     before = peak = me.memory_info().rss
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -31,14 +31,14 @@ def run_compare(settings: CompareSettings, cluster: ClusterSettings, output: Pat
         If the folder cannot be written.
     """
     make_folder(output)
-    found = dataclasses.replace(_with_bar(settings, cluster, quiet=as_json), command=command_of(settings))
+    found = dataclasses.replace(_with_bar(settings, cluster, quiet=as_json), command=_command_of(settings))
     page = write_page(found, output)
     write_images_csv(found, output / "comparison-images.csv")
     text = to_json(found)
     (output / "comparison.json").write_text(text + "\n", encoding="utf-8")
     if as_json:
         return text
-    print_tables(found)
+    _print_tables(found)
     return f"page, figure and tables: {page}"
 
 
@@ -47,7 +47,7 @@ def _with_bar(settings: CompareSettings, cluster: ClusterSettings, quiet: bool) 
         return compare(settings, cluster, move)
 
 
-def command_of(settings: CompareSettings) -> str:
+def _command_of(settings: CompareSettings) -> str:
     """Return the command that makes a comparison again."""
     parts = ["scenelift compare", f"--each {settings.each}"]
     parts += [f"--seed {settings.seed}"] if settings.seed else []
@@ -58,7 +58,7 @@ def command_of(settings: CompareSettings) -> str:
     return " ".join(parts)
 
 
-def print_tables(found: Comparison) -> None:
+def _print_tables(found: Comparison) -> None:
     """Print one table a case."""
     for case in found.cases:
         baseline, best = BASELINES[case.task], found.best_classical(case)

@@ -132,7 +132,7 @@ def expect(
 
 @with_options(Running)
 def resume(output: Finished, running: Running) -> None:
-    """Go on with an enhancement that was interrupted, with the arguments it was started with."""
+    """Resume an interrupted enhancement, with the arguments it was started with."""
     from scenelift.workflows.enhance import resume as run
 
     running.scene(lambda progress, say: run(output, progress, say))

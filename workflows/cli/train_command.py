@@ -42,7 +42,7 @@ def run_training(recipe: str | None, own: Adaptation | OwnScene, run: TrainingRu
     typer.Exit
         If several processes have trained instead of this one, with their exit status.
     """
-    chosen = reseeded(chosen_recipe(recipe, own), run.seed)
+    chosen = reseeded(_chosen_recipe(recipe, own), run.seed)
     if run.processes > 1 and not is_one_of_several():
         raise typer.Exit(launch([sys.executable, "-m", "scenelift.workflows.cli", *sys.argv[1:]], run.processes))
     folder = run.run or run_folder(chosen.name, run.seed)
@@ -68,7 +68,7 @@ def run_training(recipe: str | None, own: Adaptation | OwnScene, run: TrainingRu
     return f"{target}: validation {_listed(scores)}\nlog and figure in {folder}"
 
 
-def chosen_recipe(recipe: str | None, own: Adaptation | OwnScene) -> Recipe | LandcoverRecipe:
+def _chosen_recipe(recipe: str | None, own: Adaptation | OwnScene) -> Recipe | LandcoverRecipe:
     """Return the recipe of that name, or the one that trains on scenes of the user's own; errors as `run_training`."""
     adapts = isinstance(own, Adaptation)
     if (recipe is None) == (own.task is None if adapts else own == OwnScene()):

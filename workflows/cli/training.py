@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from scenelift.models.extras import Consistency, Extra, SelfEnsemble, Uncertainty
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.settings import option
 from scenelift.workflows.cli.options import Json, band_numbers, with_options
@@ -67,7 +68,11 @@ class Networks:
         MISSING, "A shipped model or a checkpoint; repeatable.", "--model", "-m", panel=MODEL
     )
     precision: Literal["fp32", "bf16"] = option("fp32", "Numbers the model computes with.", panel=MODEL)
-    tta: bool = option(False, "Average over eight turned and mirrored passes.", panel=MODEL)
+    tta: bool = option(False, SelfEnsemble.help, panel=MODEL)
+
+    def extras(self) -> tuple[Extra, ...]:
+        """Return what --tta asks for: the mean and, for its table, the standard deviation."""
+        return (Uncertainty(),) if self.tta else ()
 
 
 @with_options(Images, Networks)
@@ -89,8 +94,8 @@ def evaluate_sr(
 
     sample = read_sample(images.data, images.each, images.seed, band_numbers(images.bands))
     case = Degradation.parse(f"x{scale}" if degradation == "mtf" else f"x{scale}:{degradation}")
-    how: dict[str, Any] = {"precision": networks.precision, "tta": networks.tta, "seed": images.seed}
-    rows = evaluate(sample, networks.model, case, consistency=consistency, **how)
+    extras = (Consistency(consistency), *networks.extras())
+    rows = evaluate(sample, networks.model, case, precision=networks.precision, extras=extras, seed=images.seed)
     print_rows(rows, sample.title, sample.peak, "ibp", as_json)
 
 
@@ -112,6 +117,6 @@ def evaluate_denoise(
 
     sample = read_sample(images.data, images.each, images.seed, band_numbers(images.bands))
     case = Degradation(sensor=times) if level is None else Degradation(noise=level)
-    how: dict[str, Any] = {"precision": networks.precision, "tta": networks.tta, "seed": images.seed}
+    how: dict[str, Any] = {"precision": networks.precision, "extras": networks.extras(), "seed": images.seed}
     rows = evaluate(sample, networks.model, case, auto=auto, baselines=baselines, **how)
     print_rows(rows, sample.title, sample.peak, "noisy", as_json)

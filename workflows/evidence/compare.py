@@ -87,19 +87,19 @@ def _degraded(job: CompareSettings, case: Degradation) -> tuple[Images, Images, 
     return reference, *case.apply(reference, sample.bands, sample.level, job.seed)
 
 
-def try_image(job: CompareSettings, index: int) -> tuple[int, Trial]:
+def _try_image(job: CompareSettings, index: int) -> tuple[int, Trial]:
     """Degrade image number ``index`` in every way of the job, restore it by every method, and score it."""
     torch.set_num_threads(1)  # images are tried side by side, one a worker; more threads would only wait
     peak, found = _sample_of(job.data, job.each, job.seed).peak, Trial()
     for case in job.cases:
         reference, low, sigma = (values[index : index + 1] for values in _degraded(job, case))
-        methods = methods_for(case, job.networks or (), reference.shape[1])
+        methods = _methods_for(case, job.networks or (), reference.shape[1])
         for method, images in (*restore(case, low, sigma, methods[:-1]), (REFERENCE, reference)):
             found[case.name, method] = measure(reference[0], images[0], case.scale, peak)
     return index, found
 
 
-def methods_for(case: Degradation, networks: tuple[str, ...], bands: int) -> tuple[str, ...]:
+def _methods_for(case: Degradation, networks: tuple[str, ...], bands: int) -> tuple[str, ...]:
     """Return a case's methods in the order shown, the reference last."""
     unrestored = (INPUT,) if case.scale == 1 else ()
     return (*unrestored, *CLASSICAL[case.task], *networks_for(case, networks, bands), REFERENCE)
@@ -178,7 +178,7 @@ def compare(
     count = len(sample.images)
     trials: dict[int, Trial] = {}
     with open_cluster(cluster or ClusterSettings(0)) as place:
-        for index, trial in place.run(functools.partial(try_image, job), range(count)):
+        for index, trial in place.run(functools.partial(_try_image, job), range(count)):
             trials[index] = trial
             if progress:
                 progress(len(trials), count)
@@ -187,7 +187,7 @@ def compare(
         count=count,
         peak=sample.peak,
         cases=job.cases,
-        methods={case.name: methods_for(case, networks, sample.images.shape[1]) for case in job.cases},
+        methods={case.name: _methods_for(case, networks, sample.images.shape[1]) for case in job.cases},
         networks=networks,
         values=_columns([trials[i] for i in range(count)]),
         digest=job.digest(),

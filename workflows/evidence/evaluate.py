@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from scenelift.models.errors import ModelError
-from scenelift.models.extras import Consistency, Uncertainty
+from scenelift.models.extras import Extra, Uncertainty
 from scenelift.models.networks.perception import frechet_distance
 from scenelift.models.whole import Images, load_method, run_whole, spec_of
 from scenelift.pipeline.scenes.noise import estimate_noise
@@ -31,8 +31,7 @@ def evaluate(
     degradation: Degradation,
     *,
     precision: str = "fp32",
-    tta: bool = False,
-    consistency: int = 0,
+    extras: tuple[Extra, ...] = (),
     auto: bool = False,
     seed: int = 0,
     baselines: bool = True,
@@ -46,10 +45,8 @@ def evaluate(
         Shipped names, checkpoints, or blends (FIRST~SECOND@SHARE).
     degradation : Degradation
     precision : {"fp32", "bf16"}
-    tta : bool
-        Average over the eight turned and mirrored images.
-    consistency : int
-        Back-projection steps after the network.
+    extras : tuple of Extra
+        What is done around the networks; the correlation of `Uncertainty` with the error is a column.
     auto : bool
         Networks get an estimated noise level for each image and band instead of the true one.
     seed : int
@@ -67,7 +64,7 @@ def evaluate(
     compared = COMPARED[degradation.task]
     reference = degradation.cut(sample.images)
     low, sigma = degradation.apply(reference, sample.bands, sample.level, seed)
-    extras = (Consistency(consistency), *((Uncertainty(),) if tta else ()))
+    sure = any(isinstance(extra, Uncertainty) for extra in extras)
     told = np.array([[estimate_noise(b) for b in x] for x in low], np.float32) if auto else sigma
     predictions: dict[str, tuple[Images, Images | None, float]] = {}
     for name in (*(BASELINES[degradation.task] if baselines else (compared,)), *models):
@@ -77,7 +74,7 @@ def evaluate(
         elif name != INPUT:
             method = load_method(name, precision=precision, extras=extras, images=low)
             out = run_whole(method, low, told)
-            out, deviation = (out[:, ::2], out[:, 1::2]) if tta else (out, None)
+            out, deviation = (out[:, ::2], out[:, 1::2]) if sure else (out, None)
         predictions[name] = out, deviation, time.perf_counter() - started
     if degradation.task == SHARPEN:
         predictions[REFERENCE] = reference, None, 0.0

@@ -144,7 +144,7 @@ def run_experiment(settings: LandcoverSettings, progress: Progress | None = None
         arms = make_arms(case, intact, networks, settings.seed)
         for title, module in modules.items():
             shares = {arm: probabilities(module, torch.from_numpy(values)).numpy() for arm, values in arms.items()}
-            trials.append(trial_of(case, shares, sample, networks, title))
+            trials.append(_trial_of(case, shares, sample, networks, title))
         if settings.retrain is not None:
             trials.append(_tuned_trial(case, settings, first, sample, arms, networks, say))
     count = f"{len(sample)} images" + (f", {settings.each} a class" if settings.each else "")
@@ -224,10 +224,10 @@ def _tuned_trial(
         say(f"{case.name}: tuning on {name}")
         own = retrained(module, values, known.labels, budget)
         classify[name] = probabilities(own, torch.from_numpy(arms[name])).numpy()
-    return trial_of(case, classify, sample, networks, settings.classifiers[0], tuned=True)
+    return _trial_of(case, classify, sample, networks, settings.classifiers[0], tuned=True)
 
 
-def trial_of(
+def _trial_of(
     case: Degradation,
     shares: dict[str, NDArray[np.float32]],
     sample: LabelledImages,

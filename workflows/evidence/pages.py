@@ -146,13 +146,13 @@ def run_ablation(settings: AblateSettings, output: Path, quiet: bool = False) ->
 
     outcomes = ablate(settings, output / "runs", say)
     page = output / "ablation.md"
-    page.write_text(ablation_text(outcomes, settings, ablation_command(settings)), encoding="utf-8")
+    page.write_text(ablation_text(outcomes, settings, _ablation_command(settings)), encoding="utf-8")
     facts = {o.variant.name: {"psnr": o.psnr.tolist(), "ssim": o.ssim.tolist()} for o in outcomes}
     (output / "ablation.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
     return page
 
 
-def ablation_command(settings: AblateSettings) -> str:
+def _ablation_command(settings: AblateSettings) -> str:
     """Return the command that makes a study again."""
     usual = AblateSettings()
     changed = [n for n in ("steps", "batch", "channels", "blocks", "seeds", "each") if _differs(settings, usual, n)]

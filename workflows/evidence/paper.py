@@ -32,7 +32,7 @@ PAPER = (
 """What the paper reports; its images, noise level and scale are not published."""
 
 
-def paper_case(found: Comparison, task: str) -> Degradation | None:
+def _paper_case(found: Comparison, task: str) -> Degradation | None:
     """Return the case whose classical baseline scores nearest to the paper's; cases with a network come first."""
     cases = [case for case in found.cases if case.task == task]
     cases = [case for case in cases if found.best_network(case)] or cases
@@ -42,7 +42,7 @@ def paper_case(found: Comparison, task: str) -> Degradation | None:
 
 def paper_method(found: Comparison, claim: Claim) -> tuple[Degradation, str] | None:
     """Return our case and method for a row of the paper: for a GAN the network of that name, if there is one."""
-    case = paper_case(found, claim.task)
+    case = _paper_case(found, claim.task)
     if case is None:
         return None
     if claim.method:
@@ -69,7 +69,7 @@ def draw_figure(found: Comparison, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    cases = [case for task in (DENOISE, SHARPEN) if (case := paper_case(found, task))]
+    cases = [case for task in (DENOISE, SHARPEN) if (case := _paper_case(found, task))]
     figure = Figure(figsize=(5.6 * len(cases), 7), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, len(cases), squeeze=False)

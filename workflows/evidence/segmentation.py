@@ -73,7 +73,7 @@ def run_segmentation(
     counts: dict[str, list[NDArray[np.int64]]] = {}
     for image in learned.validation:
         intact = _cropped(image, scale)
-        for name, values in make_versions(intact.values, networks, scale).items():
+        for name, values in _make_versions(intact.values, networks, scale).items():
             predicted = classes_of(module, values)
             counts.setdefault(name, []).extend(block_counts(intact.labels, predicted, learned.classes))
     stacks = {name: np.stack(blocks) for name, blocks in counts.items()}
@@ -92,7 +92,7 @@ def _cropped(image: LabelledImage, scale: int) -> LabelledImage:
     return LabelledImage(image.values[:, :height, :width], image.labels[:height, :width], image.name)
 
 
-def make_versions(values: NDArray[np.float32], networks: Sequence[str], scale: int) -> dict[str, NDArray[np.float32]]:
+def _make_versions(values: NDArray[np.float32], networks: Sequence[str], scale: int) -> dict[str, NDArray[np.float32]]:
     """Return the intact image (C, H, W) and what each method makes of its coarsened form."""
     case = Degradation(scale)
     low, sigma = case.apply(values[None], ("",) * len(values))

@@ -1,4 +1,4 @@
-"""The land-cover experiment as tables in Markdown, CSV and figures of who was taken for whom."""
+"""The land-cover experiment as tables in Markdown, CSV and figures of confusion matrices."""
 
 from __future__ import annotations
 
@@ -108,12 +108,12 @@ def write_folder(found: Experiment, folder: Path) -> list[Path]:
     for trial in found.trials:
         who = Path(trial.classifier).stem + ("-tuned" if trial.tuned else "")
         path = folder / f"confusion-{trial.case.name}-{who}.png".replace(":", "-")
-        draw_confusions({arm.name: arm.confusion for arm in trial.arms}, path, f"{trial.case.title}; {who}")
+        _draw_confusions({arm.name: arm.confusion for arm in trial.arms}, path, f"{trial.case.title}; {who}")
         files.append(path)
     return files
 
 
-def draw_confusions(confusions: dict[str, Confusion], path: Path, title: str = "") -> None:
+def _draw_confusions(confusions: dict[str, Confusion], path: Path, title: str = "") -> None:
     """Draw matrices side by side, each row in percent of the true class."""
     # matplotlib without a display, imported here so that only figures pay for it
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -86,12 +86,12 @@ def _images(sources: list[Path]) -> Iterator[tuple[str, NDArray[np.float32]]]:
     for source in sources:
         for name, file in image_files(source):
             if isinstance(file, Path) and file.suffix.lower() in (".tif", ".tiff"):
-                yield name, read_tiff(file)
+                yield name, _read_tiff(file)
             else:
                 yield name, decode(file, f"{source}: {name}").astype(np.float32) * np.float32(EUROSAT.level)
 
 
-def read_tiff(path: Path) -> NDArray[np.float32]:
+def _read_tiff(path: Path) -> NDArray[np.float32]:
     """Return the reflectance (C, H, W) of a small raster."""
     try:
         raster = open_raster(os.fspath(path))

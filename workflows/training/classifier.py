@@ -97,12 +97,12 @@ class Classification:
     def validate(self, state: Weights) -> float:
         """Return the balanced accuracy over some of the validation images."""
         self._twin.load_state_dict(state)
-        return confusion_of(self._twin, self._some).scores()["balanced_accuracy"]
+        return _confusion_of(self._twin, self._some).scores()["balanced_accuracy"]
 
     def scores(self, state: Weights) -> dict[str, float]:
         """Return every score over all validation images."""
         self._twin.load_state_dict(state)
-        return {k: round(v, 4) for k, v in confusion_of(self._twin, self.held_out).scores().items()}
+        return {k: round(v, 4) for k, v in _confusion_of(self._twin, self.held_out).scores().items()}
 
     def objective(self, schedule: Schedule, device: str) -> Objective:
         """Return the cross-entropy of images drawn class by class."""
@@ -141,7 +141,7 @@ def probabilities(module: nn.Module, images: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def confusion_of(module: nn.Module, images: LabelledImages) -> Confusion:
+def _confusion_of(module: nn.Module, images: LabelledImages) -> Confusion:
     """Classify labelled images and count."""
     total = Confusion.empty(images.classes)
     for at in range(0, len(images), 10 * BATCH):

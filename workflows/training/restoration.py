@@ -40,7 +40,7 @@ class Restoration:
     held_out: list[PatchSet]
     column = "validation_db"
     limits = (
-        "The truth it learned from is the image itself (Wald's protocol) or a clean image with added noise; finer "
+        "The target it learned from is the image itself (Wald's protocol) or a clean image with added noise; finer "
         "detail than the sensor saw is a guess. Not for measurements at the scale of a single new pixel."
     )
 

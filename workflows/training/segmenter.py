@@ -108,7 +108,7 @@ class Segmentation:
 
     def _confusion(self, state: Weights) -> Confusion:
         self._twin.load_state_dict(state)
-        return segmented(self._twin, self.validation, self.classes)
+        return _segmented(self._twin, self.validation, self.classes)
 
     def objective(self, schedule: Schedule, device: str) -> Objective:
         """Return the cross-entropy of labelled pixels."""
@@ -174,7 +174,7 @@ def classes_of(module: nn.Module, values: NDArray[np.float32]) -> NDArray[np.int
     return found
 
 
-def segmented(module: nn.Module, images: list[LabelledImage], classes: tuple[str, ...]) -> Confusion:
+def _segmented(module: nn.Module, images: list[LabelledImage], classes: tuple[str, ...]) -> Confusion:
     """Segment labelled images and count."""
     total = Confusion.empty(classes)
     for image in images:

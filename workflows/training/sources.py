@@ -66,7 +66,7 @@ def files_of(path: Path) -> list[Path]:
 
     A folder with none of them, but with images in it or in folders below (named by class), stands for itself.
     """
-    if not is_folder(path):
+    if not _is_folder(path):
         return [path] if path.exists() else []
     found = sorted(p for p in path.iterdir() if p.suffix == ".SAFE" or p.suffix.lower() in (*RASTERS, ".zip", ".npz"))
     if not found and any(p.suffix.lower() in SUFFIXES for p in path.rglob("*")):
@@ -74,14 +74,14 @@ def files_of(path: Path) -> list[Path]:
     return found
 
 
-def is_folder(path: Path) -> bool:
+def _is_folder(path: Path) -> bool:
     """Whether a path is a folder that is no scene by itself."""
     return path.is_dir() and path.suffix not in (".zarr", ".SAFE")
 
 
 def holds_images(path: Path) -> bool:
     """Whether a path is a zip or a folder of images, not a scene."""
-    return path.suffix.lower() == ".zip" or is_folder(path)
+    return path.suffix.lower() == ".zip" or _is_folder(path)
 
 
 def read_source(
@@ -102,15 +102,15 @@ def read_source(
     if holds_images(path):
         return read_images(path, bands)
     if path.suffix.lower() == ".npz":
-        return read_npz(path, side, bands, place)
+        return _read_npz(path, side, bands, place)
     try:
         scene = open_scene(SceneSource((str(path),), bands))
-        return read_scene(scene, side, place, most, seed)
+        return _read_scene(scene, side, place, most, seed)
     except SceneliftError as error:
         raise ModelError(f"cannot read {path} as images: {error}") from None
 
 
-def read_scene(scene: Scene, side: int, place: int = 0, most: int = MAX_PATCHES, seed: int = 0) -> PatchSet:
+def _read_scene(scene: Scene, side: int, place: int = 0, most: int = MAX_PATCHES, seed: int = 0) -> PatchSet:
     """Cut a scene into patches on a grid, windowed; of more than ``most`` usable ones so many are drawn."""
     height, width = scene.grid.shape
     corners = [(r, c) for r in range(0, height - side + 1, side) for c in range(0, width - side + 1, side)]
@@ -137,7 +137,7 @@ def read_scene(scene: Scene, side: int, place: int = 0, most: int = MAX_PATCHES,
     return PatchSet(stack, STORED_GAIN, np.full(len(stack), place), labels, names, level, boxes)
 
 
-def read_npz(path: Path, side: int, bands: tuple[int, ...] | None = None, place: int = 0) -> PatchSet:
+def _read_npz(path: Path, side: int, bands: tuple[int, ...] | None = None, place: int = 0) -> PatchSet:
     """Cut the arrays (C, H, W) or (H, W) of an npz file into patches; 8-bit arrays use EuroSAT's stretch."""
     try:
         with np.load(path, allow_pickle=False) as arrays:

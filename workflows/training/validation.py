@@ -28,7 +28,7 @@ VALIDATION_SEED = 0
 
 
 def validation_pairs(recipe: Recipe, task: Task, held_out: list[PatchSet]) -> tuple[Inputs, Tensor]:
-    """Return fixed inputs and truths: class-balanced patches, one band in turn for band-agnostic networks."""
+    """Return fixed inputs and targets: class-balanced patches, one band in turn for band-agnostic networks."""
     bands = int(recipe.arch.get("bands", 1))
     clean = []
     each = max(1, recipe.data.validation_count // max(1, len(held_out)))
@@ -42,14 +42,14 @@ def validation_pairs(recipe: Recipe, task: Task, held_out: list[PatchSet]) -> tu
             clean.append(whole[torch.arange(len(whole)), turn][:, None])
         else:
             clean.append(whole[:, :bands])
-    truth = torch.cat(clean)
+    target = torch.cat(clean)
     generator = torch.Generator().manual_seed(VALIDATION_SEED + 2)
     if isinstance(task, SuperResolution):
-        return task.fixed(truth, DEFAULT_MTF), truth
+        return task.fixed(target, DEFAULT_MTF), target
     if isinstance(task, BlindSuperResolution):
-        return tuple(case.degrade(truth, task.scale, generator) for case in BLIND_CASES), truth
-    sigma = torch.full((len(truth), 1, 1, 1), VALIDATION_SIGMA)
-    return (truth + sigma * torch.randn(truth.shape, generator=generator), sigma), truth
+        return tuple(case.degrade(target, task.scale, generator) for case in BLIND_CASES), target
+    sigma = torch.full((len(target), 1, 1, 1), VALIDATION_SIGMA)
+    return (target + sigma * torch.randn(target.shape, generator=generator), sigma), target
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class BlindCase:
     blur: Blur
     sigma: float = 0.0
 
-    def degrade(self, truth: Tensor, scale: int, generator: torch.Generator) -> Tensor:
+    def degrade(self, target: Tensor, scale: int, generator: torch.Generator) -> Tensor:
         kernel = self.blur.kernel(scale)
-        return white_noise(decimate(truth, scale, [[kernel] * truth.shape[1]] * len(truth)), self.sigma, generator)
+        return white_noise(decimate(target, scale, [[kernel] * target.shape[1]] * len(target)), self.sigma, generator)
 
 
 BLIND_CASES = (
@@ -74,7 +74,7 @@ BLIND_CASES = (
 )
 
 
-def _blind_validator(recipe: Recipe, pairs: Inputs, truth: Tensor) -> Callable[[dict[str, Tensor]], float]:
+def _blind_validator(recipe: Recipe, pairs: Inputs, target: Tensor) -> Callable[[dict[str, Tensor]], float]:
     """Return what gives the mean PSNR over `BLIND_CASES`, the network told blur and noise."""
     module = build(recipe.arch, valid=True)
     spec = dataclasses.replace(make_spec(recipe, module, {}), needs_blur=False, needs_noise=False)
@@ -85,16 +85,16 @@ def _blind_validator(recipe: Recipe, pairs: Inputs, truth: Tensor) -> Callable[[
         for case, low in zip(BLIND_CASES, pairs, strict=True):
             plain = module.fold([case.blur] * module.bands, [case.sigma] * module.bands)  # type: ignore[operator]
             method = TorchEnhancer(plain, spec, threads=torch.get_num_threads())
-            found.append(psnr(run_whole(method, low.numpy()), truth.numpy(), spec.scale))
+            found.append(psnr(run_whole(method, low.numpy()), target.numpy(), spec.scale))
         return sum(found) / len(found)
 
     return validate
 
 
-def make_validator(recipe: Recipe, pairs: Inputs, truth: Tensor) -> Callable[[dict[str, Tensor]], float]:
+def make_validator(recipe: Recipe, pairs: Inputs, target: Tensor) -> Callable[[dict[str, Tensor]], float]:
     """Return what gives the mean PSNR (dB) of a state's network on the validation pairs, run as the engine does."""
     if len(pairs) == len(BLIND_CASES):
-        return _blind_validator(recipe, pairs, truth)
+        return _blind_validator(recipe, pairs, target)
     module = build(recipe.arch, valid=True)
     method = TorchEnhancer(module, make_spec(recipe, module, {}), threads=torch.get_num_threads())
     low, *noise = (part.numpy() for part in pairs)
@@ -102,12 +102,12 @@ def make_validator(recipe: Recipe, pairs: Inputs, truth: Tensor) -> Callable[[di
 
     def validate(state: dict[str, Tensor]) -> float:
         module.load_state_dict(state)
-        return psnr(run_whole(method, low, sigma), truth.numpy(), method.spec.scale)
+        return psnr(run_whole(method, low, sigma), target.numpy(), method.spec.scale)
 
     return validate
 
 
-def baselines(task: Task, pairs: Inputs, truth: Tensor) -> dict[str, float]:
+def baselines(task: Task, pairs: Inputs, target: Tensor) -> dict[str, float]:
     """Return the PSNR (dB, mean over patches) of what needs no network on the validation pairs."""
     low = pairs[0].numpy()
     if isinstance(task, SuperResolution | BlindSuperResolution):
@@ -115,7 +115,7 @@ def baselines(task: Task, pairs: Inputs, truth: Tensor) -> dict[str, float]:
     else:
         restored = {"noisy": low}
         restored |= {n: run_whole(classical(n, 1, VALIDATION_SIGMA), low) for n in ("bilateral", "wavelet")}
-    return {f"{n}_db": round(psnr(images, truth.numpy(), task.scale), 3) for n, images in restored.items()}
+    return {f"{n}_db": round(psnr(images, target.numpy(), task.scale), 3) for n, images in restored.items()}
 
 
 def psnr(restored: Images, reference: Images, scale: int) -> float:

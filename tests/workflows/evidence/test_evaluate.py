@@ -8,6 +8,7 @@ from support.builders import write_raster
 from support.trainings import images, settings, textured
 
 from scenelift.models.errors import ModelError
+from scenelift.models.extras import Consistency, Uncertainty
 from scenelift.models.shipped import checkpoint_path
 from scenelift.models.training.tasks import SuperResolution
 from scenelift.workflows.evidence.cases import Degradation
@@ -33,7 +34,7 @@ def test_tables_hold_baselines_the_truth_and_what_was_asked_for(tmp_path, scene)
     with pytest.raises(ModelError, match="has 3 bands, there is no band 4"):
         read_sample(tmp_path / "images.zip", each=4, bands=(3, 4))
     weights = train(settings(scene), tmp_path / "run")
-    rows = evaluate(sample, [str(weights)], Degradation(2), consistency=2, tta=True)
+    rows = evaluate(sample, [str(weights)], Degradation(2), extras=(Consistency(2), Uncertainty()))
     assert [r.method for r in rows] == ["nearest", "bicubic", "lanczos", "ibp", str(weights), "reference"]
     by_name = {r.method: r for r in rows}
     assert by_name["reference"].psnr == np.inf and by_name["reference"].ssim == pytest.approx(1)
