@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import binary_dilation, convolve
 
@@ -35,7 +35,6 @@ def images(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return values, valid
 
 
-@settings(deadline=None)
 @given(image=images(), reach=st.integers(0, 6))
 def test_holes_are_filled_ring_by_ring_with_the_mean_of_what_is_known(image, reach: int) -> None:  # type: ignore[no-untyped-def]
     values, valid = image
@@ -50,7 +49,6 @@ def test_holes_are_filled_ring_by_ring_with_the_mean_of_what_is_known(image, rea
     assert filled.dtype == np.float32
 
 
-@settings(deadline=None)
 @given(image=images(), reach=st.integers(0, 6))
 def test_a_mean_never_leaves_the_range_and_reaches_no_farther(image, reach: int) -> None:  # type: ignore[no-untyped-def]
     values, valid = image
@@ -62,7 +60,6 @@ def test_a_mean_never_leaves_the_range_and_reaches_no_farther(image, reach: int)
             assert band[known].min() - 1e-6 <= found[near].min() and found[near].max() <= band[known].max() + 1e-6
 
 
-@settings(deadline=None)
 @given(image=images(), reach=st.integers(1, 3), data=st.data())
 def test_what_a_pixel_becomes_depends_on_its_surroundings_alone(image, reach: int, data: st.DataObject) -> None:  # type: ignore[no-untyped-def]
     values, valid = image

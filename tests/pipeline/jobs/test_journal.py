@@ -97,7 +97,7 @@ def folder() -> Iterator[Path]:
         yield Path(made)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(recorded=histories)
 def test_what_is_recorded_is_read(folder: Path, recorded: list[Any]) -> None:
     content = write(folder, recorded)
@@ -113,7 +113,7 @@ def test_what_is_recorded_is_read(folder: Path, recorded: list[Any]) -> None:
     assert read_fingerprint(folder) == FINGERPRINT
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(recorded=histories, share=st.floats(0, 1))
 def test_a_prefix_of_a_journal_is_the_journal_of_its_whole_lines(
     folder: Path, recorded: list[Any], share: float
@@ -126,7 +126,7 @@ def test_a_prefix_of_a_journal_is_the_journal_of_its_whole_lines(
     assert read_fingerprint(folder) == (FINGERPRINT if whole else None)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(recorded=histories, torn=st.integers(0, 200))
 def test_a_run_goes_on_after_a_torn_line(folder: Path, recorded: list[Any], torn: int) -> None:
     content = write(folder, recorded)
@@ -152,7 +152,7 @@ def ends(lines: list[bytes]) -> set[int]:
     return ends
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(recorded=histories, at=st.integers(0), bit=st.integers(0, 7))
 def test_a_flipped_bit_costs_its_line_and_invents_nothing(folder: Path, recorded: list[Any], at: int, bit: int) -> None:
     content = bytearray(write(folder, recorded))
@@ -170,7 +170,7 @@ def test_a_flipped_bit_costs_its_line_and_invents_nothing(folder: Path, recorded
         assert found == oracle(b"".join(line + b"\n" for line in left))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(recorded=histories, junk=st.binary(max_size=60), at=st.integers(0))
 def test_bytes_that_do_not_belong_there_are_no_records(folder: Path, recorded: list[Any], junk: bytes, at: int) -> None:
     content = write(folder, recorded)
@@ -253,7 +253,7 @@ def test_a_disk_that_takes_half_a_line_is_a_clear_error(tmp_path: Path) -> None:
         Journal.reopen(tmp_path / "none")
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     before=st.recursive(st.integers(0, 2), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3)),
     now=st.recursive(st.integers(0, 2), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3)),

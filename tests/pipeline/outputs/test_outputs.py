@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 from support.builders import UTM
@@ -62,7 +62,6 @@ def outputs(draw: st.DrawFn) -> Output:
     return Output(GRID, dtype, (band,), nodata_of(draw, dtype), False, (16, 16))
 
 
-@settings(deadline=None)
 @given(out=outputs(), seed=st.integers(0, 999), density=st.sampled_from([0.0, 0.3, 1.0]))
 def test_what_is_stored_reads_back_within_half_a_step(out: Output, seed: int, density: float) -> None:
     rng = np.random.default_rng(seed)
@@ -88,7 +87,6 @@ def test_what_is_stored_reads_back_within_half_a_step(out: Output, seed: int, de
     assert (gap <= step)[inside].all()
 
 
-@settings(deadline=None)
 @given(out=outputs(), seed=st.integers(0, 999))
 def test_no_pixel_becomes_missing_and_every_missing_one_is_marked(out: Output, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -105,7 +103,6 @@ def test_no_pixel_becomes_missing_and_every_missing_one_is_marked(out: Output, s
         assert np.array_equal(marked, ~valid)
 
 
-@settings(deadline=None)
 @given(dtype=dtypes, nodata=st.data(), scale=scales, offset=offsets, seed=st.integers(0, 99))
 def test_stored_numbers_survive_the_way_to_reflectance_and_back(
     dtype: str, nodata: st.DataObject, scale: float, offset: float, seed: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scenelift.pipeline.scores.areas import ALIGNMENT, HALO, LEVELS, Area, cells, halve
@@ -23,7 +23,6 @@ def partitions(draw: st.DrawFn) -> tuple[tuple[int, int], list[Core]]:
     return shape, [(top, left, bottom, right) for top, bottom in rows for left, right in cols]
 
 
-@settings(deadline=None)
 @given(
     partition=partitions(),
     level=st.integers(0, LEVELS - 1),
@@ -45,7 +44,6 @@ def test_every_cell_has_one_owner(
     assert owners.sum() == inside.sum()
 
 
-@settings(deadline=None)
 @given(partition=partitions(), halo=st.integers(0, HALO))
 def test_what_is_read_holds_the_core_and_its_halo_and_little_more(
     partition: tuple[tuple[int, int], list[Core]], halo: int

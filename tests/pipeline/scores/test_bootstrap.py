@@ -14,7 +14,7 @@ from scenelift.pipeline.scores.registry import known_scores
 from scenelift.pipeline.scores.scores import Convention, Statistics, block_statistics, scores
 
 figures = st.lists(st.floats(-100, 100), min_size=1, max_size=12)
-few = settings(max_examples=15, deadline=None)
+few = settings(max_examples=15)
 
 
 @few
@@ -101,7 +101,7 @@ def test_a_band_without_a_denominator_is_left_out() -> None:
     assert (one.mean, one.low, one.high) == (0.5, 0.5, 0.5)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 99), blocks=st.integers(1, 4))
 def test_intervals_of_a_scenes_scores_hold_the_scenes_own(seed: int, blocks: int) -> None:
     rng = np.random.default_rng(seed)

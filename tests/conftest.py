@@ -1,0 +1,11 @@
+"""What holds for every test: a property is not judged by how long an example takes, for machines are busy."""
+
+import os
+
+from hypothesis import settings
+
+settings.register_profile("scenelift", deadline=None, print_blob=True)
+settings.load_profile("scenelift")
+if examples := os.environ.get("MUTANT_EXAMPLES"):  # `support.mutate` tries every mutant with the same ones
+    settings.register_profile("mutants", deadline=None, derandomize=True, database=None, max_examples=int(examples))
+    settings.load_profile("mutants")
