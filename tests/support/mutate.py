@@ -31,7 +31,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 SECONDS = 240
 """After so many a mutant that hangs counts as noticed."""
-EXAMPLES = 60
+EXAMPLES = 40
 """Examples of each property, the same ones for every mutant."""
 TESTS: dict[str, tuple[str, ...]] = {
     "pipeline/tiles.py": ("pipeline/test_tiles.py",),
@@ -52,6 +52,7 @@ TESTS: dict[str, tuple[str, ...]] = {
 EQUIVALENT: dict[tuple[str, str, str], str] = {}
 """Changes that change nothing: file, line of the source and change, and why nobody could notice."""
 LOADED = ("numpy", "scipy.ndimage", "rasterio", "rio_cogeo.cogeo", "rioxarray", "xarray", "zarr", "skimage.metrics")
+LOADED += ("pytest", "hypothesis.strategies", "hypothesis.stateful", "psutil", "pydantic")
 """Packages that mutants need not load again; none of this project's."""
 
 OPERATORS: dict[type[ast.AST], type[ast.AST]] = {

@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
 import pytest
 from affine import Affine
 from support.builders import UTM, write_raster
+from support.jobs import scenelift
 from support.trainings import images, textured
 
 from scenelift.models.errors import ModelError
@@ -102,8 +101,7 @@ def test_the_command_line_takes_folders_and_scenes(tmp_path):
     write_raster(tmp_path / "third.tif", textured(1, 128, 2))
 
     def run(*words):
-        command = [sys.executable, "-m", "scenelift.workflows.cli", "evaluate", *words]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
+        return scenelift("evaluate", *words, cwd=tmp_path, ok=False)
 
     data = ["--each", "1", "--data", "scenes", "--data", "third.tif"]
     done = run("sr", "-m", "sr-x2-fast", *data, "--json")
