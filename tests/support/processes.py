@@ -31,6 +31,10 @@ PATIENCE = 300
 """Seconds after which a process that should have ended counts as hung."""
 
 
+class UnexpectedExit(Exception):  # noqa: N818 - it is one, not an error of this module
+    """A command ended with another exit code than it must."""
+
+
 @dataclass
 class Command:
     """A running command and where it writes."""
@@ -85,7 +89,8 @@ def call(folder: Path, *args: object, code: int = 0, **env: str) -> str:
 def finish(command: Command, code: int = 0, patience: float = PATIENCE) -> str:
     """Wait for a command, which must exit with `code`. Returns what it wrote."""
     found = command.wait(patience)
-    assert found == code, f"exit {found} instead of {code}: {command.output}"
+    if found != code:
+        raise UnexpectedExit(f"exit {found} instead of {code}: {command.output}")
     return command.output
 
 
@@ -118,9 +123,10 @@ def _obey_permissions() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this process
     sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice 32 bits
-    assert libc.capget(header, sets) == 0
+    refused = libc.capget(header, sets)
     sets[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-    assert libc.capset(header, sets) == 0
+    if refused or libc.capset(header, sets):
+        raise OSError(ctypes.get_errno(), "cannot drop capabilities")
 
 
 def kill_tree(pid: int) -> None:
