@@ -6,10 +6,7 @@ The oracle is a second reader, written from the format alone: one record a line,
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +87,8 @@ def oracle(content: bytes) -> History | None:
 
 
 @pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    """A folder in memory where there is one: every example flushes its records to the disk."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as made:
-        yield Path(made)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("journal")
 
 
 @settings(max_examples=60)

@@ -68,9 +68,10 @@ def test_several_scenes_share_a_table_whose_intervals_are_over_places(tmp_path):
     by_scene, by_patch = interval(gaps, sample.places), interval(gaps)
     assert by_scene.mean == pytest.approx(by_patch.mean)
     assert by_scene.high - by_scene.low > 1.3 * (by_patch.high - by_patch.low)
+    small = dataclasses.replace(sample, images=np.ascontiguousarray(sample.images[..., :24, :24]))
     over_places, over_patches = (
         {row.method: row.against for row in evaluate(drawn, [], Degradation(noise=25))}["wavelet"]
-        for drawn in (sample, dataclasses.replace(sample, places=None))
+        for drawn in (small, dataclasses.replace(small, places=None))
     )
     assert over_places.mean == over_patches.mean and over_places != over_patches
 

@@ -218,7 +218,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path, scene):
 
 def test_a_training_killed_by_the_system_ends_with_the_same_weights(tmp_path, scene):
     recipe = tmp_path / "tiny.toml"
-    recipe.write_text(TINY.format(scene=scene, steps=150))
+    recipe.write_text(TINY.format(scene=scene, steps=60))
     command = "train", recipe, "--device", "cpu"
     call(tmp_path, *command, "--run", "whole")
     victim = start(tmp_path, *command, "--run", "cut")
