@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scenelift.pipeline.errors import SinkError
+from scenelift.pipeline.jobs import journal as journal_module
 from scenelift.pipeline.jobs.journal import (
     NAME,
     SPARE,
@@ -189,6 +190,36 @@ def test_a_journal_of_another_version_is_none(tmp_path: Path) -> None:
     assert read_fingerprint(tmp_path / "none") is None
 
 
+def test_a_journal_reads_as_it_always_did(tmp_path: Path) -> None:
+    lines = (
+        b'{"command":{"models":["m"]},"fingerprint":{"x":1},"journal":1}',
+        b'{"block":3,"files":{"data/c/0":"cd"},"pixels":"ab","seconds":2}',
+    )
+    (tmp_path / NAME).write_bytes(b"".join(b"%08x %s\n" % (zlib.crc32(line), line) for line in lines))
+    commit = Commit(3, "ab", {"data/c/0": "cd"}, {"seconds": 2})
+    assert read_journal(tmp_path) == History({"x": 1}, {"models": ["m"]}, {3: commit}, (), False)
+    write(tmp_path, [("commit", 3, {"data/c/0": "cd"}, {"seconds": 2})])
+    header, line = (tmp_path / NAME).read_bytes().splitlines()
+    assert b'"journal":1}' in header and line[9:].startswith(b'{"block":3,"files":{"data/c/0":"cd"},"pixels":')
+
+
+def test_a_kill_in_the_middle_of_a_line_leaves_half_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Died(BaseException):
+        pass
+
+    def die() -> None:
+        raise Died
+
+    content = write(tmp_path, [("commit", 1, {}, {})])
+    monkeypatch.setattr(journal_module, "is_due", lambda point: point == "torn-journal")
+    monkeypatch.setattr(journal_module, "die", die)
+    journal = Journal.reopen(tmp_path)
+    with pytest.raises(Died):
+        journal.commit(Commit(1, "sum of 1", {}))
+    line = content[content.find(b"\n") + 1 :]
+    assert (tmp_path / NAME).read_bytes() == content + line[: len(line) // 2]
+
+
 def test_publications_of_old_journals_lack_the_holes_that_were_open(tmp_path: Path) -> None:
     write(tmp_path, [("hole", 3, "poison"), ("hole", 4, "poison"), ("commit", 4, {}, {})])
     text = b'{"publication":{"":"ab"}}'
@@ -201,6 +232,7 @@ def test_publications_of_old_journals_lack_the_holes_that_were_open(tmp_path: Pa
 
 def test_an_output_that_is_to_be_replaced_is_known_until_the_new_one_has_its_name(tmp_path: Path) -> None:
     steps = [("publish", {"": "old"}, {}), ("finish",), ("publish", {"": "new"}, {}), ("publish", {"": "newer"}, {})]
+    steps += [("finish",)]
     found = []
     for count in range(len(steps) + 1):
         write(tmp_path, steps[:count])
@@ -213,6 +245,7 @@ def test_an_output_that_is_to_be_replaced_is_known_until_the_new_one_has_its_nam
         (["old"], True, True),
         (["new", "old"], False, True),
         (["newer", "old"], False, True),
+        (["newer"], True, True),
     ]
 
 
@@ -235,6 +268,12 @@ def test_a_silent_journal_has_its_header_alone(tmp_path: Path) -> None:
     journal.publish({}, {})
     journal.close()
     assert (tmp_path / NAME).read_bytes() == with_records[: with_records.find(b"\n") + 1]
+
+
+def test_a_journal_that_cannot_be_opened_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "write_durably", lambda path, content: path.mkdir())
+    with pytest.raises(SinkError, match=rf"{NAME}.*: Is a directory"):
+        Journal.create(tmp_path, FINGERPRINT, COMMAND)
 
 
 def test_a_disk_that_takes_half_a_line_is_a_clear_error(tmp_path: Path) -> None:
@@ -265,3 +304,5 @@ def test_differences_are_told_if_and_only_if_there_are_some(before: Any, now: An
 def test_long_values_are_told_by_their_ends() -> None:
     (line,) = differences({"crs": "A" * 100 + "old"}, {"crs": "B" * 70})
     assert line == f'crs was "{"A" * 33}…{"A" * 30}old", now "{"B" * 70}"'
+    (line,) = differences({"crs": "C" * 71}, {"crs": 1})
+    assert line == f'crs was "{"C" * 33}…{"C" * 33}", now 1'

@@ -273,7 +273,7 @@ def test_what_cannot_be_made_is_refused() -> None:
 def test_an_alpha_band_comes_last_and_is_stored_as_it_is() -> None:
     given_scene = dataclasses.replace(scene(), alpha=_alpha(), mask_kind="alpha")
     out = output_of(given_scene, [UNSURE], (16, 16))
-    assert (out.bands[-1].color, out.bands[-1].scale, out.bands[-1].offset) == ("alpha", 1.0, 0.0)
+    assert out.bands[-1] == Band("alpha", 1.0, 0.0, False, "alpha")
     assert len(out.bands) == 5
     assert [b.color for b in as_shares(out).bands] == ["undefined"] * 4
 
