@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests and checks run on this many cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test check format bench soak fuzz clean
+.PHONY: help install demo test check format bench soak fuzz mutants clean
 
 help:
 	@echo "make demo    enhance a real Sentinel-2 scene and score it (demo-output/)"
@@ -13,6 +13,7 @@ help:
 	@echo "make check   lint, format, types, import rules"
 	@echo "make soak    kill, starve and damage runs for hours, print the table of survivors"
 	@echo "make fuzz    read inputs of every kind for hours, compare with what is known of them"
+	@echo "make mutants change the engine a little, a few hundred times, and see whether tests notice"
 	@echo "make bench   time the engine against the bare model"
 
 $(VENV)/.installed: pyproject.toml
@@ -60,6 +61,11 @@ soak: $(VENV)/.installed
 HOURS ?= 3
 fuzz: $(VENV)/.installed
 	cd tests && ../$(BIN)/python -m support.fuzz $(HOURS)
+
+# EACH=10 tries ten changes of each file.
+EACH ?= 40
+mutants: $(VENV)/.installed
+	cd tests && ../$(BIN)/python -m support.mutate --each $(EACH)
 
 clean:
 	rm -rf $(VENV) .typing build dist *.egg-info demo-output

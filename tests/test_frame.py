@@ -90,3 +90,46 @@ def test_a_room_refuses_to_be_imported_under_its_folder_name(room: str) -> None:
     done = subprocess.run([sys.executable, "-c", f"import {room}"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert f"scenelift.{room}" in done.stderr
+
+
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+FAULTS = "faults"
+"""Helpers of this name do harm to real runs and raise unless the run survives it: hours of them are counted, too."""
+
+
+def calls(node: ast.AST) -> set[str]:
+    """Return the names of the functions that are called in a node, without what they belong to."""
+    found = [call.func for call in ast.walk(node) if isinstance(call, ast.Call)]
+    return {f.attr if isinstance(f, ast.Attribute) else getattr(f, "id", "") for f in found}
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
+def test_every_test_says_what_must_hold(path: Path) -> None:
+    """By an assertion of its own, an expected error, or a function of its file or of the faults that has one."""
+    tree = ast.parse(path.read_text())
+    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+    def says(node: ast.FunctionDef, seen: tuple[str, ...] = ()) -> bool:
+        if any(isinstance(inner, ast.Assert) for inner in ast.walk(node)):
+            return True
+        called = calls(node)
+        if any(name.startswith("assert_") or name in ("raises", "check_halo", "check") for name in called):
+            return True
+        if any(isinstance(inner, ast.Name) and inner.id.startswith(FAULTS) for inner in ast.walk(node)):
+            return True
+        return any(says(functions[name], (*seen, name)) for name in called & functions.keys() - {*seen})
+
+    silent = [name for name, node in functions.items() if name.startswith("test_") and not says(node)]
+    assert not silent
+
+
+def test_helpers_hide_no_assertions() -> None:
+    helpers = [p for p in (ROOT / "tests" / "support").glob("*.py") if not p.name.startswith(FAULTS)]
+    hidden = {p.name for p in helpers for node in ast.walk(ast.parse(p.read_text())) if isinstance(node, ast.Assert)}
+    assert not hidden
+
+
+def test_properties_are_tested_as_such() -> None:
+    functions = [node for path in TESTS for node in ast.walk(ast.parse(path.read_text()))]
+    drawn = [f for f in functions if isinstance(f, ast.FunctionDef) for d in f.decorator_list if "given" in calls(d)]
+    assert len(drawn) >= 30

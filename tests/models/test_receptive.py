@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from scenelift.models.errors import ModelError
+from scenelift.models.networks.architectures import build
 from scenelift.models.receptive import check_halo, receptive_radius, seam_error
 from scenelift.models.spec import ModelSpec
 
@@ -83,3 +86,51 @@ def test_seam_error_is_zero_only_where_the_halo_is_enough():
     module = nn.Sequential(conv(5), conv(5))
     assert seam_error(module, ModelSpec("enough", "other", halo=4)) < 1e-6
     assert seam_error(module, ModelSpec("short", "other", halo=2)) > 1e-4
+
+
+@settings(max_examples=12)
+@given(
+    arch=st.fixed_dictionaries(
+        {
+            "kind": st.just("generator"),
+            "channels": st.integers(1, 4),
+            "blocks": st.integers(1, 3),
+            "bands": st.integers(1, 2),
+            "scale": st.integers(1, 4),
+        }
+    )
+    | st.fixed_dictionaries(
+        {
+            "kind": st.just("denoiser"),
+            "channels": st.integers(1, 4),
+            "blocks": st.integers(1, 3),
+            "bands": st.integers(1, 2),
+            "factor": st.integers(1, 3),
+            "skips": st.booleans(),
+        }
+    )
+    | st.fixed_dictionaries(
+        {
+            "kind": st.just("dense-generator"),
+            "channels": st.integers(1, 3),
+            "growth": st.integers(1, 3),
+            "blocks": st.just(1),
+            "scale": st.integers(1, 4),
+        }
+    ),
+    valid=st.booleans(),
+)
+def test_the_halo_of_any_architecture_is_its_measured_radius(arch, valid):
+    module = build(arch, valid=valid)
+    factor, denoises = arch.get("factor", 1), arch["kind"] == "denoiser"
+    found = receptive_radius(
+        module, bands=arch.get("bands", 1), scale=arch.get("scale", 1), multiple_of=factor, needs_noise=denoises
+    )
+    assert found == module.halo
+
+
+@settings(max_examples=12)
+@given(layers=st.lists(st.tuples(st.sampled_from([1, 3, 5]), st.integers(1, 3)), min_size=1, max_size=4))
+def test_radii_of_convolutions_one_after_the_other_add_up(layers):
+    module = nn.Sequential(*(conv(side, dilation) for side, dilation in layers))
+    assert receptive_radius(module) == sum(dilation * (side // 2) for side, dilation in layers)

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scenelift.models.catalog import find, load, with_settings
 from scenelift.models.errors import ModelError
@@ -11,7 +13,7 @@ from scenelift.models.networks.architectures import build
 from scenelift.models.receptive import check_halo
 from scenelift.models.sensing.blurs import Blur
 from scenelift.models.spec import ModelSpec
-from scenelift.models.wrappers import Cropped, blend
+from scenelift.models.wrappers import Cropped, blend, self_ensemble, turn, turn_back
 
 torch.set_num_threads(1)
 ARCH = {"kind": "generator", "channels": 4, "blocks": 1, "scale": 2}
@@ -89,3 +91,29 @@ def test_blends_run_from_one_network_to_the_other():
         blend(first, network(channels=6)[0], 0.5)
     with pytest.raises(ModelError, match="between 0 and 1"):
         blend(first, second, 1.5)
+
+
+images = st.tuples(*[st.integers(1, 7)] * 2, st.integers(0, 99)).map(
+    lambda drawn: torch.rand(2, 1, *drawn[:2], generator=torch.Generator().manual_seed(drawn[2]))
+)
+ways = st.integers(0, 7)
+
+
+@given(image=images, way=ways, other=ways)
+def test_the_eight_forms_are_the_symmetries_of_the_square(image, way, other):
+    assert torch.equal(turn_back(turn(image, way), way), image)
+    assert torch.equal(turn(turn_back(image, way), way), image)
+    twice = turn(turn(image, way), other)  # two symmetries, one after the other, are one
+    same = [n for n in range(8) if turn(image, n).shape == twice.shape and torch.equal(turn(image, n), twice)]
+    assert same
+    corners = image[..., [0, 0, -1, -1], [0, -1, 0, -1]].sort().values
+    assert torch.equal(turn(image, way)[..., [0, 0, -1, -1], [0, -1, 0, -1]].sort().values, corners)
+
+
+@given(image=images, weights=st.lists(st.floats(-1, 1), min_size=9, max_size=9))
+def test_a_self_ensemble_of_a_convolution_is_the_convolution_by_the_mean_of_its_turned_kernels(image, weights):
+    kernel = torch.tensor(weights).reshape(1, 1, 3, 3)
+    mean, spread = self_ensemble(lambda x: torch.nn.functional.conv2d(x, kernel, padding=1), image)
+    turned = torch.stack([turn(kernel, way) for way in range(8)]).mean(0)
+    torch.testing.assert_close(mean, torch.nn.functional.conv2d(image, turned, padding=1), atol=1e-5, rtol=1e-5)
+    assert bool((spread >= 0).all())

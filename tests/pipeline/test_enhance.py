@@ -1,11 +1,16 @@
 """The engine: any cut of the work gives the bits of one whole-image pass; nodata never bleeds."""
 
+from dataclasses import dataclass, field, replace
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.builders import integer_net, noise_image, whole_image
 
+from scenelift.models.spec import ModelSpec
 from scenelift.pipeline.enhance import context, enhance_region
+from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.nodata import fill_nodata
 from scenelift.pipeline.regions import Region
 from scenelift.pipeline.tiles import TileGrid, Window
@@ -14,6 +19,8 @@ from scenelift.pipeline.tiles import TileGrid, Window
 def run(values, valid, nets, block, batch=3, masked=True):  # type: ignore[no-untyped-def]
     """Enhance an image block by block, each block seeing only the context it asked for."""
     bands, height, width = values.shape
+    for net in nets:
+        bands = net.spec.out_bands or bands * net.spec.out_per_band
     k = int(np.prod([n.spec.scale for n in nets]))
     out = np.full((bands, height * k, width * k), np.nan, np.float32)
     mask = np.zeros(out.shape, bool)
@@ -119,3 +126,110 @@ def test_blocks_read_no_more_than_halo_and_lattice_ask_for() -> None:
     assert context((10_000, 10_000), target, [spec], masked=False)[0] == target.expand(10)
     assert context((10_000, 10_000), target, [spec], masked=True)[0] == target.expand(20)
     assert context((10_000, 10_000), Window(0, 0, 1024, 1024), [spec], masked=False)[0] == Window(0, 0, 1034, 1034)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Each band, then its negative: two bands for one."""
+
+    spec: ModelSpec = field(default_factory=lambda: ModelSpec("beside", "other", patch=32, out_per_band=2))
+
+    def __call__(self, patches: np.ndarray) -> np.ndarray:
+        return np.stack([patches, -patches], axis=2).reshape(len(patches), -1, *patches.shape[2:])
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Three multiples of the sum of all bands."""
+
+    spec: ModelSpec = field(default_factory=lambda: ModelSpec("mixed", "other", patch=32, out_bands=3))
+
+    def __call__(self, patches: np.ndarray) -> np.ndarray:
+        total = patches.sum(axis=1, keepdims=True)
+        return np.concatenate([total, 2 * total, 3 * total], axis=1)
+
+
+@settings(max_examples=15)
+@given(shape=st.tuples(odd, odd), block=st.tuples(odd, odd), seed=st.integers(0, 99), density=st.sampled_from([0, 0.3]))
+def test_holes_of_models_that_make_other_bands(shape, block, seed, density) -> None:  # type: ignore[no-untyped-def]
+    values = noise_image(seed, (2, *shape), high=200).astype(np.float32)
+    valid = np.random.default_rng(seed).random(values.shape) >= density
+    got, mask = run(values, valid, [Beside()], block)
+    assert np.array_equal(mask, valid.repeat(2, 0)), "a band's companion is known where the band is"
+    assert np.array_equal(got, np.where(mask, np.stack([values, -values], 1).reshape(4, *shape), 0))
+    got, mask = run(values, valid, [Mixed()], block)
+    both = valid.all(axis=0)
+    assert np.array_equal(mask, np.broadcast_to(both, (3, *shape))), "bands that were mixed need every band"
+    total = values.sum(axis=0)
+    assert np.array_equal(got, np.where(both, np.stack([total, 2 * total, 3 * total]), 0))
+
+
+@dataclass
+class Counting:
+    """Counts what it is given."""
+
+    net: object
+    batches: list[int] = field(default_factory=list)
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.net.spec  # type: ignore[attr-defined,no-any-return]
+
+    def __call__(self, patches: np.ndarray) -> np.ndarray:
+        self.batches.append(len(patches))
+        return self.net(patches)  # type: ignore[operator,no-any-return]
+
+
+@pytest.mark.parametrize(("batch", "sizes"), [(0, [1] * 6), (1, [1] * 6), (4, [4, 2]), (6, [6]), (9, [6])])
+def test_every_patch_goes_through_once_and_no_more_than_a_batch_at_once(batch: int, sizes: list[int]) -> None:
+    values = noise_image(1, (1, 64, 96)).astype(np.float32)
+    net = Counting(integer_net(2, 1, 32))
+    run(values, np.ones(values.shape, bool), [net], (64, 96), batch)
+    assert net.batches == sizes
+
+
+def test_patches_without_any_data_are_left_out() -> None:
+    values = noise_image(1, (2, 64, 96)).astype(np.float32)
+    valid = np.ones(values.shape, bool)
+    valid[:, :32] = False
+    valid[0, 40, :64] = False
+    net = Counting(integer_net(1, 1, 32))
+    run(values, valid, [net], (64, 96), 1)
+    assert net.batches == [1] * 3
+    valid[:] = False
+    got, mask = run(values, valid, [net], (64, 96), 1)
+    assert net.batches == [1] * 3 and not mask.any() and (got == 0).all()
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Answers with another shape than it promises."""
+
+    spec: ModelSpec
+    cut: tuple[int, ...]
+
+    def __call__(self, patches: np.ndarray) -> np.ndarray:
+        side = patches.shape[2] * self.spec.scale
+        return np.zeros((len(patches), patches.shape[1], side, side), np.float32)[tuple(map(slice, self.cut))]
+
+
+@pytest.mark.parametrize("cut", [(1, 2, 64, 64), (2, 1, 64, 64), (2, 2, 63, 64), (2, 2, 64, 63)])
+def test_a_model_that_answers_with_another_shape_is_named(cut: tuple[int, ...]) -> None:
+    net = Broken(ModelSpec("broken", "other", scale=2, patch=32), cut)
+    values = noise_image(1, (2, 32, 64)).astype(np.float32)
+    with pytest.raises(UsageError, match=r"model broken returned an array of shape .*, expected \(2, 2, 64, 64\)"):
+        run(values, np.ones(values.shape, bool), [net], (32, 64), 2)
+
+
+def test_context_grows_back_through_a_chain() -> None:
+    first, second = (integer_net(k, r, 32).spec for k, r in ((2, 3), (3, 5)))
+    shape, target = (2000, 2000), Window(960, 960, 64, 64)
+    read, between = context(shape, target, [first, second], masked=False)
+    # the second model wants five pixels around its cells of 32, on the grid that the first has refined
+    assert between == Window(1920, 1920, 128, 128).expand(5)
+    assert read == Window(928, 928, 128, 128).expand(3)
+    assert context(shape, target, [replace(first, patch=64), second], masked=False)[0] == Window(
+        896, 896, 192, 192
+    ).expand(3)
+    masked = context(shape, target, [first, second], masked=True)
+    assert masked[1] == Window(1920, 1920, 128, 128).expand(10)

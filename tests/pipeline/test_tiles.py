@@ -64,6 +64,72 @@ def test_coarsened_covers_and_scaled_inverts(row: int, height: int, k: int) -> N
     assert wide.height - window.height < 2 * k
 
 
+def pixels(window: Window) -> set[tuple[int, int]]:
+    """Return every pixel of a window: what a window is, as a set."""
+    rows, cols = range(window.row, window.row + window.height), range(window.col, window.col + window.width)
+    return {(row, col) for row in rows for col in cols}
+
+
+spots = st.integers(-9, 9)
+windows = st.builds(Window, spots, spots, st.integers(0, 9), st.integers(0, 9))
+
+
+@given(one=windows, other=windows, margin=st.integers(0, 4))
+def test_windows_are_sets_of_pixels(one: Window, other: Window, margin: int) -> None:
+    assert pixels(one.intersect(other)) == pixels(one) & pixels(other)
+    assert pixels(one.clip((5, 7))) == {(r, c) for r, c in pixels(one) if 0 <= r < 5 and 0 <= c < 7}
+    assert one.size == len(pixels(one)) and one.shape == (one.height, one.width)
+    reach = range(-margin, margin + 1)
+    grown = {(row + dr, col + dc) for row, col in pixels(one) for dr in reach for dc in reach}
+    if one.size:
+        assert pixels(one.expand(margin)) == grown
+    both = Window.from_bounds(one.row, one.col, other.stop_row, other.stop_col)
+    assert pixels(both) == {
+        (row, col) for row in range(one.row, other.stop_row) for col in range(one.col, other.stop_col)
+    }
+
+
+@given(one=windows, origin=windows)
+def test_slices_pick_the_pixels_of_a_window_out_of_an_array(one: Window, origin: Window) -> None:
+    wide = one.expand(3)
+    image = np.arange(wide.size).reshape(wide.shape)
+    where = {image[row - wide.row, col - wide.col] for row, col in pixels(one)}
+    assert set(image[one.slices(wide)].ravel()) == where
+    rows, cols = one.slices()
+    assert (rows.start, rows.stop, cols.start, cols.stop) == (one.row, one.stop_row, one.col, one.stop_col)
+
+
+@given(window=windows, k=st.integers(1, 4))
+def test_coarser_windows_are_the_cells_that_touch(window: Window, k: int) -> None:
+    assert pixels(window.coarsened(k)) == {(row // k, col // k) for row, col in pixels(window)} or not window.size
+    assert pixels(window.scaled(k)) == {
+        (k * row + dr, k * col + dc) for row, col in pixels(window) for dr in range(k) for dc in range(k)
+    }
+
+
+@given(shape=st.tuples(sizes, sizes), cell=st.tuples(sizes, sizes), window=windows)
+def test_a_cover_is_made_of_whole_cells(shape: tuple[int, int], cell: tuple[int, int], window: Window) -> None:
+    grid = TileGrid(shape, cell)
+    cover, cells = grid.cover(window), grid.covering(window)
+    assert cover.size == sum(c.size for c in cells)
+    if cells:
+        assert (cover.row, cover.col) == (cells[0].row, cells[0].col)
+        assert all(c.intersect(cover) == c and c.shape == cell for c in cells)
+    else:
+        assert cover == Window(window.row, window.col, 0, 0)
+    assert len(grid) == len(list(grid)) == np.prod(grid.counts)
+    for index in (-1, len(grid)):
+        with pytest.raises(IndexError, match=f"cell {index} of {len(grid)}"):
+            grid[index]
+
+
+@given(shape=st.tuples(sizes, sizes), patch=st.integers(1, 99), multiple=st.sampled_from([1, 2, 4, 8, 48]))
+def test_patches_are_as_small_as_the_scene_but_whole_steps(shape: tuple[int, int], patch: int, multiple: int) -> None:
+    step = int(np.lcm(32, multiple))
+    for side, length in zip(patch_shape(shape, patch, multiple), shape, strict=True):
+        assert side == patch or (side % step == 0 and side < patch and length <= side < length + step)
+
+
 @pytest.mark.parametrize(
     ("shape", "patch", "multiple", "expected"),
     [((1000, 40), 256, 1, (256, 64)), ((64, 64), 256, 1, (64, 64)), ((10, 5000), 256, 64, (64, 256))],
@@ -73,7 +139,11 @@ def test_patch_shape_depends_on_scene_and_model_alone(shape, patch, multiple, ex
 
 
 def test_impossible_windows_are_refused() -> None:
-    with pytest.raises(UsageError, match="negative size"):
-        Window(0, 0, -1, 3)
-    with pytest.raises(UsageError, match="at least one pixel"):
-        TileGrid((0, 5), (2, 2))
+    for shape in ((-1, 3), (3, -1)):
+        with pytest.raises(UsageError, match=f"negative size, got {shape[0]} x {shape[1]}"):
+            Window(0, 0, *shape)
+    for shape in ((0, 5), (5, 0)):
+        with pytest.raises(UsageError, match=f"a scene needs at least one pixel, got {shape[0]} x {shape[1]}"):
+            TileGrid(shape, (2, 2))
+        with pytest.raises(UsageError, match=f"a cell needs at least one pixel, got {shape[0]} x {shape[1]}"):
+            TileGrid((2, 2), shape)

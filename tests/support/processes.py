@@ -6,7 +6,9 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,10 @@ _context.set_forkserver_preload(
 
 PATIENCE = 300
 """Seconds after which a process that should have ended counts as hung."""
+
+
+class UnexpectedExit(Exception):  # noqa: N818 - it is one, not an error of this module
+    """A command ended with another exit code than it must."""
 
 
 @dataclass
@@ -58,9 +64,21 @@ def start(folder: Path, *args: object, **env: str) -> Command:
     number = len(list(folder.glob("log-*")))
     log = folder / f"log-{number}"
     log.touch()
-    process = _context.Process(target=_main, args=(list(map(str, args)), str(folder), str(log), env))
+    where = {"PYTHONPATH": str(folder)} | env
+    process = _context.Process(target=_main, args=(list(map(str, args)), folder, log, log, where))
     process.start()
     return Command(process, log)
+
+
+def run(*args: object, cwd: Path | None = None, seconds: float = PATIENCE) -> subprocess.CompletedProcess[str]:
+    """Run `scenelift ARGS` to its end in this process's environment, as `subprocess.run` would with captured output."""
+    with tempfile.TemporaryDirectory() as place:
+        out, err = Path(place, "stdout"), Path(place, "stderr")
+        words, where = list(map(str, args)), dict(os.environ)
+        process = _context.Process(target=_main, args=(words, cwd or Path.cwd(), out, err, where, True))
+        process.start()
+        code = Command(process, err).wait(seconds)
+        return subprocess.CompletedProcess(["scenelift", *words], code, out.read_text(), err.read_text())
 
 
 def call(folder: Path, *args: object, code: int = 0, **env: str) -> str:
@@ -71,21 +89,23 @@ def call(folder: Path, *args: object, code: int = 0, **env: str) -> str:
 def finish(command: Command, code: int = 0, patience: float = PATIENCE) -> str:
     """Wait for a command, which must exit with `code`. Returns what it wrote."""
     found = command.wait(patience)
-    assert found == code, f"exit {found} instead of {code}: {command.output}"
+    if found != code:
+        raise UnexpectedExit(f"exit {found} instead of {code}: {command.output}")
     return command.output
 
 
-def _main(args: list[str], folder: str, log: str, env: dict[str, str]) -> None:
+def _main(args: list[str], folder: Path, out: Path, err: Path, env: dict[str, str], alone: bool = False) -> None:
+    """Be the command in `folder`; `alone`: `env` is all of its environment."""
     os.setsid()
     os.chdir(folder)
+    if alone:
+        os.environ.clear()
     os.environ.update(env)
-    sys.path.insert(0, folder)
-    os.environ["PYTHONPATH"] = folder
+    sys.path[:0] = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
     if env.get("PLAIN_USER"):
         _obey_permissions()
-    handle = os.open(log, os.O_WRONLY | os.O_APPEND)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
+    for number, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)
     from scenelift.workflows.cli.app import main
 
     sys.argv = ["scenelift", *args]
@@ -103,9 +123,10 @@ def _obey_permissions() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this process
     sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice 32 bits
-    assert libc.capget(header, sets) == 0
+    refused = libc.capget(header, sets)
     sets[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-    assert libc.capset(header, sets) == 0
+    if refused or libc.capset(header, sets):
+        raise OSError(ctypes.get_errno(), "cannot drop capabilities")
 
 
 def kill_tree(pid: int) -> None:

@@ -83,7 +83,8 @@ class Slurm:
         done = subprocess.run(
             [str(part) for part in command], env={**os.environ, **self.environment}, capture_output=True, text=True
         )
-        assert done.returncode == 0, f"{command}: {done.stderr}"
+        if done.returncode:
+            raise RuntimeError(f"{command}: {done.stderr}")
         return done.stdout.strip()
 
     def state(self, job: str) -> str:

@@ -16,6 +16,7 @@ from support.builders import ROTATED, SOUTH_UP, UTM, noise_image
 
 from scenelift.pipeline.errors import SceneError, SinkError, UsageError
 from scenelift.pipeline.grids import GeoGrid
+from scenelift.pipeline.outputs import sinks
 from scenelift.pipeline.outputs.cogs import write_cog
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.pyramids import Pyramid, halve
@@ -132,6 +133,99 @@ def test_writes_that_share_a_chunk_are_refused(tmp_path: Path) -> None:
     for window in (Window(128, 0, 256, 512), Window(0, 0, 200, 512), Window(512, 512, 300, 588)):
         with pytest.raises(UsageError, match="whole"):
             sink.write(window, np.zeros((2, *window.shape), "uint16"), None)
+
+
+@settings(max_examples=25)
+@given(
+    shape=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    block=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    corner=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    shards=st.booleans(),
+    mask=st.booleans(),
+)
+def test_a_block_owns_the_files_that_its_writing_makes(  # type: ignore[no-untyped-def]
+    tmp_path_factory, shape, block, corner, shards: bool, mask: bool
+) -> None:
+    out = output(*shape, block=block, mask=mask, dtype="uint8", nodata=None)
+    grid = TileGrid(shape, block)
+    window = grid[(corner[0] % grid.counts[0]) * grid.counts[1] + corner[1] % grid.counts[1]]
+    sink = ZarrSink.create(tmp_path_factory.mktemp("sink") / "a.zarr", out, shards=shards)
+    before = {p for p in sink.path.rglob("*") if p.is_file()}
+    values = np.random.default_rng(0).integers(1, 9, (2, *window.shape), np.uint8)
+    sink.write(window, values, np.full(window.shape, 255, np.uint8) if mask else None)
+    made = {p.relative_to(sink.path).as_posix() for p in sink.path.rglob("*") if p.is_file()} - {
+        p.relative_to(sink.path).as_posix() for p in before
+    }
+    assert made == set(sink.files(window)) and len(sink.files(window)) == len(made)
+    others = [sink.files(other) for other in grid if other != window]
+    assert not made & {name for names in others for name in names}, "no two blocks share a file"
+    again = ZarrSink.open(sink.path, block)
+    assert np.array_equal(again.read(window), values)
+    if mask:
+        assert (again.read_mask(window) == 255).all()
+    else:
+        with pytest.raises(UsageError, match="keeps no mask"):
+            again.read_mask(window)
+    if shards:
+        assert len(made) == 1 + mask, "a shard a block, and one of its mask"
+
+
+@settings(max_examples=150)
+@given(st.integers(0, 12), st.integers(0, 12), st.integers(1, 13), st.integers(1, 13))
+def test_only_whole_blocks_are_written(sink_of_blocks, row: int, col: int, height: int, width: int) -> None:  # type: ignore[no-untyped-def]
+    window = Window(row, col, height, width)
+    ends = window.stop_row in (4, 8, 10), window.stop_col in (3, 6, 9, 11)
+    if row % 4 == 0 and col % 3 == 0 and all(ends):
+        sink_of_blocks.write(window, np.ones((2, height, width), "uint16"), None)
+        assert (sink_of_blocks.read(window) == 1).all()
+    else:
+        with pytest.raises(UsageError, match=r"is not made of whole \(4, 3\) blocks of a 10 x 11 array"):
+            sink_of_blocks.write(window, np.ones((2, height, width), "uint16"), None)
+
+
+@pytest.fixture(scope="module")
+def sink_of_blocks(tmp_path_factory: pytest.TempPathFactory) -> ZarrSink:
+    out = output(10, 11, block=(4, 3))
+    return ZarrSink.create(tmp_path_factory.mktemp("blocks") / "a.zarr", out)
+
+
+@pytest.mark.parametrize("durable", [True, False, None])
+def test_a_block_is_on_the_disk_before_it_counts(tmp_path: Path, monkeypatch, durable: bool | None) -> None:  # type: ignore[no-untyped-def]
+    flushed: list[Path] = []
+    monkeypatch.setattr(sinks, "sync", flushed.append)
+    out = output(block=(256, 512), mask=True)
+    sink = ZarrSink.create(tmp_path / "a.zarr", out)
+    window = Window(0, 512, 256, 512)
+    how = {} if durable is None else {"durable": durable}
+    sink.write(window, np.ones((2, 256, 512), "uint16"), np.full((256, 512), 255, np.uint8), **how)
+    assert flushed == ([] if durable is False else [sink.path / name for name in sink.files(window)])
+    assert sink.files(window) == ["data/c/0/0/1", "mask/c/0/1"]
+    with pytest.raises(UsageError, match="came without one"):
+        sink.write(window, np.ones((2, 256, 512), "uint16"), None)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "missing"), [("uint8", 9, 9), ("int16", -1, -1), ("float32", None, np.nan)]
+)
+def test_a_new_store_is_all_missing(tmp_path: Path, dtype: str, nodata: float | None, missing: float) -> None:
+    sink = ZarrSink.create(tmp_path / "a.zarr", output(90, 70, dtype=dtype, nodata=nodata, mask=True, block=(64, 64)))
+    whole = Window(0, 0, 90, 70)
+    assert np.array_equal(sink.read(whole), np.full((2, 90, 70), missing, dtype), equal_nan=True)
+    assert not sink.read_mask(whole).any()
+    for name, shape in (("data", (2, 64, 64)), ("mask", (64, 64))):
+        array = sink.group[name]
+        assert array.shards == shape
+        assert array.chunks == (64, 64)[: len(shape)] if name == "mask" else (1, 64, 64)
+        (codec,) = array.compressors
+        # what a store that was begun by another version holds already
+        assert (codec.to_dict()["configuration"]) == {"level": 1, "checksum": True}
+
+
+def test_what_is_no_store_is_a_clear_error(tmp_path: Path) -> None:
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    group.create_group("data")
+    with pytest.raises(SinkError, match="holds no array named data"):
+        ZarrSink(tmp_path / "a.zarr", group, (4, 4))
 
 
 def test_a_flipped_bit_is_an_error_and_never_a_pixel(tmp_path: Path) -> None:

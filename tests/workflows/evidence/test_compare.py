@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage, stats
+from support.jobs import scenelift
 
 from scenelift.models.errors import ModelError
 from scenelift.pipeline.errors import UsageError
@@ -131,9 +130,7 @@ def test_json_holds_intervals_and_no_infinity(found):
 def test_the_command_on_two_workers_writes_the_same_figures(archive, found, tmp_path):
     out = tmp_path / "out"
     options = ["--data", archive, "--each", "2", "--levels", "25", "--scales", "2", "--model", "", "--workers", "2"]
-    command = [sys.executable, "-m", "scenelift.workflows.cli", "compare", "-o", out, *options]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    done = scenelift("compare", "-o", out, *options)
     assert "bilateral" in done.stdout
     names = {p.name for p in out.iterdir()}
     assert names == {"comparison.md", "comparison.png", "comparison.json", "comparison-images.csv"}

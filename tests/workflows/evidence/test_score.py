@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from affine import Affine
 from rio_cogeo.cogeo import cog_validate
 from scipy import ndimage
 from support.builders import UTM, write_raster
+from support.jobs import scenelift
 
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import SceneError, UsageError
@@ -25,8 +24,6 @@ from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.scores.scores import Convention, block_statistics, scores
 from scenelift.workflows.cli.tables import print_scores
 from scenelift.workflows.evidence.score import ScoreReport, ScoreSettings, score
-
-COMMAND = [sys.executable, "-m", "scenelift.workflows.cli", "score"]
 
 
 def land(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
@@ -189,11 +186,7 @@ def test_degenerate_scenes_have_clear_results(tmp_path):
 
 
 def test_the_command_prints_tables_json_and_parquet(pair, tmp_path, capsys):
-    def run(*args: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True, timeout=120)
-
-    done = run(*pair, "--json", "--parquet", tmp_path / "scores.parquet", "--map", tmp_path / "map.tif")
-    assert done.returncode == 0, done.stderr
+    done = scenelift("score", *pair, "--json", "--parquet", tmp_path / "scores.parquet", "--map", tmp_path / "map.tif")
     facts = json.loads(done.stdout)
     report = score(source(pair[0]), source(pair[1]))
     assert report.to_dict()["scores"] == facts["scores"]
@@ -205,9 +198,9 @@ def test_the_command_prints_tables_json_and_parquet(pair, tmp_path, capsys):
 
     print_scores(report)
     assert f"{facts['scores']['psnr']:.5g}" in capsys.readouterr().out
-    refused = run(pair[0], tmp_path / "missing.tif")
-    assert refused.returncode != 0
-    assert refused.stderr.count("\n") == 1
+    refused = scenelift("score", pair[0], tmp_path / "missing.tif", ok=False)
+    assert refused.returncode == 4 and refused.stdout == ""
+    assert "missing.tif" in refused.stderr and refused.stderr.count("\n") == 1
 
 
 @pytest.mark.soak

@@ -69,22 +69,28 @@ def test_a_repair_that_was_killed_is_gone_on_with_by_the_job_and_the_other_way_r
     bench.check(folder, "out.tif")
 
 
-def test_a_hole_that_stays_is_told_again(holed: Callable[[str], Path]) -> None:
+def test_a_hole_that_stays_is_told_again(bench: Bench, holed: Callable[[str], Path]) -> None:
     folder = holed("out.tif")
+    published = (folder / "out.tif").read_bytes()
     for _ in range(2):
         text = faults.call(folder, *arguments("out.tif"), "--allow-holes", code=3, SLOW="0", POISON="1")
         assert "1 blocks failed" in text and HOLE in faults.call(folder, "verify", "out.tif")
     assert "1 of 16 blocks failed" in faults.call(folder, *arguments("out.tif"), code=3, SLOW="0", POISON="1")
     assert HOLE in faults.call(folder, "verify", "out.tif")
+    assert (folder / "out.tif").read_bytes() == published and faults.holes(bench, folder / "out.tif") == [5]
 
 
-def test_a_damaged_output_is_not_gone_on_with(holed: Callable[[str], Path]) -> None:
+def test_a_damaged_output_is_not_gone_on_with(bench: Bench, holed: Callable[[str], Path]) -> None:
     folder = holed("out.tif")
     point = {"SLOW": "0", "SCENELIFT_KILL_AT": "publication-recorded"}
     faults.call(folder, *arguments("out.tif"), "--allow-holes", code=-9, **point)
-    (folder / "out.tif").write_bytes((folder / "out.tif").read_bytes()[:-100])
+    damaged = (folder / "out.tif").read_bytes()[:-100]
+    (folder / "out.tif").write_bytes(damaged)
     assert "verify --repair" in faults.call(folder, *arguments("out.tif"), "--allow-holes", code=4, SLOW="0")
     assert "damaged" in faults.call(folder, "verify", "out.tif", code=4)
+    assert (folder / "out.tif").read_bytes() == damaged, "neither touches it"
+    faults.call(folder, "verify", "out.tif", "--repair", SLOW="0")
+    bench.check(folder, "out.tif")
 
 
 def test_a_journal_tells_the_holes_of_what_was_published(tmp_path: Path) -> None:

@@ -140,9 +140,9 @@ def test_only_shipped_networks_run_in_half_precision_unasked(tmp_path: Path, mon
 def test_extras_are_exact_under_tiling_too(tmp_path: Path, extra: dict) -> None:  # type: ignore[type-arg]
     path = write_raster(tmp_path / "in.tif", noise_image(3, (1, 90, 70)), descriptions=["B04"])
     for number, block in enumerate((100, 33)):
-        run(path, tmp_path / f"{number}.tif", "sr-x2", block=block, precision="fp32", **extra)
+        run(path, tmp_path / f"{number}.tif", "sr-x2-fast", block=block, precision="fp32", **extra)
     assert (tmp_path / "0.tif").read_bytes() == (tmp_path / "1.tif").read_bytes()
-    run(path, tmp_path / "plain.tif", "sr-x2", precision="fp32")
+    run(path, tmp_path / "plain.tif", "sr-x2-fast", precision="fp32")
     assert not np.array_equal(pixels(tmp_path / "0.tif")[0], pixels(tmp_path / "plain.tif")[0])
     with rasterio.open(tmp_path / "0.tif") as made:
         expected = ("B04", "B04 uncertainty") if "uncertainty" in extra else ("B04",)

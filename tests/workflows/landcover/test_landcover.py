@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import subprocess
 import sys
 import zipfile
 from dataclasses import replace
@@ -14,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn import metrics
+from support.jobs import scenelift
 
 from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.errors import ModelError
@@ -84,11 +84,6 @@ def trained(tmp_path_factory):
     (folder / "tiny.toml").write_text(RECIPE)
     weights = train(load_recipe(folder / "tiny.toml"), folder / "run", data=folder)
     return folder, weights
-
-
-def scenelift(*words):
-    command = [sys.executable, "-m", "scenelift.workflows.cli", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture

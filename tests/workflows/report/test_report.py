@@ -227,4 +227,11 @@ def test_places_lie_where_they_should(run):
 
 def test_charts_without_data_say_so():
     nothing = Line("before", "before", np.zeros(0), np.zeros(0))
-    assert "No data" in line_chart("Histogram", "reflectance", [nothing])
+    drawn = Line("after", "after", np.arange(3.0), np.arange(3.0))
+    unknown = Line("before", "before", np.arange(3.0), np.full(3, np.nan))
+    for lines in ([nothing], [unknown], []):
+        chart = line_chart("Histogram", "reflectance", lines)
+        assert "No data" in chart and "Histogram" in chart
+        assert "polyline" not in chart and "nan" not in chart
+    chart = line_chart("Histogram", "reflectance", [nothing, drawn])
+    assert "No data" not in chart and chart.count("<polyline") == 1 and "nan" not in chart

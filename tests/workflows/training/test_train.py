@@ -3,9 +3,6 @@
 import dataclasses
 import json
 import re
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -13,6 +10,8 @@ import torch
 from affine import Affine
 from safetensors.torch import load_file
 from support.builders import write_raster
+from support.jobs import scenelift
+from support.processes import call, kill_tree, start, wait_until
 from support.trainings import images, settings, textured
 
 from scenelift.models.checkpoint import load_checkpoint
@@ -20,8 +19,10 @@ from scenelift.models.degradations import EUROSAT
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.architectures import build
 from scenelift.models.training.initialization import take_over
+from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.cli.train_command import run_training
+from scenelift.workflows.enhance import enhance
 from scenelift.workflows.settings import Adaptation, TrainingRun
 from scenelift.workflows.training.data import read_data
 from scenelift.workflows.training.images import PatchSampler, PatchSet, balanced, read_images
@@ -203,35 +204,29 @@ def test_two_processes_take_the_steps_of_one(tmp_path, scene):
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(TINY.format(scene=scene, steps=4))
     alone = train(load_recipe(str(recipe)), tmp_path / "alone")
-    scenelift = [sys.executable, "-m", "scenelift.workflows.cli", "train", "--device", "cpu", "--processes", "2"]
-    both = [*scenelift, str(recipe), "--run", str(tmp_path / "both")]
-    done = subprocess.run(both, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    shared = "train", "--device", "cpu", "--processes", "2"
+    done = scenelift(*shared, recipe, "--run", tmp_path / "both")
     assert done.stdout.count("validation PSNR") == 1, "only the first process speaks"
     weights = [load_checkpoint(path)[0].state_dict() for path in (alone, tmp_path / "both" / "tiny.safetensors")]
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], rtol=2e-3, atol=1e-5)  # stored in half precision
     recipe.write_text(recipe.read_text().replace("batch = 4", "batch = 3"))
-    odd = subprocess.run([*scenelift, str(recipe)], capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    odd = scenelift(*shared, recipe, cwd=tmp_path, ok=False)
     assert odd.returncode != 0 and "a batch of 3 cannot be shared by 2 processes" in odd.stderr
     assert "Traceback" not in odd.stderr
 
 
 def test_a_training_killed_by_the_system_ends_with_the_same_weights(tmp_path, scene):
     recipe = tmp_path / "tiny.toml"
-    recipe.write_text(TINY.format(scene=scene, steps=150))
-    command = [sys.executable, "-m", "scenelift.workflows.cli", "train", str(recipe), "--device", "cpu"]
-    whole = subprocess.run([*command, "--run", str(tmp_path / "whole")], capture_output=True, text=True, timeout=300)
-    assert whole.returncode == 0, whole.stderr
-    victim = subprocess.Popen([*command, "--run", str(tmp_path / "cut")], stderr=subprocess.DEVNULL)
-    while not (tmp_path / "cut" / "state.safetensors").exists():
-        assert victim.poll() is None, "it ended before it could be killed"
-        time.sleep(0.01)
-    victim.kill()
-    victim.wait()
+    recipe.write_text(TINY.format(scene=scene, steps=60))
+    command = "train", recipe, "--device", "cpu"
+    call(tmp_path, *command, "--run", "whole")
+    victim = start(tmp_path, *command, "--run", "cut")
+    assert wait_until((tmp_path / "cut" / "state.safetensors").exists, victim), "it ended before it could be killed"
+    kill_tree(victim.pid)
+    assert victim.wait() == -9
     assert not (tmp_path / "cut" / "tiny.safetensors").exists()
-    again = subprocess.run([*command, "--run", str(tmp_path / "cut")], capture_output=True, text=True, timeout=300)
-    assert again.returncode == 0, again.stderr
+    call(tmp_path, *command, "--run", "cut")
     for name in ("tiny.safetensors", "state.safetensors"):  # the state in float32, with the optimiser's
         first, second = (load_file(tmp_path / run / name) for run in ("whole", "cut"))
         assert first.keys() == second.keys()
@@ -240,9 +235,7 @@ def test_a_training_killed_by_the_system_ends_with_the_same_weights(tmp_path, sc
 
 def test_zarr_scenes_are_read_like_tiffs(tmp_path, scene):
     store = tmp_path / "scene.zarr"
-    command = [sys.executable, "-m", "scenelift.workflows.cli", "enhance", str(scene), "-o", str(store)]
-    done = subprocess.run([*command, "-m", "median", "--workers", "0"], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    enhance(scene, store, "median", cluster=ClusterSettings(0))
     of_zarr, of_tiff = read_source(store, 32), read_source(scene, 32)
     assert of_zarr.values.shape == of_tiff.values.shape
     gap = of_zarr.reflectance(slice(None)) - of_tiff.reflectance(slice(None))
@@ -334,14 +327,13 @@ def test_adaptation_needs_scenes_and_starts_from_the_shipped_model(scene):
 
 
 def test_command_line_adapts_and_explains(tmp_path, scene):
-    def scenelift(*args):
-        command = [sys.executable, "-m", "scenelift.workflows.cli", *map(str, args)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    def run(*args):
+        return scenelift(*args, cwd=tmp_path, ok=False)
 
-    bad = scenelift("train", "--task", "sr-x2")
+    bad = run("train", "--task", "sr-x2")
     assert bad.returncode == 2 and len(bad.stderr.strip().splitlines()) == 1
     (tmp_path / "junk.tif").write_bytes(b"no raster")
-    bad = scenelift("train", "--task", "sr-x2-fast", "--scenes", "junk.tif")
+    bad = run("train", "--task", "sr-x2-fast", "--scenes", "junk.tif")
     assert bad.returncode == 2 and "junk.tif as images" in bad.stderr and bad.stderr.count("\n") == 1
     assert not list((tmp_path / "runs").iterdir())  # a run that never began leaves no folder
     for words, message in (
@@ -349,11 +341,11 @@ def test_command_line_adapts_and_explains(tmp_path, scene):
         (("sr-x2", "denoise"), "one recipe at a time"),
         (("--task", "sr-x2-fast", "--scenes", "junk.tif", "--threads", "0"), "--threads must be at least 1"),
     ):
-        bad = scenelift("train", *words)
+        bad = run("train", *words)
         assert bad.returncode == 2 and message in bad.stderr and bad.stderr.count("\n") == 1
     big = write_raster(tmp_path / "big.tif", textured(1, 576))
     other = write_raster(tmp_path / "other.tif", textured(1, 384, 1), Affine(10, 0, 9e5, 0, -10, 5e6))
-    done = scenelift(
+    done = run(
         *("train", "--task", "sr-x2-fast", "--scenes", big, other, "--bands", "1", "--steps", 2, "--threads", 1),
         *("-o", "mine.safetensors"),
     )
