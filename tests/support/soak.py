@@ -34,7 +34,7 @@ POINTS = [(point, name) for name in NAMES for point in faults.points(name)]
 
 
 def kill_the_tree(bench: Bench, folder: Path, rng: random.Random, number: int) -> None:
-    faults.kill_the_tree(bench, folder, rng, workers=2 if number % 6 == 5 else 0)
+    faults.kill_the_tree(bench, folder, rng, workers=2 if number % 12 == 11 else 0)
 
 
 def stop_politely(bench: Bench, folder: Path, rng: random.Random, number: int) -> None:
