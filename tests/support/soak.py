@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from support import faults, faults_disks, faults_inputs, faults_locks
+from support import faults, faults_disks, faults_inputs, faults_locks, faults_networks
 from support.faults import Bench, make_bench
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +72,10 @@ def damaged(bench: Bench, folder: Path, rng: random.Random, number: int) -> None
     faults.damage_and_repair(bench, folder, rng, kind, rng.choice(NAMES))
 
 
+def two_holders(bench: Bench, folder: Path, rng: random.Random, number: int) -> None:
+    faults_locks.two_holders(bench, folder, NAMES[number % 2], faults_locks.MOMENTS[number // 2 % 4])
+
+
 Fault = Callable[[Bench, Path, random.Random, int], object]
 
 
@@ -106,6 +110,27 @@ ROWS = {
     "block that kills its workers": Row(10, lambda b, f, r, n: faults.lethal_block(b, f, 1 + n % 2)),
     "CUDA out of memory (simulated)": Row(10, lambda b, f, r, n: faults.out_of_memory(b, f, 1 + n % 3)),
     "worker over its memory limit": Row(10, lambda b, f, r, n: faults.too_much_memory(b, f, NAMES[n % 2])),
+    "two drivers that both believe they hold the lock": Row(16, two_holders),
+    "network: every packet 50 ms late": Row(3, lambda b, f, r, n: faults_networks.slow(b, f)),
+    "network: 5% of packets lost": Row(3, lambda b, f, r, n: faults_networks.lossy(b, f)),
+    "cable between driver and scheduler cut for 30 s: exit 0 or 75": Row(
+        3, lambda b, f, r, n: faults_networks.cut(b, f, "driver", "scheduler", faults_networks.OUTAGE)
+    ),
+    "cable between driver and scheduler cut for good: exit 75": Row(
+        3, lambda b, f, r, n: faults_networks.cut(b, f, "driver", "scheduler", None)
+    ),
+    "cable between scheduler and a worker cut for 30 s": Row(
+        3, lambda b, f, r, n: faults_networks.cut(b, f, "scheduler", "one", faults_networks.OUTAGE)
+    ),
+    "cable between scheduler and a worker cut for good": Row(
+        3, lambda b, f, r, n: faults_networks.cut(b, f, "scheduler", "two", None)
+    ),
+    "cables between workers and the input's storage cut for 30 s": Row(
+        3, lambda b, f, r, n: faults_networks.cut_storage(b, f, faults_networks.OUTAGE)
+    ),
+    "cables between workers and the input's storage cut for good: exit 75": Row(
+        3, lambda b, f, r, n: faults_networks.cut_storage(b, f, None)
+    ),
 }
 """200 kills of workers are 20 runs of ten; 400 damaged files are 300 flips and 100 others."""
 
