@@ -223,10 +223,34 @@ class Cube:
     down: bool
     """Whether rows run from north to south."""
     place: str
+    scale: tuple[float, float] | None = None
+    """Scale and offset that its attributes declare."""
+    missing: str = ""
+    """Attribute that declares 7 as missing; "nan": one that integers lack; empty: none."""
 
     @property
     def transform(self) -> Affine:
         return Affine(10, 0, 500_000, 0, -10 if self.down else 10, 5_000_000)
+
+    @property
+    def attributes(self) -> dict[str, float]:
+        """What is said of the values."""
+        told = {} if self.scale is None else {"scale_factor": self.scale[0], "add_offset": self.scale[1]}
+        if self.missing == "nan":
+            return told | {"nodata": float("nan")}
+        return told | ({self.missing: 7} if self.missing else {})
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Where a reader must find data."""
+        return self.values != 7 if self.missing not in ("", "nan") else np.ones(self.values.shape, bool)
+
+    @property
+    def reflectance(self) -> NDArray[np.float32]:
+        """What the values mean."""
+        assumed = {"uint8": 1 / 255, "uint16": 1e-4, "int16": 1e-4, "float32": 1.0}[str(self.values.dtype)]
+        scale, offset = self.scale or (assumed, 0.0)
+        return self.values.astype(np.float32) * np.float32(scale) + np.float32(offset)
 
     def dataset(self) -> xr.Dataset:
         """Return it as xarray holds it."""
@@ -240,7 +264,9 @@ class Cube:
         made = plain.isel(drop).transpose(*dims)
         if self.place in ("coordinates", "both", "stale"):
             made = made.assign_coords(coordinates)
-        data = made.to_dataset(name="red")
+        data = made.assign_attrs({k: v for k, v in self.attributes.items() if k != "_FillValue"}).to_dataset(name="red")
+        if "_FillValue" in self.attributes:
+            data["red"].encoding["_FillValue"] = made.dtype.type(7)
         data = data.rio.set_spatial_dims(x_dim=x, y_dim=y).rio.write_crs(CRS)
         if self.place != "coordinates":
             data = data.rio.write_transform(STALE if self.place == "stale" else t)
@@ -269,7 +295,9 @@ class Cube:
         made = made.isel({d: 0 for d in made.dims if d not in self.order}).transpose(*self.order)
         group = zarr.open_group(str(path), mode="w", zarr_format=3, attributes=facts)
         dims = [names.get(d, d) for d in self.order]
-        group.create_array("red", shape=made.shape, dtype=str(made.dtype), dimension_names=dims)[...] = made.to_numpy()
+        red = group.create_array("red", shape=made.shape, dtype=str(made.dtype), dimension_names=dims)
+        red[...] = made.to_numpy()
+        red.attrs.update(self.attributes)
         return path
 
 
@@ -288,6 +316,8 @@ def cubes(draw: st.DrawFn) -> Cube:
     place = draw(st.sampled_from(PLACES))
     least = 2 if place in ("coordinates", "stale") else 1
     shape = bands, draw(st.integers(least, 8)), draw(st.integers(least, 8))
-    dtype = draw(st.sampled_from(["uint8", "int16", "float32"]))
+    dtype = draw(st.sampled_from(["uint8", "uint16", "int16", "float32"]))
     values = np.random.default_rng(draw(st.integers(0, 2**31))).integers(1, 99, shape).astype(dtype)
-    return Cube(values, draw(st.sampled_from(NAMES)), order, draw(st.booleans()), place)
+    scale = draw(st.sampled_from([None, (1e-4, 0.0), (2e-4, -0.1)]))
+    missing = draw(st.sampled_from(["", "_FillValue", "missing_value", "nodata", "nan"]))
+    return Cube(values, draw(st.sampled_from(NAMES)), order, draw(st.booleans()), place, scale, missing)

@@ -26,8 +26,8 @@ _context.set_forkserver_preload(
     ]
 )
 
-PATIENCE = 300
-"""Seconds after which a process that should have ended counts as hung."""
+PATIENCE = float(os.environ.get("SCENELIFT_PATIENCE", "300"))
+"""Seconds after which a process that should have ended counts as hung; more where others leave it little time."""
 
 
 @dataclass
