@@ -58,7 +58,7 @@ def cut_storage(bench: Bench, folder: Path, seconds: float | None) -> None:
         given = [address if word == "in.tif" else word for word in arguments(OUT)] + ["--allow-remote"]
         alone = [word if word != OUT else "log-reference.zarr" for word in given]
         call(folder, *alone, **place.on("driver"), SLOW="0")
-        command = place.enhance(address, "--allow-remote", *([] if seconds else ["--stall", 20]))
+        command = place.enhance(address, "--allow-remote", *([] if seconds else ["--stall", 40]))
         with place.held(command):
             for worker in ("one", "two"):
                 place.network.cut(worker, "storage")
@@ -133,7 +133,10 @@ def hosts(bench: Bench, folder: Path) -> Iterator[Place]:
         for worker in ("one", "two"):
             command = ["-m", "distributed.cli.dask_worker", f"tcp://{address}:{PORT}", "--nthreads", "1"]
             command += ["--no-dashboard", "--host", network.address(worker), "--local-directory", folder / "log-dask"]
-            stack.enter_context(network.process(worker, command, env=_environment(place)))
+            told = stack.enter_context((folder / f"log-{worker}").open("wb"))
+            stack.enter_context(network.process(worker, command, env=_environment(place), stderr=told))
+        for worker in ("one", "two"):  # so that all models are loaded before the first block
+            wait_until(lambda log=folder / f"log-{worker}": "Registered to" in log.read_text())
         yield place
 
 
