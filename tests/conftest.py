@@ -2,13 +2,18 @@
 
 Temporary folders lie in memory where there is room: jobs flush every block to the disk, and waiting for it would take a
 third of the suite's time. A property is not judged by how long an example takes, for machines are busy.
+`pytest --skips=strict` fails if a test is skipped for a reason that is not in allowed-skips.txt.
 """
+
+from __future__ import annotations
 
 import os
 import shutil
 from pathlib import Path
 
+import pytest
 from hypothesis import Phase, settings
+from support.skips import read_allowed, unallowed
 
 MEMORY = Path("/dev/shm")
 ROOM = 8 * 2**30
@@ -21,3 +26,51 @@ if examples := os.environ.get("MUTANT_EXAMPLES"):  # `support.mutate` tries ever
     how = {"derandomize": True, "database": None, "phases": (Phase.explicit, Phase.generate)}
     settings.register_profile("mutants", deadline=None, max_examples=int(examples), **how)
     settings.load_profile("mutants")
+
+ALLOWED = Path(__file__).with_name("allowed-skips.txt")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--skips",
+        choices=["any", "strict", "nothing-installed"],
+        default="any",
+        help="any: skipped tests are no failure; strict: only for the reasons in tests/allowed-skips.txt; "
+        "nothing-installed: also for those that hold where nothing can be installed",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--skips") != "any" and not hasattr(
+        config, "workerinput"
+    ):  # workers report to who started them
+        config.pluginmanager.register(Watch(config), "skips")
+
+
+class Watch:
+    """Collects the reasons for which tests are skipped, and says at the end which are not allowed."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.allowed = read_allowed(ALLOWED, installed=config.getoption("--skips") == "strict")
+        self.reasons: dict[str, str] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self.reasons[report.nodeid] = _reason(report.longrepr)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self.reasons[report.nodeid] = _reason(report.longrepr)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if unallowed(self.reasons, self.allowed) and session.exitstatus in (0, 5):
+            session.exitstatus = 1
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for test, reason in unallowed(self.reasons, self.allowed).items():
+            terminalreporter.write_line(f"SKIPPED without leave: {test}: {reason}", red=True)
+
+
+def _reason(longrepr: object) -> str:
+    text = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
+    return text.removeprefix("Skipped: ")

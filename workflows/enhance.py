@@ -159,6 +159,8 @@ def verify(output: str | Path, repair: bool = False) -> Verdict:
     verdict = verifying.verify(path)
     if not repair or (verdict.intact and not verdict.holes):
         return verdict
+    if verdict.replacing:
+        raise UsageError(f"{path} is about to be replaced: finish that with `scenelift resume {path}`")
     history = verifying.finished(path)
     return verifying.repair(plan_of(path, history.command), history, verdict)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from scenelift.models.checkpoint import write_atomically
 from scenelift.models.errors import ModelError
 from scenelift.models.precision import pick_precision
 from scenelift.models.training.objectives import Objective, Step
@@ -217,5 +219,6 @@ def _trim(log: Path, step: int) -> None:
     """Drop log lines of steps that were taken after the saved state and will be taken again."""
     rows = list(csv.reader(log.open(newline="", encoding="utf-8")))
     kept = rows[:1] + [row for row in rows[1:] if int(row[0]) <= step]
-    with log.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(kept)
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(kept)
+    write_atomically(log, text.getvalue().encode())

@@ -152,10 +152,10 @@ class Journal:
             raise SinkError.of(self.path, error) from error
 
 
-def read_journal(folder: Path) -> History | None:
-    """Read the journal in `folder`; None if there is none with a whole header of this version."""
+def read_journal(folder: Path, name: str = NAME) -> History | None:
+    """Read the journal in `folder`, or its spare; None if there is none with a whole header of this version."""
     try:
-        lines = list(_records((folder / NAME).read_bytes()))
+        lines = list(_records((folder / name).read_bytes()))
     except (FileNotFoundError, NotADirectoryError):
         return None
     if not lines or lines[0].get("journal") != VERSION:

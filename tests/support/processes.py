@@ -6,6 +6,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,8 +28,8 @@ _context.set_forkserver_preload(
     ]
 )
 
-PATIENCE = 300
-"""Seconds after which a process that should have ended counts as hung."""
+PATIENCE = float(os.environ.get("SCENELIFT_PATIENCE", "300"))
+"""Seconds after which a process that should have ended counts as hung; more where others leave it little time."""
 
 
 class UnexpectedExit(Exception):  # noqa: N818 - it is one, not an error of this module
@@ -104,6 +105,8 @@ def _main(args: list[str], folder: Path, out: Path, err: Path, env: dict[str, st
     sys.path[:0] = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
     if env.get("PLAIN_USER"):
         _obey_permissions()
+    if place := env.get("HOST"):
+        _move_to(place, env.get("NETWORK"))
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)
     from scenelift.workflows.cli.app import main
@@ -127,6 +130,19 @@ def _obey_permissions() -> None:
     sets[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
     if refused or libc.capset(header, sets):
         raise OSError(ctypes.get_errno(), "cannot drop capabilities")
+
+
+def _move_to(host: str, network: str | None) -> None:
+    """Give this process another host name, and the network of a namespace (needs root)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    new_names, new_network = 0x04000000, 0x40000000
+    if libc.unshare(new_names):
+        raise OSError(ctypes.get_errno(), "cannot have a host name of its own")
+    socket.sethostname(host)
+    if network:
+        with Path(f"/run/netns/{network}").open() as space:
+            if libc.setns(space.fileno(), new_network):
+                raise OSError(ctypes.get_errno(), "cannot enter the network namespace", network)
 
 
 def kill_tree(pid: int) -> None:

