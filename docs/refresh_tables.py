@@ -36,7 +36,7 @@ def run_command(command: str) -> str:
 
 
 def refresh(text: str, only: str = "", run: Callable[[str], str] = run_command) -> str:
-    """Return the text with the tables whose command contains ``only`` made anew."""
+    """Return the text with the tables whose command contains ``only`` made again."""
 
     def renew(block: re.Match[str]) -> str:
         command, old = block[1], block[2]

@@ -8,28 +8,28 @@ import hashlib
 import importlib
 import importlib.util
 import itertools
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from scenelift.models.checkpoint import checkpoint_digest, load_checkpoint, read_metadata
+from scenelift.models.checkpoint import checkpoint_digest, read_metadata
 from scenelift.models.classical.classical import CLASSICAL, classical
 from scenelift.models.composite import ByBands
 from scenelift.models.enhancer import TorchEnhancer, Translated
 from scenelift.models.errors import ModelError
-from scenelift.models.networks.naming import with_labels
+from scenelift.models.extras import Extra, apply_extras, code_digest
 from scenelift.models.precision import pick_precision
 from scenelift.models.receptive import check_halo
 from scenelift.models.sensing.blurs import Blur
+from scenelift.models.shipped import checkpoint_path, load_unchanged, shipped
 from scenelift.models.spec import ModelSpec
-from scenelift.models.wrappers import blend, with_extras
+from scenelift.models.wrappers import Cropped
 
-WEIGHTS = Path(__file__).parent / "weights"
-DESCENDANTS = ("gan", "taught")
-"""Endings of the names of networks that others were taught to be: by a judge, by a classifier."""
+ENTRY_POINTS = "scenelift.networks"
+"""Group of entry points by which an installed package names its networks: name, ``module.path:factory``."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,8 @@ class ModelRef:
     """0-based bands with red, green, blue: they go through the joint network NAME-rgb, the others through NAME."""
     joint: str | None = None
     """SHA-256 of that joint network's checkpoint where ``colour`` is given."""
-    tta: bool = False
-    """Average over the eight turned and mirrored forms of each patch."""
-    uncertainty: bool = False
-    """Follow each band by the spread over those eight answers."""
-    consistency: int = 0
-    """Back-projection steps after a super-resolution network."""
-    classes: bool = False
-    """Answer with the number of the most probable class instead of the probabilities."""
-    realism: float | None = None
-    """Between the network (0) and its realistic twin (1), NAME-gan or NAME-taught; None: as named."""
-    twin: str | None = None
-    """SHA-256 of that twin's checkpoint where ``realism`` is given."""
+    extras: tuple[Extra, ...] = ()
+    """What is done around the network."""
 
     def load(self, worker: int = 0) -> Any:
         """Load the model in this process; each worker of a machine takes the GPU of its own number."""
@@ -77,20 +67,20 @@ class ModelRef:
         name = Path(self.name).name if self.name.endswith(".safetensors") else self.name
         device = self.device.partition(":")[0]
         facts = {"name": name, "sha256": self.digest, "precision": self.precision, "device": device, "noise": noise}
-        extras = {name: getattr(self, name) for name in ("classes", "tta", "uncertainty", "consistency")}
-        twin = {} if self.realism is None else {"realism": self.realism, "twin_sha256": self.twin}
+        extras = {key: value for extra in self.extras for key, value in extra.provenance().items()}
         told = {} if self.blur is None else {"blur": [[b.kind, b.mtf] for b in self.blur]}
         joint = {} if self.colour is None else {"colour": list(self.colour), "joint_sha256": self.joint}
-        return facts | {name: value for name, value in extras.items() if value} | twin | told | joint
+        return facts | extras | told | joint
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides what the model makes of a scene."""
-        return self.provenance() | {"code": _code_digest(self.name)}
+        code = {key: value for extra in self.extras for key, value in code_digest(extra).items()}
+        return self.provenance() | {"code": _code_digest(self.name)} | code
 
 
-def shipped() -> dict[str, Path]:
-    """Return the models that come with the package: name to checkpoint."""
-    return {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"))}
+def installed() -> dict[str, str]:
+    """Return the networks that installed packages name: name to ``module.path:factory``."""
+    return {entry.name: entry.value for entry in entry_points(group=ENTRY_POINTS)}
 
 
 def find(name: str) -> ModelRef:
@@ -106,21 +96,12 @@ def find(name: str) -> ModelRef:
         return ModelRef(name, checkpoint_digest(path))
     if _classical(name) or _is_factory(name):
         return ModelRef(name, hashlib.sha256(name.encode()).hexdigest())
-    choices = ", ".join([*shipped(), *_classical_names()])
+    if name in installed():
+        return find(installed()[name])
+    choices = ", ".join([*shipped(), *installed(), *_classical_names()])
     raise ModelError(
         f"unknown model {name!r}: give one of {choices}, a .safetensors checkpoint, or module.path:factory"
     )
-
-
-def checkpoint_path(name: str) -> Path | None:
-    """Return the file of a shipped model or a checkpoint given by path, None for other names."""
-    if name in shipped():
-        return shipped()[name]
-    if name.endswith(".safetensors"):
-        if not Path(name).is_file():
-            raise ModelError(f"no such checkpoint: {name}")
-        return Path(name)
-    return None
 
 
 def _is_factory(name: str) -> bool:
@@ -156,39 +137,23 @@ def load(ref: ModelRef) -> Any:
         return _by_bands(ref, ref.colour)
     path = checkpoint_path(ref.name)
     if path is not None:
-        module, spec = _planned(path, ref.digest)
-        twin = None if ref.realism is None else _planned(_descendant(ref.name), ref.twin)[0]
-        return _running(ref, module, spec, ref.consistency if spec.scale > 1 else 0, twin)
+        return _running(ref, *load_unchanged(path, ref.digest))
     if named := _classical(ref.name):
         method, scale = named
         return classical(method, scale, ref.noise)
     return _from_factory(ref)
 
 
-def _planned(path: Path, digest: str | None) -> tuple[Any, ModelSpec]:
-    """Load a checkpoint that must still be the one a job was planned with."""
-    if checkpoint_digest(path) != digest:
-        raise ModelError(f"{path} has changed since this job was planned; start again with --overwrite")
-    return load_checkpoint(path, valid=True)
-
-
-def _running(
-    ref: ModelRef, module: Any, spec: ModelSpec, consistency: int = 0, twin: Any | None = None
-) -> TorchEnhancer:
+def _running(ref: ModelRef, module: Any, spec: ModelSpec) -> TorchEnhancer:
     """Put a network to work as the reference says."""
+    spec = dataclasses.replace(spec, labels=tuple(getattr(module, "classes", ())) or spec.labels)
     modules, spec = _folded(ref, module, spec)
+    if ref.extras and checkpoint_path(ref.name) is None:
+        modules = [Cropped(plain, spec) for plain in modules]
     blurs = ref.blur if spec.scale > 1 and ref.blur else (Blur(),)
-    transfers = [blur.at_nyquist(spec.scale) for blur in blurs]
-    ready = []
-    for index, plain in enumerate(modules):
-        blended = plain if twin is None or ref.realism is None else blend(plain, twin, ref.realism)
-        mtf = transfers[index % len(blurs)]
-        wrapped, running = with_extras(
-            blended, spec, tta=ref.tta, uncertainty=ref.uncertainty, consistency=consistency, mtf=mtf
-        )
-        wrapped, running = with_labels(wrapped, running, named=ref.classes)
-        ready.append(wrapped)
-    return TorchEnhancer(ready, running, ref.device, ref.precision, ref.threads, ref.noise)
+    wrapped = [apply_extras(ref.extras, plain, spec, blurs[i % len(blurs)]) for i, plain in enumerate(modules)]
+    ready = [network for network, _ in wrapped]
+    return TorchEnhancer(ready, wrapped[-1][1], ref.device, ref.precision, ref.threads, ref.noise)
 
 
 def _folded(ref: ModelRef, module: Any, spec: ModelSpec) -> tuple[list[Any], ModelSpec]:
@@ -235,15 +200,6 @@ def with_colour(ref: ModelRef, colour: tuple[int, int, int] | None) -> ModelRef:
     if colour is None or joint is None or ref.name not in shipped():
         return ref
     return dataclasses.replace(ref, colour=colour, joint=checkpoint_digest(joint))
-
-
-def _descendant(name: str) -> Path:
-    """Return the twin of a shipped network that was taught to be realistic."""
-    ours = shipped()
-    twins = {n: ours[f"{n}-{kind}"] for n in ours for kind in DESCENDANTS if f"{n}-{kind}" in ours}
-    if name not in twins:
-        raise ModelError(f"--realism needs a model with a realistic twin ({', '.join(twins) or 'none'}), not {name!r}")
-    return twins[name]
 
 
 def _from_factory(ref: ModelRef) -> Any:
@@ -317,25 +273,6 @@ def load_spec(ref: ModelRef) -> ModelSpec:
     """Return a model's spec, loading as little as possible."""
     path = checkpoint_path(ref.name)
     return read_metadata(path)[0] if path is not None else load(ref).spec
-
-
-def card(name: str) -> dict[str, Any] | None:
-    """Return the model card of a shipped model (how it was trained and what it scored), None if it has none."""
-    path = WEIGHTS / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def with_realism(ref: ModelRef, realism: float | None) -> ModelRef:
-    """Return the reference with its twin blended in, bound to the weights the twin has now; as it is for None.
-
-    Raises
-    ------
-    ModelError
-        If the model has no realistic twin.
-    """
-    if realism is None:
-        return ref
-    return dataclasses.replace(ref, realism=realism, twin=checkpoint_digest(_descendant(ref.name)))
 
 
 def with_settings(ref: ModelRef, **settings: Any) -> ModelRef:

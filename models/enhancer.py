@@ -55,7 +55,7 @@ def keep_buffers() -> None:
     """Let the C library keep freed memory for the next layer instead of giving it back each time.
 
     A network frees and takes the same tens of megabytes a hundred times a second. Dask tells its workers to trim the
-    heap after every free; each layer then waits for the kernel to map and zero its output anew, which doubled the
+    heap after every free; each layer then waits for the kernel to map and zero its output again, which doubled the
     time in the model. Does nothing where the C library has no mallopt.
     """
     trim_threshold, mmap_threshold = -1, -3  # <malloc.h>

@@ -7,7 +7,7 @@ class ModelError(Exception):
     Attributes
     ----------
     exit_code : int
-        What the command line exits with: 2 where the user can mend it.
+        What the command line exits with: 2 where the user can fix it.
     """
 
     exit_code = 2

@@ -22,7 +22,7 @@ class ModelSpec:
     """A network's contract with the tiling engine.
 
     The engine hands the network *patches*: windows of ``patch`` x ``patch`` pixels on a lattice fixed to the
-    scene's upper-left corner, each with ``halo`` more pixels on every side. The network answers with the core,
+    scene's upper-left corner, each with ``halo`` more pixels on every side. The network returns the core,
     ``scale`` times as large. Every patch of a run has the same shape, so which convolution kernel a library
     picks for it never depends on tile size, batch size or the number of workers.
     """

@@ -9,16 +9,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from scenelift.models.catalog import checkpoint_path, find, load, load_spec, with_settings
+from scenelift.models.catalog import find, load, load_spec, with_settings
 from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.classical.classical import CLASSICAL, classical
 from scenelift.models.enhancer import TorchEnhancer
 from scenelift.models.errors import ModelError
+from scenelift.models.extras import Extra, apply_extras
 from scenelift.models.networks.layers import mirror
 from scenelift.models.sensing.blurs import Blur
 from scenelift.models.sensing.estimation import cut_tiles, estimate_blur
+from scenelift.models.shipped import checkpoint_path
 from scenelift.models.spec import ModelSpec
-from scenelift.models.wrappers import blend, with_extras
+from scenelift.models.wrappers import blend
 
 Images = NDArray[np.float32]
 """(N, C, H, W) reflectance."""
@@ -53,8 +55,7 @@ def load_method(
     scale: int = 1,
     *,
     precision: str = "fp32",
-    deviation: bool = False,
-    consistency: int = 0,
+    extras: tuple[Extra, ...] = (),
     images: Images | None = None,
 ) -> Any:
     """Load a method by the name that tables know it by.
@@ -67,10 +68,8 @@ def load_method(
     scale : int
         Of a classical method.
     precision : {"fp32", "bf16"}
-    deviation : bool
-        Average a network over the eight turned and mirrored images, and follow each band by their standard deviation.
-    consistency : int
-        Back-projection steps after a network.
+    extras : tuple of Extra
+        What is done around a network.
     images : ndarray, optional
         (N, C, H, W) images of one sensor, from which blur and noise are estimated for networks that want to know them;
         without, such a network takes Sentinel-2's blur and no noise.
@@ -82,7 +81,7 @@ def load_method(
     """
     if name in CLASSICAL:
         return classical(name, scale)
-    settings: dict[str, Any] = {"precision": precision, "uncertainty": deviation, "consistency": consistency}
+    settings: dict[str, Any] = {"precision": precision, "extras": extras}
     if images is not None and spec_of(name).needs_blur:
         settings |= _conditions(images)
     if "~" not in name:
@@ -90,7 +89,7 @@ def load_method(
     (one, spec), (other, _), share = _blended(name)
     if spec.needs_blur:
         raise ModelError(f"{name}: a network that is told the blur is blended by --realism, not by ~")
-    module, spec = with_extras(blend(one, other, share), spec, uncertainty=deviation, consistency=consistency)
+    module, spec = apply_extras(extras, blend(one, other, share), spec, Blur())
     return TorchEnhancer(module, spec, precision=precision, threads=torch.get_num_threads())
 
 

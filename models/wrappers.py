@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -44,21 +43,21 @@ def self_ensemble(forward: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tenso
     Returns
     -------
     mean, spread : Tensor
-        (N, C', H', W'); the spread is the standard deviation over the eight answers, a map of uncertainty.
+        (N, C', H', W'); the spread is the standard deviation over the eight predictions, a map of uncertainty.
     """
-    answers = torch.stack([turn_back(forward(turn(x, way).contiguous()), way) for way in range(8)])
-    return answers.mean(0), answers.std(0, unbiased=False)
+    predictions = torch.stack([turn_back(forward(turn(x, way).contiguous()), way) for way in range(8)])
+    return predictions.mean(0), predictions.std(0, unbiased=False)
 
 
-def back_project(answer: Tensor, low: Tensor, scale: int, mtf: float | Sequence[float], steps: int) -> Tensor:
-    """Correct an answer until the sensor's blur and decimation of it give the input again.
+def back_project(prediction: Tensor, low: Tensor, scale: int, mtf: float | Sequence[float], steps: int) -> Tensor:
+    """Correct a prediction until the sensor's blur and decimation of it give the input again.
 
     Iterative back-projection (Irani and Peleg, CVGIP 53(3), 1991): the low-resolution residual is enlarged
     bicubically and added, ``steps`` times.
 
     Parameters
     ----------
-    answer : Tensor
+    prediction : Tensor
         (N, C, scale·H, scale·W) reflectance.
     low : Tensor
         (N, C, H, W) reflectance, the network's input.
@@ -68,9 +67,9 @@ def back_project(answer: Tensor, low: Tensor, scale: int, mtf: float | Sequence[
     steps : int
     """
     for _ in range(steps):
-        residual = low - mtf_decimate(answer, scale, mtf)
-        answer = answer + F.interpolate(residual, scale_factor=scale, mode="bicubic", align_corners=False)
-    return answer
+        residual = low - mtf_decimate(prediction, scale, mtf)
+        prediction = prediction + F.interpolate(residual, scale_factor=scale, mode="bicubic", align_corners=False)
+    return prediction
 
 
 def back_projection_halo(scale: int, mtf: float, steps: int) -> int:
@@ -90,7 +89,7 @@ class Ensembled(nn.Module):
     module : Module
         Unpadded or padded network; what it takes after the image is handed on.
     uncertainty : bool
-        Append the standard deviation over the eight answers: band 1, its spread, band 2, its spread...
+        Append the standard deviation over the eight predictions: band 1, its spread, band 2, its spread...
     """
 
     def __init__(self, module: nn.Module, uncertainty: bool = False) -> None:
@@ -104,8 +103,20 @@ class Ensembled(nn.Module):
         return torch.stack([mean, spread], 2).flatten(1, 2)
 
 
+class Cropped(nn.Module):
+    """A network of somebody's own that may return the whole patch: what is outside the core is cut off."""
+
+    def __init__(self, module: nn.Module, spec: ModelSpec) -> None:
+        super().__init__()
+        self.module, self.scale, self.halo = module, spec.scale, spec.halo
+
+    def forward(self, x: Tensor, *rest: Tensor) -> Tensor:  # (N, C, P + 2·halo, ..) -> (N, C, scale·P, scale·P)
+        out = self.module(x, *rest)
+        return crop(out, self.halo * self.scale) if out.shape[-1] == x.shape[-1] * self.scale else out
+
+
 class Consistent(nn.Module):
-    """An unpadded super-resolution network whose answers are corrected by back-projection.
+    """An unpadded super-resolution network whose predictions are corrected by back-projection.
 
     It needs ``back_projection_halo`` pixels more on every side: the correction's edges are cut off with them, so
     tiles stay exact.
@@ -129,57 +140,16 @@ class Consistent(nn.Module):
         self.halo = halo + self.margin
         """Context in input pixels on every side."""
 
-    def forward(self, x: Tensor) -> Tensor:  # (N, C, P + 2·halo, ..) -> (N, C, scale·P, scale·P)
-        answer = self.module(x)
-        corrected = back_project(answer, crop(x, self.inner), self.scale, self.mtf, self.steps)
+    def forward(self, x: Tensor, *rest: Tensor) -> Tensor:  # (N, C, P + 2·halo, ..) -> (N, C, scale·P, scale·P)
+        prediction = self.module(x, *rest)
+        corrected = back_project(prediction, crop(x, self.inner), self.scale, self.mtf, self.steps)
         return crop(corrected, self.margin * self.scale)
-
-
-def with_extras(
-    module: nn.Module,
-    spec: ModelSpec,
-    *,
-    tta: bool = False,
-    uncertainty: bool = False,
-    consistency: int = 0,
-    mtf: float = DEFAULT_MTF,
-) -> tuple[nn.Module, ModelSpec]:
-    """Wrap an unpadded network and state the wrapped one's contract with the engine.
-
-    Parameters
-    ----------
-    module, spec
-        As returned by ``load_checkpoint``.
-    tta : bool
-        Average over the eight symmetries.
-    uncertainty : bool
-        Append the spread over them as further bands (implies ``tta``).
-    consistency : int
-        Back-projection steps inside the ensemble.
-    mtf : float
-        Transfer at Nyquist for the back-projection.
-
-    Raises
-    ------
-    ModelError
-        If consistency is asked of a model that does not enlarge.
-    """
-    if consistency:
-        if spec.scale == 1:
-            raise ModelError(f"{spec.name} does not enlarge: there is no lower resolution to be consistent with")
-        module = Consistent(module, spec.halo, spec.scale, mtf, consistency)
-        spec = replace(spec, halo=module.halo)
-    if tta or uncertainty:
-        module = Ensembled(module, uncertainty)
-    if uncertainty:
-        spec = replace(spec, out_per_band=2)
-    return module, spec
 
 
 def blend(first: nn.Module, second: nn.Module, share: float) -> nn.Module:
     """Return a network whose weights lie between two of one architecture (network interpolation).
 
-    Between a PSNR-trained generator and its adversarially tuned descendant this draws the perception-distortion
+    Between a PSNR-trained generator and its adversarially trained variant this draws the perception-distortion
     curve (ESRGAN, Wang et al., ECCVW 2018, section 3.4).
 
     Parameters

@@ -14,7 +14,7 @@ class SceneliftError(Exception):
     Attributes
     ----------
     exit_code : int
-        What the command line exits with: 2 for something the user can mend in the command or the input,
+        What the command line exits with: 2 for something the user can fix in the command or the input,
         3 for a job of which some blocks failed, 4 for one that failed, 75 for one that the same command continues.
     """
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scenelift.pipeline.errors import SinkError
+from scenelift.pipeline.errors import SinkError, UsageError
 
 
 def file_checksum(path: Path) -> str | None:
@@ -42,6 +42,21 @@ def tree_checksums(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file below a folder, by relative path."""
     sums = {name: file_checksum(folder / name) for name in tree_files(folder)}
     return {name: found for name, found in sums.items() if found is not None}
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder, and those above it, if it is not there yet; return it.
+
+    Raises
+    ------
+    UsageError
+        If that is not possible.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {path}: {error.strerror}; choose another one") from None
+    return path
 
 
 def sync(path: Path) -> None:

@@ -69,6 +69,14 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not TOML: {error}") from None
 
 
+def toml_value(text: str) -> Any:
+    """Return what a text is as a value of TOML; itself where it is none."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
 def read_table(
     kind: type[Settings], table: Any, where: str, path: tuple[str, ...] = (), error: type[Exception] = UsageError
 ) -> Settings:

@@ -13,18 +13,18 @@ from typing import Any
 
 from scenelift.models.catalog import (
     ModelRef,
-    checkpoint_path,
     find,
     is_denoiser,
     precision_for,
     verify,
     wants_blur,
     with_colour,
-    with_realism,
     with_settings,
 )
 from scenelift.models.enhancer import Translated, gpu_count, pick_device
+from scenelift.models.extras import WEIGHTS
 from scenelift.models.precision import PRECISIONS, pick_precision
+from scenelift.models.shipped import checkpoint_path
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer, Spec
 from scenelift.pipeline.errors import UsageError
@@ -205,7 +205,7 @@ def _resolve(
 ) -> list[ChosenModel]:
     """Turn names into references that carry every setting of the run, and check the halo of each model."""
     noise: tuple[float, ...] | None = None
-    denoised = False
+    denoised, extras = False, settings.extras()
     chosen: list[ChosenModel] = []
     for number, name in enumerate(names, start=1):
         if not isinstance(name, str):
@@ -219,21 +219,18 @@ def _resolve(
             precision=runtime.precision_of(ref, number),
             threads=runtime.threads,
             noise=noise,
-            tta=settings.tta,
-            uncertainty=settings.uncertainty and last,
-            consistency=settings.consistency,
-            classes=settings.classes and last,
+            extras=tuple(extra.bound(ref.name) for extra in extras if last or not extra.last),
         )
-        if settings.realism is None:
+        if not any(extra.stage == WEIGHTS for extra in extras):
             ref = with_colour(ref, colour_bands(scene))
         if conditions is not None and wants_blur(name):
             left = LEFT_BY_DENOISING if denoised else 1.0
             ref = with_settings(ref, blur=conditions.blur, noise=tuple(left * sigma for sigma in conditions.noise))
         denoised = denoised or is_denoiser(name)
-        ref = with_realism(ref, settings.realism if last else None)
         spec = verify(ref)
-        if ref.uncertainty and spec.out_per_band == 1:
-            raise UsageError(f"--uncertainty needs a network as the last model: {name} has no spread to tell it by")
+        for extra in ref.extras:
+            if spec.out_per_band < extra.out_per_band:
+                raise UsageError(f"--{extra.name} needs a network as the last model, got {name}")
         chosen.append(ChosenModel(with_settings(ref, device=runtime.device), spec, ref.precision))
     return chosen
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.files import make_folder
 from scenelift.pipeline.outputs.geotiffs import write_geotiff
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
@@ -74,10 +75,7 @@ def run_demo(
         As for `scenelift.workflows.enhance.enhance`; `announce` gets a line for each step too.
     """
     started = time.perf_counter()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the folder {output}: {error.strerror}") from None
+    make_folder(output)
     cluster = ClusterSettings(workers)
     settings = EnhanceSettings(overwrite=True)
     scene = open_scene(SceneSource(tuple(rasters or packaged_scene())))

@@ -57,7 +57,7 @@ def enhance(
     Raises
     ------
     UsageError
-        For whatever a changed argument mends: unknown model, wrong band count, output exists and is something else.
+        For what another argument would fix: unknown model, wrong band count, output exists and is something else.
     SceneError, SinkError, ModelError
         If the input cannot be read, the output not written, or a model not used.
     PartialError
@@ -145,13 +145,13 @@ def verify(output: str | Path, repair: bool = False) -> Verdict:
     ----------
     output : str or Path
     repair : bool
-        Compute damaged blocks again, rebuild what is derived from them, and put the mended output in place in one
+        Compute damaged blocks again, rebuild what is derived from them, and put the restored output in place in one
         step. Needs the input and the models as they were.
 
     Raises
     ------
     UsageError
-        If the output has no journal, or cannot be mended because input or models have changed.
+        If the output has no journal, or cannot be restored because input or models have changed.
     ResumableError
         If the job that makes it is not finished.
     """

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scenelift.models.catalog import card
+from scenelift.models.shipped import card
 from scenelift.workflows.conditions import Conditions
 
 QUANTITIES = {"brightness": "mean reflectance", "contrast": "standard deviation within 32 pixels"}

@@ -6,12 +6,13 @@ They stand apart from what they set, so that ``--help`` waits for neither torch 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from scenelift.models.extras import BUILT_IN, Consistency, Extra, Realism, SelfEnsemble, Uncertainty, extra_kind
 from scenelift.pipeline.errors import UsageError
-from scenelift.pipeline.settings import option
+from scenelift.pipeline.settings import option, read_table, toml_value
 
 INPUT, MODEL, OUTPUT, WHERE, STOPS = "Input", "Model", "Output", "Where it runs", "When it stops"
 """Headings of ``--help``, in this order."""
@@ -88,17 +89,15 @@ class EnhanceSettings:
     require_gain: float | None = option(
         None, "Stop (exit 4) before the work if the gain expected over Lanczos is less, dB.", panel=MODEL
     )
-    tta: bool = option(False, "Average networks over eight turned and mirrored passes.", panel=MODEL)
-    uncertainty: bool = option(
-        False, "Add a band with the standard deviation over those eight passes after each band.", panel=MODEL
-    )
-    consistency: int = option(
-        0, "Back-projection steps after super-resolution: the result, coarsened, gives the input again.", panel=MODEL
-    )
+    tta: bool = option(False, SelfEnsemble.help, panel=MODEL)
+    uncertainty: bool = option(False, Uncertainty.help, panel=MODEL)
+    consistency: int = option(0, Consistency.help, panel=MODEL)
     classes: bool = False
-    """Store the number of the most probable class of the last model, which must name land cover, with a palette."""
-    realism: float | None = option(
-        None, "0 to 1: from the exact network to its perceptual variant (adversarially trained).", panel=MODEL
+    realism: float | None = option(None, Realism.help, panel=MODEL)
+    extra: tuple[str, ...] = option(
+        (),
+        "What an installed package does around networks: NAME, NAME=VALUE or NAME={field=value}; repeatable.",
+        panel=MODEL,
     )
     shards: bool = option(True, "Zarr: one file a block. GDAL before 3.13 needs --no-shards.", panel=OUTPUT)
     overwrite: bool = option(False, "Replace an existing output (archive: one of other settings).", panel=OUTPUT)
@@ -108,12 +107,37 @@ class EnhanceSettings:
         for name, value, most in (("block", self.block, 65536), ("batch", self.batch, 4096)):
             if value is not None and not 1 <= value <= most:
                 raise UsageError(f"--{name} must be from 1 to {most}, got {value}")
-        if not 0 <= self.consistency <= 20:
-            raise UsageError(f"--consistency must be from 0 to 20 steps, got {self.consistency}")
-        if self.realism is not None and not 0 <= self.realism <= 1:
-            raise UsageError(f"--realism must be from 0 to 1, got {self.realism}")
         if self.noise is not None and not (math.isfinite(self.noise) and self.noise >= 0):
             raise UsageError(f"--noise must be a number from 0 up, got {self.noise}")
+        self.extras()  # refuses what it cannot be
+
+    def extras(self) -> tuple[Extra, ...]:
+        """Return what is done around networks: the built-in extras that have an option here, then ``--extra``.
+
+        Raises
+        ------
+        ModelError, UsageError
+            If there is no such extra, or a value is none of its values.
+        """
+        found = {}
+        for each in (f for f in fields(self) if f.name in BUILT_IN):
+            value = getattr(self, each.name)
+            if value != each.default:
+                kind = BUILT_IN[each.name]
+                found[each.name] = kind(*([value] if fields(kind) else []))
+        return tuple((found | dict(map(_extra, self.extra))).values())
+
+
+def _extra(text: str) -> tuple[str, Extra]:
+    """Return the name and the extra that --extra gives."""
+    name, given, value = (part.strip() for part in text.partition("="))
+    kind, table = extra_kind(name), {}
+    if given:
+        value = toml_value(value)
+        table = value if isinstance(value, dict) else dict.fromkeys([f.name for f in fields(kind)][:1], value)
+        if not table:
+            raise UsageError(f"--extra {name} takes no value, got {text!r}")
+    return name, read_table(kind, table, f"--extra {name}")
 
 
 @dataclass(frozen=True)

@@ -49,13 +49,13 @@ def build(arch: dict[str, Any], *, valid: bool = False) -> nn.Module:
     kind = arguments.pop("kind", None)
     if not isinstance(kind, str) or kind not in KINDS:
         raise ModelError(f"architecture kind must be one of {', '.join(KINDS)}, not {kind!r}")
-    maker = KINDS[kind]
-    accepted = set(inspect.signature(maker).parameters) - {"valid"}
+    constructor = KINDS[kind]
+    accepted = set(inspect.signature(constructor).parameters) - {"valid"}
     if unknown := sorted(set(arguments) - accepted):
         raise ModelError(f"architecture {kind!r} does not know: {', '.join(unknown)}")
-    if "valid" in inspect.signature(maker).parameters:
+    if "valid" in inspect.signature(constructor).parameters:
         arguments["valid"] = valid
     try:
-        return maker(**arguments)
+        return constructor(**arguments)
     except (TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"architecture {kind!r}: {error}") from None

@@ -22,7 +22,7 @@ from scenelift.models.networks.layers import (
 class Denoiser(nn.Module):
     """Pixel-unshuffle, noise-level map, residual blocks, pixel-shuffle; it predicts the noise in units of its level.
 
-    What is taken away is the network's answer times the noise level, so that a scene with next to no noise is left
+    What is taken away is the network's prediction times the noise level, so that a scene with next to no noise is left
     alone, however unlike the training data it is.
 
     The layout of FFDNet (Zhang et al., IEEE TIP 27(9), 2018) with residual blocks, without which it is hard
@@ -98,10 +98,10 @@ class Denoiser(nn.Module):
         body = self.body(features)
         if self.skips:
             body = body + (crop(features, self.halo // self.factor - 2) if self.valid else features)
-        answer = F.pixel_shuffle(self.tail(body), self.factor).to(x.dtype)
+        prediction = F.pixel_shuffle(self.tail(body), self.factor).to(x.dtype)
         if not self.skips:
-            return answer / GAIN + MEAN
-        return (crop(x, self.halo) if self.valid else x) - answer * level
+            return prediction / GAIN + MEAN
+        return (crop(x, self.halo) if self.valid else x) - prediction * level
 
     def _levels(self, sigma: Tensor, x: Tensor) -> Tensor:  # (N, C, 1, 1)
         if sigma.numel() not in (len(x), len(x) * self.bands):

@@ -22,7 +22,7 @@ class UNetDiscriminator(nn.Module):
     Parameters
     ----------
     bands : int
-        Bands of the images to judge.
+        Bands of the images.
     channels : int
         Width at full resolution; doubled at each of three steps down.
     """
@@ -54,7 +54,7 @@ class PatchDiscriminator(nn.Module):
     Parameters
     ----------
     bands : int
-        Bands of the images to judge.
+        Bands of the images.
     channels : int
         Width of the first layer.
     """

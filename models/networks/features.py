@@ -91,13 +91,13 @@ def trunk_available() -> bool:
         return False
 
 
-def feature_distance(trunk: Callable[[Tensor], list[Tensor]], answer: Tensor, truth: Tensor) -> Tensor:
+def feature_distance(trunk: Callable[[Tensor], list[Tensor]], prediction: Tensor, truth: Tensor) -> Tensor:
     """Return (N,) distances: squared differences of unit-length feature vectors, mean over space, sum over stages.
 
     The form of LPIPS (Zhang et al., CVPR 2018) without its learned channel weights.
     """
-    total = answer.new_zeros(())
-    for a, t in zip(trunk(answer), trunk(truth), strict=True):
+    total = prediction.new_zeros(())
+    for a, t in zip(trunk(prediction), trunk(truth), strict=True):
         gap = (_unit(a) - _unit(t)).square().sum(1).mean((1, 2))
         total = total + gap
     return total
@@ -108,14 +108,14 @@ def pooled(trunk: Trunk, images: Tensor) -> Tensor:
     return torch.cat([features.mean((2, 3)) for features in trunk(images)], 1)
 
 
-def frechet(answers: Tensor, truths: Tensor) -> float:
+def frechet(predictions: Tensor, truths: Tensor) -> float:
     """Return the squared Fréchet distance of two Gaussians with the means and covariances of (N, F) features.
 
-    The form of FID (Heusel et al., NeurIPS 2017, eq. 6): it compares sets, not pairs, and so tells whether answers
+    The form of FID (Heusel et al., NeurIPS 2017, eq. 6): it compares sets, not pairs, and so tells whether predictions
     look like images of the kind, not whether they are right. Small sets are biased upwards: compare only distances
     of sets of one size.
     """
-    a, t = answers.double(), truths.double()
+    a, t = predictions.double(), truths.double()
     cov_a, cov_t = torch.cov(a.T), torch.cov(t.T)
     # the trace of the square root of a product of two covariances: its eigenvalues are not negative
     roots = torch.linalg.eigvals(cov_a @ cov_t).real.clamp_min(0).sqrt().sum()

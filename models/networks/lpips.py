@@ -39,7 +39,7 @@ class Lpips:
         self._net: Any = lpips.LPIPS(net="alex", verbose=False)
 
     @torch.inference_mode()
-    def __call__(self, answer: Tensor, truth: Tensor) -> Tensor:
+    def __call__(self, prediction: Tensor, truth: Tensor) -> Tensor:
         """Return (N,) distances of (N, 3, H, W) images in reflectance, 0.275 shown as white."""
-        distance: Tensor = self._net(answer / EUROSAT.peak * 2 - 1, truth / EUROSAT.peak * 2 - 1)
+        distance: Tensor = self._net(prediction / EUROSAT.peak * 2 - 1, truth / EUROSAT.peak * 2 - 1)
         return distance.flatten()

@@ -14,7 +14,7 @@ from scenelift.models.networks.lpips import Lpips, lpips_available
 FEATURES, LPIPS = "features", "lpips"
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-"""Takes (N, 3, H, W) answers and truths in reflectance, returns (N,); lower is nearer."""
+"""Takes (N, 3, H, W) predictions and truths in reflectance, returns (N,); lower is nearer."""
 
 
 @functools.cache
@@ -24,11 +24,11 @@ def trunk() -> Trunk:
 
 
 @torch.inference_mode()
-def frechet_distance(answers: Tensor, truths: Tensor, batch: int = 50) -> float | None:
+def frechet_distance(predictions: Tensor, truths: Tensor, batch: int = 50) -> float | None:
     """Return the Fréchet distance of the features of two sets of (N, 3, H, W) images; None without the trunk."""
-    if not trunk_available() or len(answers) < 2:
+    if not trunk_available() or len(predictions) < 2:
         return None
-    sets = (torch.cat([pooled(trunk(), part) for part in images.split(batch)]) for images in (answers, truths))
+    sets = (torch.cat([pooled(trunk(), part) for part in images.split(batch)]) for images in (predictions, truths))
     return frechet(*sets)
 
 

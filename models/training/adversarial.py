@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
-from scenelift.models.loading import load_classifier
 from scenelift.models.networks.architectures import build
 from scenelift.models.networks.classifier import Classifier
 from scenelift.models.networks.features import Trunk
+from scenelift.models.shipped import load_classifier
 from scenelift.models.training.losses import ADVERSARIAL
 from scenelift.models.training.objectives import (
     Objective,
@@ -63,7 +63,7 @@ class AdversarialSettings:
 
 
 class Adversarial:
-    """A pixel loss whose network must also convince a discriminator, which is trained with it.
+    """A pixel loss whose network must also pass a discriminator, which is trained with it.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ class Confusion:
             If the shapes differ or a label is not below the number of classes.
         """
         if truth.shape != named.shape:
-            raise ModelError(f"labels have shape {truth.shape}, answers {named.shape}")
+            raise ModelError(f"labels have shape {truth.shape}, predictions {named.shape}")
         k = len(classes)
         seen = (truth >= 0) & (named >= 0)
         a, b = truth[seen].astype(np.int64), named[seen].astype(np.int64)
@@ -49,7 +49,7 @@ class Confusion:
     def scores(self) -> dict[str, float]:
         """Return accuracy, balanced accuracy, macro F1, Cohen's kappa and mean IoU.
 
-        Means are over the classes that occur (for IoU and F1: in truth or answers); NaN where nothing was counted.
+        Means are over the classes that occur (for IoU and F1: in labels or predictions); NaN where nothing was counted.
         """
         c = self.counts.astype(np.float64)
         total, hit = c.sum(), np.diag(c)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scenelift.models.catalog import checkpoint_path
 from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.upsampling import PhaseUpsampler
+from scenelift.models.shipped import checkpoint_path
 from scenelift.models.training.objectives import Sampler
 from scenelift.models.training.tasks import Task
 

@@ -40,7 +40,7 @@ class Task(Protocol):
         ...
 
     def weight(self, inputs: Inputs) -> Tensor | float:
-        """Return by what answer and truth are multiplied before they are compared."""
+        """Return the factor by which prediction and target are multiplied before they are compared."""
         ...
 
     def misfit(self, prediction: Tensor, inputs: Inputs) -> Tensor:

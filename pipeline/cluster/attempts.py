@@ -24,7 +24,7 @@ class Failed:
     message: str
     kind: type[Exception] | None
     """Class of an error made to be shown to people; None: anything else."""
-    lethal: bool = False
+    killed_worker: bool = False
     """Whether its workers died under it."""
 
     def error(self) -> Exception:

@@ -25,21 +25,21 @@ LOOPBACK = "127.0.0.1"
 GPU_THREADS = 3
 """A GPU worker reads and writes in two threads while the third holds the GPU."""
 DEATHS = {True: 6, False: 2}
-"""Workers that may die under a task before it is called lethal: in a batch system they also die of preemption."""
-TEMPERATE = {"MALLOC_ARENA_MAX": "2"}
-"""A thread pool with an arena for every thread keeps freed blocks in all of them: two bound the memory of a worker."""
+"""Workers that may die under a task before it counts as the cause: in a batch system they also die of preemption."""
+FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
+"""glibc keeps one malloc arena per thread; limiting it to two bounds a worker's memory."""
 
 
 @contextmanager
 def open_cluster(settings: ClusterSettings) -> Iterator[Cluster]:
-    """Start or join the place where tasks run; what was started ends with the context.
+    """Start or join a cluster; what was started ends with the context.
 
     Raises
     ------
     UsageError
         If the place cannot be had as asked: an extra or a command is missing, the batch system refuses the job.
     SceneliftError
-        If the scheduler does not answer.
+        If the scheduler does not respond.
     """
     if settings.in_process:
         yield Cluster(None)
@@ -74,7 +74,7 @@ def _config(settings: ClusterSettings, environment: dict[str, str]) -> dict[str,
         "distributed.logging.distributed": "critical",  # deaths of workers are reported by who waits for their blocks
         # A task under which its workers died gets one more round of its own (see `pipeline.jobs.running`).
         "distributed.scheduler.allowed-failures": DEATHS[settings.queued],
-        # Every server looks at its own event loop fifty times a second, which nobody reads.
+        # Every server looks at its own event loop fifty times a second, and no one reads the result.
         "distributed.admin.tick.interval": "500ms",
         "distributed.admin.system-monitor.interval": "5s",
         "distributed.worker.profile.enabled": False,
@@ -82,7 +82,7 @@ def _config(settings: ClusterSettings, environment: dict[str, str]) -> dict[str,
     if not settings.queued:
         config["distributed.deploy.lost-worker-timeout"] = LOST
     own_gpu = {"SCENELIFT_OWN_GPU": "1"} if settings.kind == "cuda" else {}
-    spawned = TEMPERATE | own_gpu | environment
+    spawned = FEW_ARENAS | own_gpu | environment
     return config | {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in spawned.items()}
 
 
@@ -102,7 +102,7 @@ def _join(settings: ClusterSettings) -> Any:
     try:
         return Client(settings.scheduler, timeout="15s", set_as_default=False, security=security)
     except (OSError, ValueError, TypeError) as error:
-        raise SceneliftError(f"no Dask scheduler answers at {settings.scheduler}: {error}") from None
+        raise SceneliftError(f"no Dask scheduler responds at {settings.scheduler}: {error}") from None
 
 
 def _start(settings: ClusterSettings, environment: dict[str, str]) -> Any:
@@ -242,7 +242,7 @@ def queue_cluster(settings: ClusterSettings, environment: dict[str, str]) -> Any
 
 
 def _exports(environment: dict[str, str]) -> list[str]:
-    own = TEMPERATE | {"OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms"}
+    own = FEW_ARENAS | {"OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms"}
     own["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = "False"
     return [f"export {name}={shlex.quote(value)}" for name, value in sorted((own | environment).items())]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 LOST = "120s"
 """Time after a worker's death at which Dask closes its nanny if the worker is away just then."""
-BEAT = 2.0
+HEARTBEAT = 2.0
 """Seconds between two looks."""
 CLOSE = 10.0
 """Seconds that a cluster has to close by itself."""
@@ -26,7 +26,7 @@ WORKER = "Dask Worker process"
 
 
 @contextmanager
-def kept_alive(cluster: Any, beat: float = BEAT) -> Iterator[None]:
+def kept_alive(cluster: Any, beat: float = HEARTBEAT) -> Iterator[None]:
     """Replace nannies that have closed, for as long as the context lasts.
 
     Parameters

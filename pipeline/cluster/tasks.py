@@ -173,7 +173,7 @@ def _outcome(future: Any, item: int) -> Any:
         error = killed
     if isinstance(error, KilledWorker):
         hint = "workers died again and again: too little memory? Try --block or --workers smaller"
-        return Failed(item, hint, None, lethal=True)
+        return Failed(item, hint, None, killed_worker=True)
     kind = UsageError if isinstance(error, ImportError) and "scenelift" in str(error) else None
     return Failed(item, one_line(error), kind)
 
@@ -183,7 +183,7 @@ def _gathered(client: Any, batch: Sequence[Any]) -> dict[Any, Any]:
     finished = [future for future in batch if future.status == "finished"]
     try:
         return dict(zip((future.key for future in finished), client.gather(finished), strict=True))
-    except Exception:  # noqa: BLE001 - one was lost meanwhile: each is asked for, and answers, by itself
+    except Exception:  # noqa: BLE001 - one was lost meanwhile: each is asked for by itself
         return {}
 
 

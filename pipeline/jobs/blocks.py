@@ -119,7 +119,7 @@ def _ladder(batch: int) -> list[_Effort]:
     return [*(_Effort(batch >> halvings) for halvings in range(batch.bit_length())), _Effort(1, strips=True)]
 
 
-def process_block(job: EnhanceJob, index: int, frugal: bool = False) -> BlockRecord:
+def process_block(job: EnhanceJob, index: int, low_memory: bool = False) -> BlockRecord:
     """Enhance block number `index` of a job and write it to the job's store.
 
     Doing it twice, here or elsewhere, writes the same bytes. Out of memory, it is tried again with half the batch, and
@@ -129,12 +129,12 @@ def process_block(job: EnhanceJob, index: int, frugal: bool = False) -> BlockRec
     ----------
     job : EnhanceJob
     index : int
-    frugal : bool
+    low_memory : bool
         Begin with the smallest batch and strips at once: for blocks whose worker was killed for its memory.
     """
     opened = open_job(job)
     *larger, least = _ladder(job.batch)
-    for effort in () if frugal else larger:
+    for effort in () if low_memory else larger:
         with contextlib.suppress(MemoryError):
             return _process(job, opened, index, effort)
     return _process(job, opened, index, least)

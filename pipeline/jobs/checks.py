@@ -15,7 +15,7 @@ FEW = 16
 
 
 def no_image(scene: Scene) -> str | None:
-    """Return why a scene holds classes or quality flags, which nobody may average; None for an image."""
+    """Return why a scene must not be averaged (it holds classes or quality flags), None for an image."""
     for number, band in zip(scene.numbers, scene.bands, strict=True):
         if band.flags:
             return f"band {number} is no image: {band.flags}"

@@ -23,7 +23,7 @@ from scenelift.pipeline.files import sync, write_durably
 VERSION = 1
 NAME = "journal.jsonl"
 SPARE = "journal.before.jsonl"
-"""Copy of the journal of an output that is about to be replaced; gone when the new one bears its name."""
+"""Copy of the journal of an output that is about to be replaced; removed when the new one is published."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class History:
 
     @property
     def named(self) -> bool:
-        """Whether any output of this journal is known to have borne the name."""
+        """Whether this job has ever published an output."""
         return self.done or len(self.published) > 1
 
 
@@ -130,7 +130,7 @@ class Journal:
         self._append({"publication": sums, "holes": dict(holes)})
 
     def finish(self) -> None:
-        """Record that the output bears its name."""
+        """Record that the output is published."""
         self._append({"done": True})
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ import psutil
 from scenelift.pipeline.errors import HeldError, ResumableError, SinkError
 
 NAME = "lock"
-BEAT = 10.0
+HEARTBEAT = 10.0
 """Seconds between two signs of life."""
 EXPIRY = 120.0
 """Seconds without one after which a holder on another host counts as dead."""
@@ -71,7 +71,7 @@ class Lock:
                 self.path.unlink()
 
     def is_mine(self) -> bool:
-        """Whether nobody has taken the lock over, as somebody may after this process slept for minutes."""
+        """Whether this process still holds the lock: another may take it over after this one slept for minutes."""
         holder = holder_of(self.path)
         return holder is not None and holder.get("token") == self._token
 
@@ -93,15 +93,15 @@ class Lock:
         try:
             new.write_text(json.dumps(holder), encoding="utf-8")
             while True:
-                self._put_aside_a_dead_one()
+                self._remove_stale()
                 with contextlib.suppress(FileExistsError):
                     os.link(new, self.path)
                     return
         finally:
             new.unlink(missing_ok=True)
 
-    def _put_aside_a_dead_one(self) -> None:
-        """Make room for this lock; whoever of several takers renames the dead one away is the one to go on."""
+    def _remove_stale(self) -> None:
+        """Remove a stale lock. If several processes race, only the one whose rename succeeds continues."""
         holder = holder_of(self.path)
         if holder is None:
             return
@@ -125,7 +125,7 @@ class Lock:
         )
 
     def _beat(self) -> None:
-        while not self._stop.wait(BEAT):
+        while not self._stop.wait(HEARTBEAT):
             with contextlib.suppress(OSError):
                 if self.is_mine():
                     os.utime(self.path)

@@ -22,7 +22,7 @@ from scenelift.pipeline.outputs.formats import format_of
 from scenelift.pipeline.outputs.sinks import ZarrSink
 
 REPLACED = "replaced"
-"""Where an output that is being replaced lies until the new one bears its name, on systems that cannot swap."""
+"""Name of an output that is being replaced until the new one is published, on systems that cannot swap."""
 
 
 def publish(
@@ -36,7 +36,7 @@ def publish(
     Raises
     ------
     SinkError
-        If the disk refuses, or what was written does not read back as it should; nothing then bears the name.
+        If the disk refuses, or what was written does not read back as it should; nothing is then published.
     """
     path, output, checked, kind = plan.path, plan.job.output, plan.job.checked, format_of(plan.path)
     commit_point("blocks-done")
@@ -112,12 +112,12 @@ def sweep(work: Path, keep: Iterable[str] = ()) -> None:
 
 
 def damage(path: Path, sums: dict[str, str]) -> list[str]:
-    """Return the files of an output that differ from what was published, or that nobody published."""
+    """Return the files of an output that differ from what was published, or that were not published."""
     changed = damaged_files(path, dict(sums))
     unknown = [name for name in tree_files(path) if name not in sums] if path.is_dir() else []
     return changed + unknown
 
 
-def borne(path: Path, history: History) -> Publication | None:
-    """Return which of the outputs that a journal knows lies intact at `path`; None if none does."""
+def published_intact(path: Path, history: History) -> Publication | None:
+    """Return the recorded publication whose files at `path` are intact, or None."""
     return next((known for known in history.published if not damage(path, known.sums)), None)

@@ -17,7 +17,7 @@ from scenelift.pipeline.jobs.journal import (
     spare_journal,
 )
 from scenelift.pipeline.jobs.plan import Plan
-from scenelift.pipeline.jobs.publishing import borne, damage, restore_replaced, sweep
+from scenelift.pipeline.jobs.publishing import damage, published_intact, restore_replaced, sweep
 from scenelift.pipeline.jobs.salvage import carry_over
 from scenelift.pipeline.outputs.sinks import ZarrSink
 from scenelift.pipeline.scenes.inputs import input_digest, input_stamps
@@ -29,7 +29,7 @@ def check_fingerprint(plan: Plan, history: History) -> None:
     if found:
         state = "exists, made with other input or settings" if plan.path.exists() else "was begun with others"
         raise UsageError(
-            f"output {plan.path} {state}: {'; '.join(found)}. Choose another name or add --overwrite to start anew"
+            f"output {plan.path} {state}: {'; '.join(found)}. Choose another name or add --overwrite to start over"
         )
 
 
@@ -64,7 +64,7 @@ def is_finished(plan: Plan, history: History | None) -> bool:
 
 
 def to_resume(plan: Plan, history: History | None) -> History | None:
-    """Return the history to go on with; None to start anew."""
+    """Return the journal to resume from, None to start over."""
     if history is None:
         return None
     if history.done and (plan.overwrite or not plan.path.exists()):
@@ -72,7 +72,7 @@ def to_resume(plan: Plan, history: History | None) -> History | None:
     if plan.overwrite and differences(history.fingerprint, plan.fingerprint):
         return None
     check_fingerprint(plan, history)
-    if plan.path.exists() and not (plan.overwrite or borne(plan.path, history)):
+    if plan.path.exists() and not (plan.overwrite or published_intact(plan.path, history)):
         if history.named:
             raise damaged(plan.path)
         raise UsageError(f"output {plan.path} exists; add --overwrite to replace it once this job is finished")
@@ -81,16 +81,16 @@ def to_resume(plan: Plan, history: History | None) -> History | None:
 
 def damaged(path: Path, file: str = "") -> SinkError:
     """Return the error to raise where an output is not what was published."""
-    return SinkError(f"{path} is damaged{file and f' ({file})'}: mend it with `scenelift verify --repair`")
+    return SinkError(f"{path} is damaged{file and f' ({file})'}: restore it with `scenelift verify --repair`")
 
 
 def spare(plan: Plan, found: History | None) -> None:
     """Keep the journal of an output that may be replaced, until it is."""
-    if found and (found.named or borne(plan.path, found)):
+    if found and (found.named or published_intact(plan.path, found)):
         spare_journal(plan.work)
 
 
-def give_up(plan: Plan) -> None:
+def discard(plan: Plan) -> None:
     """Leave no trace of a job of which nothing is to be kept; an output from before has its own journal again."""
     restore_replaced(plan.path, plan.work)
     if plan.path.exists() and restore_journal(plan.work):

@@ -16,8 +16,8 @@ from scenelift.pipeline.jobs.journal import NAME as JOURNAL
 from scenelift.pipeline.jobs.journal import Journal, read_journal
 from scenelift.pipeline.jobs.locks import Lock
 from scenelift.pipeline.jobs.plan import Plan
-from scenelift.pipeline.jobs.publishing import borne, publish, sweep
-from scenelift.pipeline.jobs.resuming import check_input, give_up, is_finished, open_work, spare, to_resume
+from scenelift.pipeline.jobs.publishing import publish, published_intact, sweep
+from scenelift.pipeline.jobs.resuming import check_input, discard, is_finished, open_work, spare, to_resume
 from scenelift.pipeline.jobs.stopping import watched
 from scenelift.pipeline.jobs.summary import EnhanceSummary, Tally, summarize
 from scenelift.pipeline.jobs.trial import try_output
@@ -76,7 +76,7 @@ def carry_out(
             with Lock(plan.work):  # killed while cleaning up
                 sweep(plan.work)
         listener.announce(f"{plan.path} is finished and intact: nothing to do")
-        _write_beside(plan, anew=False)
+        _write_beside(plan, just_made=False)
         return summarize(plan, Tally(commits=history.commits, resumed=len(plan.blocks)), started)
     try:
         plan.work.mkdir(exist_ok=True)
@@ -85,15 +85,15 @@ def carry_out(
     with Lock(plan.work) as lock:
         done = Run(plan, lock, listener, cluster, priority).go_on()
         sweep(plan.work)
-    _write_beside(plan, anew=True)
+    _write_beside(plan, just_made=True)
     return summarize(plan, done, started)
 
 
-def _write_beside(plan: Plan, anew: bool) -> None:
-    """Write the small files that belong beside the output; those that are there stay unless it was made anew."""
+def _write_beside(plan: Plan, just_made: bool) -> None:
+    """Write the small files that belong beside the output; those that are there stay unless it was just made."""
     for ending, content in format_of(plan.path).beside(plan.job.output).items():
         path = plan.path.with_name(plan.path.name + ending)
-        if anew or not path.exists():
+        if just_made or not path.exists():
             write_durably(path, content, plan.work)  # a kill leaves it where the next run sweeps
 
 
@@ -116,7 +116,7 @@ class Run:
         history = to_resume(self.plan, found)
         if history and history.published and not history.done:
             latest = history.published[0]
-            if borne(self.plan.path, history) is latest:  # killed after giving the name, before writing that down
+            if published_intact(self.plan.path, history) is latest:  # killed just before recording it
                 with closing(Journal.reopen(self.plan.work)) as journal:
                     journal.finish()
                 return Tally(commits=history.commits, holes=latest.holes, resumed=len(self.plan.blocks))
@@ -135,7 +135,7 @@ class Run:
         except BaseException as error:
             nothing_done = not self.done.commits and not (history and history.commits)
             if isinstance(error, InputChangedError) or nothing_done:
-                give_up(self.plan)
+                discard(self.plan)
             raise
         return self.done
 
@@ -170,7 +170,7 @@ class Run:
 
     def _attempt(self, cluster: Cluster, todo: list[int]) -> None:
         """Do blocks, then try those that killed their workers again, one at a time with as little memory as can be."""
-        lethal: list[int] = []
+        killed_worker: list[int] = []
 
         def take(result: BlockRecord | Failed) -> None:
             if isinstance(result, BlockRecord):
@@ -183,13 +183,13 @@ class Run:
                 raise result.error()
             else:
                 self.done.holes[result.item] = result.message
-                if result.lethal:
-                    lethal.append(result.item)
+                if result.killed_worker:
+                    killed_worker.append(result.item)
 
         for result in cluster.attempt(functools.partial(process_block, self.plan.job), todo, self.priority):
             take(result)
-        for index in tuple(lethal):
-            task = functools.partial(process_block, self.plan.job, frugal=True)
+        for index in tuple(killed_worker):
+            task = functools.partial(process_block, self.plan.job, low_memory=True)
             for result in cluster.attempt(task, [index], self.priority):
                 del self.done.holes[index]
                 take(result)

@@ -25,7 +25,7 @@ def intact(store: Path, commits: Iterable[Commit]) -> Iterator[Commit]:
 def carry_over(old: Path, new: Path, commits: Iterable[Commit]) -> list[Commit]:
     """Link the intact blocks of one store into another of the same job; return them.
 
-    Whatever else lies in the old store (half-written chunks, blocks nobody recorded, pyramid levels) stays there.
+    Whatever else lies in the old store (half-written chunks, unrecorded blocks, pyramid levels) stays there.
     """
     kept = []
     try:

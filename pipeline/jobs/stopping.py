@@ -37,12 +37,12 @@ class Stopper:
         self._stopping = False
 
     def progress(self) -> None:
-        """Set the alarm anew: something was finished, so a standstill begins now."""
+        """Set the alarm again: something was finished, so a standstill begins now."""
         self._set_alarm()
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
-        """Take it for a standstill if :meth:`progress` is not called for long, as long as any such context lasts."""
+        """While active, stop the job if :meth:`progress` is not called within the stall limit."""
         self._set_alarm(1)
         try:
             yield
@@ -106,7 +106,7 @@ def _end_later() -> None:
 
 
 def end_now() -> None:
-    """End this process and its workers at once; what is journaled is safe, a dead run's lock is nobody's."""
+    """End this process and its workers at once; what is journaled is safe, a dead run's lock is free."""
     with contextlib.suppress(psutil.Error):
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):

@@ -1,4 +1,4 @@
-"""`scenelift verify`: is an output still what was published, byte by byte; and if not, mend just what is damaged."""
+"""`scenelift verify`: is an output still what was published, byte by byte; and if not, restore what is damaged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scenelift.pipeline.jobs.inspection import damaged_blocks, problems
 from scenelift.pipeline.jobs.journal import Commit, History, Journal, differences, read_journal
 from scenelift.pipeline.jobs.locks import Lock
 from scenelift.pipeline.jobs.plan import Plan, work_folder
-from scenelift.pipeline.jobs.publishing import borne, damage, publish, restore_replaced, sweep
+from scenelift.pipeline.jobs.publishing import damage, publish, published_intact, restore_replaced, sweep
 from scenelift.pipeline.jobs.salvage import carry_over
 from scenelift.pipeline.outputs.formats import format_of
 from scenelift.pipeline.outputs.sinks import ZarrSink
@@ -113,7 +113,7 @@ def finished(path: Path) -> History:
 
 def _inspect(path: Path, history: History) -> Verdict:
     # where neither lies there intact, it is the one that is known to have done so that was damaged
-    intact = borne(path, history)
+    intact = published_intact(path, history)
     known = intact or history.published[-1]
     damaged = [] if intact else damage(path, known.sums) if path.exists() else [str(path)]
     found = problems(path, history.fingerprint["output"]) if path.exists() else ["missing"]
@@ -127,11 +127,11 @@ def _rebuild(plan: Plan, history: History, verdict: Verdict) -> None:
     """Build the output again from its intact blocks and the recomputed ones, and put it in place."""
     path = plan.path
     if found := differences(history.fingerprint, plan.fingerprint):
-        raise UsageError(f"{path} cannot be mended as it was: {'; '.join(found)}")
+        raise UsageError(f"{path} cannot be restored as it was: {'; '.join(found)}")
     with Lock(plan.work) as lock, closing(Journal.reopen(plan.work)) as journal:
         restore_replaced(path, plan.work)
         sweep(plan.work)
-        if not history.done and borne(path, history) is history.published[0]:
+        if not history.done and published_intact(path, history) is history.published[0]:
             journal.finish()  # or the next publication would take it for one that never came to be
         store = ZarrSink.create(plan.job.store, plan.job.output, shards=plan.shards)
         wanting = {*verdict.damaged_blocks, *verdict.holes}
@@ -171,7 +171,7 @@ def _recompute(plan: Plan, history: History, blocks: list[int], journal: Journal
         if before is not None and before.pixels != commit.pixels:
             raise SinkError(
                 f"block {commit.block} comes out differently than it did: another machine or library? "
-                "Make the output anew with --overwrite"
+                "Make the output again with --overwrite"
             )
         journal.commit(commit)
         done[commit.block] = commit

@@ -48,7 +48,7 @@ def colormap(categories: Sequence[Category]) -> dict[int, tuple[int, int, int, i
     return {i: (*c.color, 255) for i, c in enumerate(categories)} | {MISSING: (0, 0, 0, 0)}
 
 
-def side_car(categories: Sequence[Category]) -> str:
+def pam_xml(categories: Sequence[Category]) -> str:
     """Return GDAL's ``.aux.xml``: names and a raster attribute table, which a GeoTIFF has no place for."""
     names = "".join(f"<Category>{escape(c.name)}</Category>" for c in categories)
     # usage codes of GDAL's attribute tables: 5 value, 2 name, 6-8 red, green, blue

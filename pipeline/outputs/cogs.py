@@ -22,7 +22,7 @@ from rio_cogeo.cogeo import cog_validate
 from scenelift.pipeline.errors import SinkError
 from scenelift.pipeline.faults import commit_point
 from scenelift.pipeline.files import sync
-from scenelift.pipeline.outputs.categories import colormap, side_car
+from scenelift.pipeline.outputs.categories import colormap, pam_xml
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.readback import ReadableScene, open_as_scene
 from scenelift.pipeline.outputs.sinks import ZarrSink, provenance_text
@@ -57,7 +57,7 @@ class CloudOptimizedGeoTiff:
 
     def beside(self, output: Output) -> dict[str, bytes]:
         """Return GDAL's side-car with the names of a class map's values, which a GeoTIFF has no place for."""
-        return {".aux.xml": side_car(output.categories).encode()} if output.categories else {}
+        return {".aux.xml": pam_xml(output.categories).encode()} if output.categories else {}
 
 
 def write_cog(store: ZarrSink, output: Output, path: Path) -> None:

@@ -34,13 +34,13 @@ class Output:
     mask: bool
     """Whether an internal mask is stored beside the bands (the input had one, and no nodata value)."""
     block: tuple[int, int]
-    """Height and width that one task writes: a whole number of chunks, owned by nobody else."""
+    """Height and width that one task writes: a whole number of chunks, written by no other task."""
     tags: dict[str, str] = field(default_factory=dict)
     tag_domains: dict[str, dict[str, str]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     """Models, settings, input digest: nothing that differs between two runs of the same job."""
     categories: tuple[Category, ...] = ()
-    """Classes, if this is a class map: its values are numbers of classes, and nobody may average them."""
+    """Classes, if this is a class map: its values are numbers of classes, which must not be averaged."""
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""Zarr stores that blocks are written to, each by one task, in whole shards that nobody else touches."""
+"""Zarr stores that blocks are written to, each by one task, in whole shards that no other task touches."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class ZarrSink:
     def read_mask(self, window: Window) -> NDArray[np.uint8]:
         """Read the mask back: 255 valid, 0 missing; (height, width)."""
         if self.mask is None:
-            raise UsageError(f"{self.path} keeps no mask")
+            raise UsageError(f"{self.path} has no mask; ask its output whether there is one")
         return np.asarray(self.mask[window.slices()])
 
     def _check(self, window: Window) -> None:

@@ -1,4 +1,4 @@
-"""What is no image: classes, palettes, quality flags. Their numbers are names, so nobody may average them."""
+"""What is no image: classes, palettes, quality flags. Their numbers are names and must not be averaged."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scenelift.pipeline.addresses import is_litter
 from scenelift.pipeline.errors import SceneError
-from scenelift.pipeline.scenes.limits import is_remote, remote_state, side_cars
+from scenelift.pipeline.scenes.limits import is_remote, remote_state, sidecar_files
 from scenelift.pipeline.scenes.pam import read_sidecar
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.scenes.zarrs import is_zarr
@@ -71,4 +71,4 @@ def _files(name: str) -> Iterator[Path]:
     if path.is_dir():
         yield from sorted(p for p in path.rglob("*") if p.is_file() and not is_litter(p.name))
     else:
-        yield from (path, *side_cars(path))
+        yield from (path, *sidecar_files(path))

@@ -19,7 +19,7 @@ _GDAL_NAMES = {"http": "/vsicurl/http://", "https": "/vsicurl/https://", "s3": "
 MASK_ENDING = ".msk"
 """What GDAL appends to a raster's name to look for its mask."""
 TIMEOUT = 30.0
-"""Seconds to wait for a server's answer."""
+"""Seconds to wait for a server's response."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def is_remote(path: str) -> bool:
 
 
 def check_remote(path: str, limits: Limits) -> None:
-    """Refuse network paths that nobody allowed.
+    """Refuse network paths that were not allowed.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def absolute(path: str) -> str:
     return path if is_remote(path) else os.path.abspath(path)  # noqa: PTH100 - drops "..", and "a.nc:name" is no file
 
 
-def side_cars(file: Path) -> list[Path]:
+def sidecar_files(file: Path) -> list[Path]:
     """Return the files beside a local raster that decide its pixels or its place, where GDAL looks for them.
 
     World files (``.tfw``, ``.pgw``, ``.wld``, …) and MapInfo's ``.tab``, the mask in ``NAME.msk``, ENVI's header and
@@ -130,7 +130,7 @@ def remote_state(path: str) -> bytes:
     Raises
     ------
     SceneError
-        If the server does not answer.
+        If the server does not respond.
     """
     known = without_secrets(path)  # a signature changes from day to day, the object stays
     if not path.lower().startswith(("http://", "https://")):
@@ -149,14 +149,16 @@ def _asked(path: str, method: str) -> dict[str, str | None] | None:
     Raises
     ------
     SceneError
-        If it does not answer, or there is no such object.
+        If it does not respond, or there is no such object.
     """
     span = {"Range": "bytes=0-0"} if method == "GET" else {}
     try:
-        with urllib.request.urlopen(urllib.request.Request(path, None, span, method=method), timeout=TIMEOUT) as answer:
-            said = {name: answer.headers.get(name) for name in ("ETag", "Last-Modified", "Content-Length")}
-            if answer.headers.get("Content-Range"):
-                said["Content-Length"] = answer.headers["Content-Range"].rpartition("/")[2]
+        with urllib.request.urlopen(
+            urllib.request.Request(path, None, span, method=method), timeout=TIMEOUT
+        ) as response:
+            said = {name: response.headers.get(name) for name in ("ETag", "Last-Modified", "Content-Length")}
+            if response.headers.get("Content-Range"):
+                said["Content-Length"] = response.headers["Content-Range"].rpartition("/")[2]
             return said
     except urllib.error.HTTPError as error:
         if method == "HEAD" and error.code in (400, 401, 403, 405, 501):

@@ -175,7 +175,7 @@ def _place(reader: Reader, source: SceneSource) -> CRS:
         raise UsageError(f"{reader.path} has no coordinate reference system; give one with --crs EPSG:…")
     if reader.transform.is_identity:
         raise UsageError(
-            f"{reader.path} has a coordinate reference system but no affine transform, so nobody knows where its "
+            f"{reader.path} has a coordinate reference system but no affine transform, so it is unknown where its "
             "pixels are; georeference it first, or give --crs to go on with pixel coordinates"
         )
     return reader.crs

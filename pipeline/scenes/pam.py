@@ -70,7 +70,7 @@ def read_sidecar(raster: Path) -> SideCar | None:
         root = ElementTree.fromstring(text)
         return _facts(root)
     except (ElementTree.ParseError, ValueError) as error:
-        raise SceneError(f"cannot read {path}, which may decide pixels: {error}; mend or remove it") from None
+        raise SceneError(f"cannot read {path}, which may decide pixels: {error}; repair or remove it") from None
 
 
 def _facts(root: ElementTree.Element) -> SideCar:

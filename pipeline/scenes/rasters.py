@@ -21,7 +21,7 @@ from rasterio.windows import Window as RioWindow
 from scenelift.pipeline.addresses import file_name, without_secrets
 from scenelift.pipeline.errors import SceneError
 from scenelift.pipeline.scenes.categorical import flagged_by_color, flagged_by_name
-from scenelift.pipeline.scenes.limits import MASK_ENDING, Limits, check_remote, gdal_name, is_remote, side_cars
+from scenelift.pipeline.scenes.limits import MASK_ENDING, Limits, check_remote, gdal_name, is_remote, sidecar_files
 from scenelift.pipeline.scenes.pam import BandFacts, SideCar, read_sidecar
 from scenelift.pipeline.scenes.zarrs import XarrayRaster, netcdf_engine, open_netcdf
 from scenelift.pipeline.tiles import Window
@@ -38,7 +38,7 @@ GDAL_OPTIONS: dict[str, Any] = {
 _BESIDE = GDAL_OPTIONS | {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
 """Lets GDAL try names beside a raster. With these it opens masks and headers, but overviews only if asked for them."""
 
-# A scene without a place is told of in one line elsewhere, and a mask needs none. Not in a `with` around each opening:
+# Missing georeferencing is reported by open_scene; masks do not need it. Not in a `with` around each opening:
 # that is not safe among threads.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"scenelift\.pipeline\.scenes\.rasters")
 
@@ -196,7 +196,7 @@ def open_raster(path: str, limits: Limits | None = None) -> RasterFile | XarrayR
         limits.check(path, found.shape, found.count, found.chunk_bytes)
         return found
     name = f'netcdf:"{file}":{variable}' if variable else str(Path(file))
-    beside = side_cars(Path(file))
+    beside = sidecar_files(Path(file))
     masks = _masks(file, beside, limits)  # before GDAL meets them
     raster = RasterFile(path, name, beside=bool(beside), sidecar=read_sidecar(Path(file)))
     if raster.count == 0:
@@ -211,7 +211,9 @@ def open_raster(path: str, limits: Limits | None = None) -> RasterFile | XarrayR
         if mask.shape != raster.shape:
             raise SceneError(f"{mask.path} is {mask.shape} pixels, the raster it should mask {raster.shape}: remove it")
     if masks and not raster.has_mask:
-        raise SceneError(f"{masks[0].path} does not say which bands it masks (INTERNAL_MASK_FLAGS): remove or mend it")
+        raise SceneError(
+            f"{masks[0].path} does not say which bands it masks (INTERNAL_MASK_FLAGS): remove or repair it"
+        )
     return _within(raster, limits)
 
 
@@ -225,7 +227,7 @@ def _masks(file: str, beside: list[Path], limits: Limits) -> list[RasterFile]:
             try:
                 masks.append(_within(RasterFile(str(path), str(path), drivers=("GTiff",)), limits))
             except SceneError as error:
-                raise SceneError(f"{path} is no mask for {file}, mend or remove it: {error}") from None
+                raise SceneError(f"{path} is no mask for {file}; repair or remove it: {error}") from None
     return masks
 
 

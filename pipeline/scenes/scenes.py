@@ -68,7 +68,7 @@ class Band:
     nodata: float | None = None
     """Value that marks its missing pixels where it is stored; an output has one for all its bands."""
     flags: str | None = None
-    """Why it holds classes or flags, which nobody may average; None for an image."""
+    """Why it must not be averaged (it holds classes or flags), None for an image."""
 
 
 @dataclass(frozen=True)

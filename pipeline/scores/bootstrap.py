@@ -35,7 +35,7 @@ class Interval:
 
 @functools.lru_cache(maxsize=2)
 def draws(count: int, seed: int) -> NDArray[np.uint8]:
-    """Return how often each of ``count`` clusters is in each draw, shape (DRAWS, count); 255 stands for more."""
+    """Return how often each of ``count`` clusters is in each draw, shape (DRAWS, count); counts saturate at 255."""
     rng, shares = np.random.default_rng(seed), np.full(count, 1 / count)
     drawn = np.empty((DRAWS, count), np.uint8)
     for start in range(0, DRAWS, CHUNK):

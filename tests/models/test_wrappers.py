@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from scenelift.models.errors import ModelError
+from scenelift.models.extras import ClassMap, Consistency, SelfEnsemble, Uncertainty, apply_extras
 from scenelift.models.networks.architectures import build
 from scenelift.models.receptive import check_halo
+from scenelift.models.sensing.blurs import Blur
 from scenelift.models.spec import ModelSpec
-from scenelift.models.wrappers import blend, with_extras
+from scenelift.models.wrappers import Cropped, blend
 
 torch.set_num_threads(1)
 ARCH = {"kind": "generator", "channels": 4, "blocks": 1, "scale": 2}
@@ -22,11 +24,11 @@ def network(seed=0, **changes):
 
 
 @pytest.mark.parametrize(
-    "extras", [{"tta": True}, {"consistency": 1}, {"consistency": 3}, {"tta": True, "consistency": 2}]
+    "extras", [(SelfEnsemble(),), (Consistency(1),), (Consistency(3),), (SelfEnsemble(), Consistency(2))]
 )
 @pytest.mark.parametrize("scale", [2, 4])
 def test_the_stated_halo_is_enough(extras, scale):
-    wrapped, spec = with_extras(*network(scale=scale), **extras)
+    wrapped, spec = apply_extras(extras, *network(scale=scale), Blur())
     check_halo(wrapped, spec)
     x = torch.rand(1, 1, 24 + 2 * spec.halo, 24 + 2 * spec.halo)
     whole = wrapped(x)
@@ -37,17 +39,33 @@ def test_the_stated_halo_is_enough(extras, scale):
 
 def test_uncertainty_comes_beside_each_band():
     module, spec = network(bands=3)
-    wrapped, told = with_extras(
-        module, ModelSpec("t", "super-resolution", scale=2, halo=spec.halo, bands=3), uncertainty=True
-    )
+    spec = ModelSpec("t", "super-resolution", scale=2, halo=spec.halo, bands=3)
+    wrapped, told = apply_extras((SelfEnsemble(), Uncertainty()), module, spec, Blur())
     answer = wrapped(torch.rand(2, 3, 8 + 2 * spec.halo, 8 + 2 * spec.halo))
     assert told.out_per_band * 3 == answer.shape[1] == 6
     assert bool((answer[:, 1::2] >= 0).all()) and float(answer[:, 1::2].max()) > 0
 
 
-def test_consistency_needs_an_enlarging_model():
-    with pytest.raises(ModelError, match="does not enlarge"):
-        with_extras(torch.nn.Identity(), ModelSpec("same", "denoise"), consistency=1)
+def test_consistency_leaves_alone_what_does_not_enlarge_and_takes_padded_networks():
+    same = torch.nn.Identity()
+    assert apply_extras((Consistency(1),), same, ModelSpec("same", "denoise"), Blur()) == (
+        same,
+        ModelSpec("same", "denoise"),
+    )
+    module, spec = network()
+    padded = build(ARCH).eval()
+    padded.load_state_dict(module.state_dict())
+    x = torch.rand(1, 1, 48, 48)
+    (one, _), (other, told) = (
+        apply_extras((Consistency(1),), m, spec, Blur()) for m in (module, Cropped(padded, spec))
+    )
+    torch.testing.assert_close(other(x)[..., 16:-16, 16:-16], one(x)[..., 16:-16, 16:-16], atol=1e-5, rtol=1e-5)
+    assert other(x).shape[-1] == 2 * (48 - 2 * told.halo)
+
+
+def test_a_map_of_classes_wants_named_classes():
+    with pytest.raises(ModelError, match="names no classes"):
+        apply_extras((ClassMap(),), torch.nn.Identity(), ModelSpec("same", "denoise"), Blur())
 
 
 def test_blends_run_from_one_network_to_the_other():

@@ -12,7 +12,8 @@ import pystac
 from pystac.extensions.mlm import InputStructure, MLMExtension, ModelInput, ModelOutput, ResultStructure, TaskType
 
 import scenelift.models.classical.classical as methods
-from scenelift.models.catalog import card, checkpoint_path, find, load_spec
+from scenelift.models.catalog import find, load_spec
+from scenelift.models.shipped import card, checkpoint_path
 from scenelift.models.spec import ModelSpec
 from scenelift.pipeline.files import write_durably
 from scenelift.workflows.archive.entries import date_from, id_from

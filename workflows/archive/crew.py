@@ -19,7 +19,7 @@ AHEAD = 2
 """Blocks that should be waiting or running for every worker."""
 MOST = 64
 """Scenes open at once, however many workers there are: each is a thread of the driver."""
-LOOK = 2.0
+CHECK_SECONDS = 2.0
 """Seconds between two looks at how many workers there are."""
 
 Perform = Callable[[Entry, int, Progress], Any]
@@ -81,10 +81,10 @@ class Crew:
             while waiting and self._hungry(slots):
                 self._start(*waiting.popleft())
             try:
-                kind, name, value = self._events.get(timeout=LOOK)
+                kind, name, value = self._events.get(timeout=CHECK_SECONDS)
             except queue.Empty:
                 kind = ""
-            if time.monotonic() - looked > LOOK:
+            if time.monotonic() - looked > CHECK_SECONDS:
                 slots, looked = self.place.slots, time.monotonic()
             if kind == "blocks":
                 self._scenes[name].left = value

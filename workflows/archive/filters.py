@@ -102,7 +102,7 @@ class Filters:
             raise UsageError(f"--cloud-cover must be a percentage from 0 to 100, got {self.cloud_cover:g}")
 
     def reason(self, facts: Facts) -> str | None:
-        """Return why a scene is not wanted; None if it is. What nobody knows of a scene does not pass."""
+        """Return why a scene is not wanted; None if it is. A scene whose facts are unknown is not wanted."""
         if self.bbox and not _touch(self.bbox, facts.place):
             return "outside --bbox"
         if self.dates:

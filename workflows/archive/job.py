@@ -187,7 +187,7 @@ class SceneJob:
         return replace(plan, overwrite=self._anew(plan))
 
     def _anew(self, plan: Plan) -> bool:
-        """Whether to start anew where a journal knows another job of that name, or a finished one."""
+        """Whether to start over where a journal knows another job of that name, or a finished one."""
         history = read_journal(plan.work)
         if history and history.done and not differences(history.fingerprint, plan.fingerprint):
             return False  # asked to replace what was made otherwise: this was made just so

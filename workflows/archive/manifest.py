@@ -31,7 +31,7 @@ def read_manifest(path: Path, outside: bool = False, remote: bool = False) -> It
     Raises
     ------
     UsageError
-        If the table cannot be read, has no column path or one that nobody knows, or a value is no date or number.
+        If the table cannot be read, has no column path or an unknown one, or a value is no date or number.
     """
     rows = _rows(path)
     if not rows:

@@ -14,7 +14,7 @@ from typing import Any
 from scenelift.pipeline.addresses import without_secrets
 from scenelift.pipeline.files import write_durably
 from scenelift.pipeline.jobs.plan import work_folder
-from scenelift.pipeline.scenes.limits import side_cars
+from scenelift.pipeline.scenes.limits import sidecar_files
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 
@@ -87,7 +87,7 @@ def write_record(folder: Path, record: SceneRecord) -> None:
 
 
 def sweep_unfinished(path: Path) -> None:
-    """Remove what a kill in the midst of `write_durably` left beside a path that nobody else writes now."""
+    """Remove what a kill in the midst of `write_durably` left beside a path that no other process writes now."""
     for rest in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}"):
         rest.unlink(missing_ok=True)
 
@@ -114,7 +114,7 @@ def state_of(paths: Iterable[str]) -> list[list[int]]:
     """Return how many files there are at each path, their size and the latest change; cheap, reads none of them."""
     found = []
     for path in map(Path, paths):
-        files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path, *side_cars(path)]
+        files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path, *sidecar_files(path)]
         stats = [stat for file in files if (stat := _stat(file)) is not None]
         found.append([len(stats), sum(s.st_size for s in stats), max([0, *(s.st_mtime_ns for s in stats)])])
     return found

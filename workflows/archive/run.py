@@ -28,7 +28,7 @@ from scenelift.workflows.archive.record import (
 from scenelift.workflows.archive.settings import ArchiveSettings, Folder, as_plain
 from scenelift.workflows.archive.transfer import upload
 
-FAREWELL = 5.0
+LAST_WAIT = 5.0
 """Seconds that a run which is told to stop waits for its scenes to let go of their locks."""
 
 
@@ -204,7 +204,7 @@ def _do_all(run: _Run, entries: Sequence[Entry], place: Cluster | None) -> None:
             _rounds(run, left, crew)
     finally:
         if crew is not None:
-            crew.join(FAREWELL)
+            crew.join(LAST_WAIT)
 
 
 def _crew(run: _Run, place: Cluster) -> Crew:

@@ -59,7 +59,7 @@ class ArchiveSettings:
         Raises
         ------
         ModelError
-            If there is no such model, or none with a realistic twin where one is asked for.
+            If there is no such model, or an extra does not fit it.
         UsageError
             If the place to publish in cannot be reached.
         """
@@ -68,7 +68,7 @@ class ArchiveSettings:
 
         for name in self.models:
             load_spec(find(name))
-        self._twin()
+        self._files_of_extras()
         if self.publish is not None:
             check_target(self.publish)
 
@@ -78,12 +78,13 @@ class ArchiveSettings:
         from scenelift.models.enhancer import pick_device
 
         device = pick_device(self.enhance.device, elsewhere=True)
-        never = ("batch", "overwrite")
+        never = ("batch", "overwrite") if self.enhance.extra else ("batch", "overwrite", "extra")
         settings = {name: value for name, value in asdict(self.enhance).items() if name not in never}
         facts = {
             "software": [version("scenelift"), version("torch")],
             "models": [(name, find(name).digest) for name in self.models],
-            "twin": self._twin(),
+            "twin": None,
+            **self._files_of_extras(),
             "format": self.format,
             # "auto" precision stays "auto": nodes of one archive may have processors of several kinds
             "enhance": settings | {"device": device},
@@ -92,10 +93,11 @@ class ArchiveSettings:
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-    def _twin(self) -> str | None:
-        from scenelift.models.catalog import find, with_realism
-
-        return with_realism(find(self.models[-1]), self.enhance.realism).twin
+    def _files_of_extras(self) -> dict[str, str]:
+        """Return the digests of the files that extras of the last model need, by what provenance calls them."""
+        bound = [extra.bound(self.models[-1]) for extra in self.enhance.extras()]
+        facts = {key: value for extra in bound for key, value in extra.provenance().items()}
+        return {key.removesuffix("_sha256"): value for key, value in facts.items() if key.endswith("_sha256")}
 
 
 @dataclass(frozen=True)

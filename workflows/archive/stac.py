@@ -25,7 +25,7 @@ COG = str(pystac.MediaType.COG)
 ZARR = "application/vnd+zarr"
 COLLECTION = "scenes"
 UNDATED = "1970-01-01T00:00:00Z"
-"""Start of the time in which a scene was taken if nobody knows its date."""
+"""Start of the time in which a scene was taken if its date is unknown."""
 
 
 def item_of(entry: Entry, record: SceneRecord, scene: Scene, models: list[str], folder: Path) -> pystac.Item:

@@ -110,7 +110,8 @@ def _wanted(entry: Entry, source: SceneSource, scene: Scene, settings: ArchiveSe
     scale = math.prod(load_spec(find(name)).scale for name in settings.models)
     side = settings.enhance.block
     pixels = height * width * scale**2
-    bands = len(scene.bands) * (2 if settings.enhance.uncertainty else 1) + (scene.alpha is not None)
+    each = math.prod(extra.out_per_band for extra in settings.enhance.extras())
+    bands = len(scene.bands) * each + (scene.alpha is not None)
     return Wanted(
         entry=entry,
         source=source,

@@ -18,8 +18,8 @@ PIECE = 1 << 22
 """Bytes copied at once."""
 PART = 8 << 20
 """Bytes of a part; objects of more than two parts go up in parts."""
-DOOR = "zarr.json"
-"""The object without which nobody can open a Zarr store."""
+ROOT_METADATA = "zarr.json"
+"""The object without which a Zarr store cannot be opened."""
 
 
 def is_remote(path: str) -> bool:
@@ -68,7 +68,7 @@ def upload(files: Sequence[Path], root: Path, address: str) -> None:
     """Copy files and folders below `root` to an address, in the order given, over what is there.
 
     An object appears whole or not at all: what goes up in parts shows when the last one is there. Of a Zarr store the
-    root's metadata go last, so that nobody can open it before it is complete.
+    root's metadata go last, so that it cannot be opened before it is complete.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def upload(files: Sequence[Path], root: Path, address: str) -> None:
     system, target = _system(address)
     how = {"chunksize": PART} if "s3" in system.protocol else {}
     for path in files:
-        names = sorted(tree_files(path), key=lambda name: name == DOOR) if path.is_dir() else [""]
+        names = sorted(tree_files(path), key=lambda name: name == ROOT_METADATA) if path.is_dir() else [""]
         for name in names:
             local = path / name if name else path
             _copy(system, local, posixpath.join(target, local.relative_to(root).as_posix()), how)

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scenelift.models.catalog import ModelRef, checkpoint_path
+from scenelift.models.catalog import ModelRef
 from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.enhancer import keep_buffers
 from scenelift.models.errors import ModelError
 from scenelift.models.precision import to_precision
+from scenelift.models.shipped import checkpoint_path
 
 
 def bare_forward(ref: ModelRef, patches: NDArray[np.float32]) -> tuple[float, float]:

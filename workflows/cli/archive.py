@@ -1,4 +1,4 @@
-"""`scenelift archive`. Imports late, so that --help answers at once."""
+"""`scenelift archive`. Imports late, so that --help is quick."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands for clusters: submit, scale. Imports late, so that --help answers at once."""
+"""The commands for clusters: submit, scale. Imports late, so that --help is quick."""
 
 from __future__ import annotations
 

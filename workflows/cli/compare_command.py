@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from scenelift.pipeline.cluster import ClusterSettings
-from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.files import make_folder
 from scenelift.workflows.cli.console import bar, table
 from scenelift.workflows.evidence.cases import REFERENCE
 from scenelift.workflows.evidence.compare import (
@@ -30,10 +30,7 @@ def run_compare(settings: CompareSettings, cluster: ClusterSettings, output: Pat
     UsageError
         If the folder cannot be written.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the folder {output}: {error.strerror}") from None
+    make_folder(output)
     found = dataclasses.replace(_with_bar(settings, cluster, quiet=as_json), command=command_of(settings))
     page = write_page(found, output)
     write_images_csv(found, output / "comparison-images.csv")

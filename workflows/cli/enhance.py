@@ -1,4 +1,4 @@
-"""The commands for one scene: enhance, resume, verify, info, models. Imports late, so that --help answers at once."""
+"""The commands for one scene: enhance, resume, verify, info, models. Imports late, so that --help is quick."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands that measure: score, compare, ablate, report. Imports late, so that --help answers at once."""
+"""The commands that measure: score, compare, ablate, report. Imports late, so that --help is quick."""
 
 from __future__ import annotations
 

@@ -6,8 +6,9 @@ import dataclasses
 import json
 from typing import Any
 
-from scenelift.models.catalog import card, find, load_spec, shipped
+from scenelift.models.catalog import find, installed, load_spec
 from scenelift.models.classical.classical import CLASSICAL
+from scenelift.models.shipped import card, shipped
 from scenelift.pipeline.addresses import without_secrets
 from scenelift.pipeline.jobs.fingerprints import json_number
 from scenelift.pipeline.scenes.opening import open_scene
@@ -72,8 +73,8 @@ def _nodata(facts: dict[str, Any]) -> list[str]:
 
 
 def describe_models(name: str | None = None) -> list[dict[str, Any]]:
-    """Return the specs of the shipped models, or of the one named, each with its card where it has one."""
-    names = [name] if name else list(shipped())
+    """Return the specs of the shipped and installed models, or of the one named, each with its card if it has one."""
+    names = [name] if name else [*shipped(), *installed()]
     return [{**json.loads(load_spec(find(n)).to_json()), "digest": find(n).digest, "card": card(n)} for n in names]
 
 

@@ -1,4 +1,4 @@
-"""The commands about land cover. Imports late, so that --help answers at once."""
+"""The commands about land cover. Imports late, so that --help is quick."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Options of several commands: dataclasses whose fields are options, and the decorator that makes them so.
 
-Imports late, so that --help answers at once.
+Imports late, so that --help is quick.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import MISSING, dataclass
@@ -19,7 +18,7 @@ import typer
 
 from scenelift.pipeline.cluster.settings import KINDS, ClusterSettings
 from scenelift.pipeline.errors import UsageError
-from scenelift.pipeline.settings import option, read_toml
+from scenelift.pipeline.settings import option, read_toml, toml_value
 from scenelift.workflows.settings import INPUT, MODEL, MODELS, OUTPUT, STOPS, WHERE, Reading, split_names
 
 if TYPE_CHECKING:  # --help does not wait for GDAL
@@ -175,7 +174,7 @@ class Where:
             key, equals, value = text.partition("=")
             if not equals:
                 raise UsageError(f"--cluster-option must be KEY=VALUE, got {text!r}")
-            table[key.strip()] = _value(value)
+            table[key.strip()] = toml_value(value)
         given = (("workers", self.workers), ("scheduler", self.scheduler))
         table |= {name: value for name, value in given if value is not None}
         file = self.cluster if self.cluster and self.cluster.endswith(".toml") else None
@@ -200,14 +199,6 @@ def _table(cluster: str | None) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise UsageError(f"{cluster} has no [cluster] table")
     return table
-
-
-def _value(text: str) -> Any:
-    """Read a value as TOML does; what is none of its values is a text."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def band_numbers(text: str | None) -> tuple[int, ...] | None:

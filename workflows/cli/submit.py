@@ -14,6 +14,7 @@ from pathlib import Path
 from scenelift.pipeline.cluster.settings import JobSettings
 from scenelift.pipeline.cluster.workers import carried
 from scenelift.pipeline.errors import SceneliftError, UsageError
+from scenelift.pipeline.files import make_folder
 from scenelift.pipeline.settings import option
 
 COMMANDS = ("enhance", "archive", "resume")
@@ -137,10 +138,7 @@ def submit(command: Sequence[str], settings: SubmitSettings) -> str:
     text = script(command, settings)
     if shutil.which("sbatch") is None:
         raise UsageError("no `sbatch` here: submit from a machine of the cluster, or print the script with --dry-run")
-    try:
-        Path(settings.job.log_directory).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the folder {settings.job.log_directory}: {error.strerror}") from None
+    make_folder(Path(settings.job.log_directory))
     done = subprocess.run(["sbatch", "--parsable"], input=text, capture_output=True, text=True)
     if done.returncode:
         raise SceneliftError(f"Slurm refuses the job: {' '.join(done.stderr.split())}")

@@ -1,4 +1,4 @@
-"""Commands that train networks, and print tables of their quality. Imports late, so that --help answers at once."""
+"""Commands that train networks, and print tables of their quality. Imports late, so that --help is quick."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.files import make_folder
 from scenelift.workflows.evidence.ablate import CASE, AblateSettings, Outcome, ablate, usable_variants
 
 
@@ -18,10 +18,7 @@ def run_ablation(settings: AblateSettings, output: Path, quiet: bool = False) ->
     UsageError
         If the folder cannot be written.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the folder {output}: {error.strerror}") from None
+    make_folder(output)
     total = len(usable_variants()) * settings.seeds
 
     def say(what: str, done: int) -> None:

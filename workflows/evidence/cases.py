@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scenelift.models.catalog import shipped
 from scenelift.models.degradations import (
     EUROSAT,
     SENTINEL2_NOISE,
@@ -22,6 +21,7 @@ from scenelift.models.degradations import (
     mtf_of,
     sentinel2_sigma,
 )
+from scenelift.models.shipped import shipped
 from scenelift.models.whole import Images, load_method, run_whole, spec_of
 from scenelift.pipeline.errors import UsageError
 

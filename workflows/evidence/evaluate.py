@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from scenelift.models.errors import ModelError
+from scenelift.models.extras import Consistency, Uncertainty
 from scenelift.models.networks.perception import frechet_distance
 from scenelift.models.whole import Images, load_method, run_whole, spec_of
 from scenelift.pipeline.scenes.noise_estimate import estimate_noise
@@ -67,6 +67,7 @@ def evaluate(
     compared = COMPARED[degradation.task]
     reference = degradation.cut(sample.images)
     low, sigma = degradation.apply(reference, sample.bands, sample.level, seed)
+    extras = (Consistency(consistency), *((Uncertainty(),) if tta else ()))
     told = np.array([[estimate_noise(b) for b in x] for x in low], np.float32) if auto else sigma
     predictions: dict[str, tuple[Images, Images | None, float]] = {}
     for name in (*(BASELINES[degradation.task] if baselines else (compared,)), *models):
@@ -74,8 +75,7 @@ def evaluate(
         if name in CLASSICAL[degradation.task]:
             out = run_whole(load_method(name, degradation.scale), low, sigma)
         elif name != INPUT:
-            extras: dict[str, Any] = {"precision": precision, "deviation": tta, "consistency": consistency}
-            method = load_method(name, **extras, images=low)
+            method = load_method(name, precision=precision, extras=extras, images=low)
             out = run_whole(method, low, told)
             out, deviation = (out[:, ::2], out[:, 1::2]) if tta else (out, None)
         predictions[name] = out, deviation, time.perf_counter() - started

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scenelift.models.catalog import shipped
 from scenelift.models.errors import ModelError
-from scenelift.models.loading import MODEL, load_classifier
 from scenelift.models.networks.classifier import Classifier
+from scenelift.models.shipped import CLASSIFIER, load_classifier, shipped
 from scenelift.models.training.confusion import Confusion
 from scenelift.models.whole import Images
 from scenelift.pipeline.scores.bootstrap import Interval
@@ -52,7 +51,7 @@ class LandcoverSettings:
     cases: tuple[str, ...] = CASES
     networks: tuple[str, ...] | None = None
     """Networks and checkpoints; None: those that ship."""
-    classifiers: tuple[str, ...] = (MODEL,)
+    classifiers: tuple[str, ...] = (CLASSIFIER,)
     """Shipped classifiers and checkpoints, of the same classes."""
     retrain: Path | None = None
     """Labelled training images: then the first classifier is also tuned on each arm's own kind of images."""
@@ -186,7 +185,7 @@ def make_arms(case: Degradation, images: Images, networks: Sequence[str], seed: 
 
 def shipped_classifiers() -> tuple[str, ...]:
     """Return the names of EuroSAT's classifiers that ship: the one trained on clean images first."""
-    return tuple(sorted(name for name in shipped() if name.startswith(MODEL)))
+    return tuple(sorted(name for name in shipped() if name.startswith(CLASSIFIER)))
 
 
 def load_classifiers(names: Sequence[str]) -> dict[str, Classifier]:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scenelift.models.catalog import checkpoint_path
 from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.segmenter import Segmenter
+from scenelift.models.shipped import checkpoint_path
 from scenelift.models.training.confusion import Confusion
 from scenelift.models.whole import spec_of
 from scenelift.pipeline.scores.bootstrap import Interval, draws

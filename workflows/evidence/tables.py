@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from scenelift.models.training.confusion import Confusion
+from scenelift.pipeline.files import make_folder
 from scenelift.pipeline.scores.bootstrap import Interval
 from scenelift.workflows.evidence.landcover import Arm, Experiment, Trial
 
@@ -92,7 +93,7 @@ def _plain(value: Any) -> Any:
 
 def write_folder(found: Experiment, folder: Path) -> list[Path]:
     """Write per_class.csv, experiment.json and a figure of the confusions of each case; return the files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files = [folder / "per_class.csv", folder / "experiment.json"]
     with files[0].open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scenelift.models.checkpoint import write_atomically
 from scenelift.models.degradations import EUROSAT
 from scenelift.models.errors import ModelError
-from scenelift.models.loading import MODEL, load_classifier
+from scenelift.models.shipped import CLASSIFIER, load_classifier
 from scenelift.pipeline.errors import SceneliftError
 from scenelift.pipeline.scenes.radiometry import ASSUMED_SCALE
 from scenelift.pipeline.scenes.rasters import open_raster
@@ -24,7 +24,7 @@ from scenelift.workflows.training.classifier import BATCH, probabilities
 from scenelift.workflows.training.image_files import decode, image_files
 
 
-def predict(sources: list[Path], output: Path, model: str = MODEL) -> dict[str, int]:
+def predict(sources: list[Path], output: Path, model: str = CLASSIFIER) -> dict[str, int]:
     """Classify images and write name, class and the probability of every class, one row an image.
 
     Parameters

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.files import make_folder
 from scenelift.pipeline.outputs.formats import FORMATS
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.places import place_of
@@ -141,10 +142,7 @@ def _save(path: Path, content: bytes) -> None:
 
 
 def _export(folder: Path, pictures: dict[str, bytes], tables: list[Table]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from None
+    make_folder(folder)
     for name, content in pictures.items():
         _save(folder / f"{name.replace(' ', '-')}.png", content)
     with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:

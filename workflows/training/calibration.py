@@ -29,7 +29,7 @@ from scenelift.models.calibration import (
     noise_facts,
     save_errors,
 )
-from scenelift.models.catalog import checkpoint_path
+from scenelift.models.shipped import checkpoint_path
 from scenelift.models.checkpoint import checkpoint_digest, load_checkpoint, write_atomically
 from scenelift.models.degradations import EUROSAT, white_noise
 from scenelift.models.errors import ModelError

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from scenelift.models.errors import ModelError
+from scenelift.pipeline.files import make_folder
 
 
 def open_run(run: Path, threads: int | None) -> None:
@@ -16,17 +17,14 @@ def open_run(run: Path, threads: int | None) -> None:
 
     Raises
     ------
-    ModelError
+    ModelError, UsageError
         If the folder cannot be made, or there is less than one thread.
     """
     if threads is not None:
         if threads < 1:
             raise ModelError(f"--threads must be at least 1, got {threads}")
         torch.set_num_threads(threads)
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModelError(f"cannot make the run folder {run}: {error.strerror}") from None
+    make_folder(run)
 
 
 def run_folder(name: str, seed: int | None) -> Path:

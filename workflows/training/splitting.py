@@ -29,10 +29,11 @@ def apart(sets: Sequence[PatchSet], held_out: Sequence[PatchSet]) -> list[Mask]:
 def split(sets: Sequence[PatchSet]) -> tuple[list[Mask], list[Mask]]:
     """Return which patches of every set to learn from and which to validate on; no place is in both.
 
-    Of several scenes a tenth are kept aside (of less than twenty, the one with the fewest patches), and with them all
-    patches of other scenes on the same ground: other dates, overlapping neighbours. Where that would leave too little
-    to learn from, as with a time series of one place, the southernmost tenth of the ground is kept aside. What lies
-    across an edge is left out. Of a single scene the last tenth of the rows is kept aside.
+    1. Several scenes: a tenth of them are held out (of less than twenty, the one with the fewest patches), and with
+       them all patches of other scenes on the same ground (other dates, overlapping neighbours).
+    2. Several scenes of one site, so that (1) would leave too little to learn from: the southernmost tenth of the
+       ground is held out, and patches across its edge are used for neither.
+    3. A single scene: the last tenth of its rows is held out.
 
     Parameters
     ----------

@@ -114,7 +114,7 @@ def test_other_settings_are_refused_scene_by_scene_unless_asked_for(tmp_path):
     )
     assert (facts["done"], facts["before"]) == (0, 1)
     assert "unknown model" in call(tmp_path, "archive", "in", "-o", "out", "-m", "nonsense", code=2)
-    assert "realistic twin" in call(tmp_path, "archive", "in", "-o", "out", "-m", "sr-x2", "--realism", 0.5, code=2)
+    assert "perceptual variant" in call(tmp_path, "archive", "in", "-o", "out", "-m", "sr-x2", "--realism", 0.5, code=2)
 
 
 def test_a_replacement_that_was_killed_is_finished_by_the_same_command(tmp_path):

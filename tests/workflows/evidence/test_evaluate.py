@@ -7,8 +7,8 @@ from refresh_tables import refresh
 from support.builders import write_raster
 from support.trainings import images, settings, textured
 
-from scenelift.models.catalog import checkpoint_path
 from scenelift.models.errors import ModelError
+from scenelift.models.shipped import checkpoint_path
 from scenelift.models.training.tasks import SuperResolution
 from scenelift.workflows.evidence.cases import Degradation
 from scenelift.workflows.evidence.evaluate import evaluate

@@ -140,11 +140,11 @@ def unreadable(monkeypatch: pytest.MonkeyPatch, bad: int, times: int = 99) -> No
     """Let the scene not be read at a block for the first so many times."""
     left, process_block = [times], engine.process_block
 
-    def process(job, index, frugal=False):  # type: ignore[no-untyped-def]
+    def process(job, index, low_memory=False):  # type: ignore[no-untyped-def]
         if index == bad and left[0] > 0:
             left[0] -= 1
             raise SceneError("cannot read in.tif: connection reset")
-        return process_block(job, index, frugal)
+        return process_block(job, index, low_memory)
 
     monkeypatch.setattr(engine, "process_block", process)
     monkeypatch.setattr(attempts, "PAUSES", (0.0, 0.0))
@@ -199,8 +199,8 @@ def test_an_input_that_changes_while_a_hole_is_filled_costs_no_journal(
     before = (work_folder(out) / "journal.jsonl").read_bytes()
     process_block = engine.process_block
 
-    def change(job, index, frugal=False):  # type: ignore[no-untyped-def]
-        made = process_block(job, index, frugal)
+    def change(job, index, low_memory=False):  # type: ignore[no-untyped-def]
+        made = process_block(job, index, low_memory)
         write_raster(strip, noise_image(2, (1, 40, 320)), nodata=0)
         return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from support.builders import noise_image, write_raster
 from support.jobs import holed_scene, pixels, run, scenelift
 
 from scenelift.models import catalog
-from scenelift.models.catalog import find, load, shipped, with_realism, with_settings
+from scenelift.models import shipped as shipped_networks
+from scenelift.models.catalog import find, load, with_settings
 from scenelift.models.errors import ModelError
+from scenelift.models.extras import Realism
 from scenelift.models.sensing.blurs import Blur
+from scenelift.models.shipped import shipped
 from scenelift.pipeline.errors import UsageError
 
 FACTORY = """
@@ -70,17 +74,18 @@ def test_a_changed_checkpoint_is_noticed() -> None:
     ref = with_settings(find("sr-x2"), digest="0" * 64)
     with pytest.raises(ModelError, match="has changed"):
         load(ref)
-    blended = with_realism(find("sr-x2-rgb"), 0.5)
-    assert blended.twin == find("sr-x2-rgb-taught").digest
+    blended = Realism(0.5).bound("sr-x2-rgb")
+    assert blended.digest == find("sr-x2-rgb-taught").digest
+    other = dataclasses.replace(blended, digest="0" * 64)
     with pytest.raises(ModelError, match=r"sr-x2-rgb-taught.* has changed"):
-        load(with_settings(blended, twin="0" * 64))
+        load(with_settings(find("sr-x2-rgb"), extras=(other,)))
 
 
 def test_a_job_whose_twin_was_exchanged_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene, out = write_raster(tmp_path / "in.tif", noise_image(3, (3, 40, 40))), tmp_path / "out.tif"
     run(scene, out, "sr-x2-rgb", realism=0.5, precision="fp32")
     other = shipped() | {"sr-x2-rgb-taught": shipped()["sr-x2-rgb-sentinel2"]}
-    monkeypatch.setattr(catalog, "shipped", lambda: other)
+    monkeypatch.setattr(shipped_networks, "shipped", lambda: other)
     with pytest.raises(UsageError, match="--overwrite"):
         run(scene, out, "sr-x2-rgb", realism=0.5, precision="fp32")
 
@@ -170,5 +175,5 @@ def test_uncertainty_is_told_of_any_network_and_refused_where_there_is_none(tmp_
 
 def test_realism_needs_a_twin(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "in.tif", noise_image(3, (1, 40, 40)))
-    with pytest.raises(ModelError, match="twin"):
+    with pytest.raises(ModelError, match="perceptual variant"):
         run(path, tmp_path / "out.tif", "sr-x2", realism=0.5)

@@ -1,0 +1,219 @@
+"""Extras: what can be done around any network. Each is one small class, and nothing else names it.
+
+This file knows no torch when it is imported: the command line reads the options from it before it does any work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from scenelift.models.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from scenelift.models.sensing.blurs import Blur
+    from scenelift.models.spec import ModelSpec
+
+ENTRY_POINTS = "scenelift.extras"
+"""Group of entry points by which an installed package adds extras: name on the command line, subclass of `Extra`."""
+WEIGHTS, PASS, ENSEMBLE, RESULT = range(4)
+"""Stages, from the network outwards: its weights; each pass through it; several passes; what they say together."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Something done around networks; its fields are what a user may choose.
+
+    A subclass is a frozen dataclass, picklable: it travels to the workers in the reference of its model.
+    """
+
+    name: ClassVar[str]
+    """Key in provenance; the name for ``--extra`` and, for the built-in ones, of an option."""
+    help: ClassVar[str]
+    stage: ClassVar[int] = PASS
+    """Where it stands among the others."""
+    last: ClassVar[bool] = False
+    """Whether it is for the last model of a chain alone."""
+    out_per_band: ClassVar[int] = 1
+    """Bands that it returns for each band."""
+
+    def bound(self, model: str) -> Self:
+        """Return the extra for a model of this name, with digests of the files that it needs; called once a job.
+
+        Raises
+        ------
+        ModelError
+            If it does not fit the model.
+        """
+        return self
+
+    def wrap(self, module: nn.Module, spec: ModelSpec, blur: Blur) -> tuple[nn.Module, ModelSpec]:
+        """Return the network with the extra around it, and the contract that this one keeps.
+
+        Parameters
+        ----------
+        module : Module
+            (N, C, P + 2 halo, P + 2 halo) to (N, C', scale P, scale P); see `ModelSpec`.
+        spec : ModelSpec
+        blur : Blur
+            Blur of the band that the network gets, of the first band where it gets several.
+        """
+        raise NotImplementedError
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what the output says of it, as plain JSON values."""
+        values = asdict(self)
+        return {self.name: next(iter(values.values())) if len(values) == 1 else values or True}
+
+
+@dataclass(frozen=True)
+class Realism(Extra):
+    """Weights between a network and its perceptual variant."""
+
+    share: float = 1.0
+    model: str = ""
+    digest: str | None = None
+    """SHA-256 of the checkpoint of the model's variant."""
+    name = "realism"
+    help = "0 to 1: from the exact network to its perceptual variant (adversarially trained)."
+    stage = WEIGHTS
+    last = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ModelError(f"--realism must be from 0 to 1, got {self.share}")
+
+    def bound(self, model: str) -> Self:
+        from scenelift.models.checkpoint import checkpoint_digest
+        from scenelift.models.shipped import variant_of
+
+        return replace(self, model=model, digest=checkpoint_digest(variant_of(model)))
+
+    def wrap(self, module: nn.Module, spec: ModelSpec, blur: Blur) -> tuple[nn.Module, ModelSpec]:
+        from scenelift.models.shipped import load_unchanged, variant_of
+        from scenelift.models.wrappers import blend
+
+        return blend(module, load_unchanged(variant_of(self.model), self.digest)[0], self.share), spec
+
+    def provenance(self) -> dict[str, Any]:
+        return {"realism": self.share, "twin_sha256": self.digest}
+
+
+@dataclass(frozen=True)
+class Consistency(Extra):
+    """Back-projection; networks that do not enlarge are left as they are."""
+
+    steps: int = 1
+    name = "consistency"
+    help = "Back-projection steps after super-resolution: the result, coarsened, gives the input again."
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.steps <= 20:
+            raise ModelError(f"--consistency must be from 0 to 20 steps, got {self.steps}")
+
+    def wrap(self, module: nn.Module, spec: ModelSpec, blur: Blur) -> tuple[nn.Module, ModelSpec]:
+        from scenelift.models.wrappers import Consistent
+
+        if spec.scale == 1 or not self.steps:
+            return module, spec
+        wrapped = Consistent(module, spec.halo, spec.scale, blur.at_nyquist(spec.scale), self.steps)
+        return wrapped, replace(spec, halo=wrapped.halo)
+
+
+@dataclass(frozen=True)
+class SelfEnsemble(Extra):
+    """The mean of eight passes."""
+
+    name = "tta"
+    help = "Average networks over eight turned and mirrored passes."
+    stage = ENSEMBLE
+
+    def wrap(self, module: nn.Module, spec: ModelSpec, blur: Blur) -> tuple[nn.Module, ModelSpec]:
+        from scenelift.models.wrappers import Ensembled
+
+        return Ensembled(module), spec
+
+
+@dataclass(frozen=True)
+class Uncertainty(Extra):
+    """The mean of eight passes, and their standard deviation."""
+
+    name = "uncertainty"
+    help = "Add a band with the standard deviation over those eight passes after each band."
+    stage = ENSEMBLE
+    last = True
+    out_per_band = 2
+
+    def wrap(self, module: nn.Module, spec: ModelSpec, blur: Blur) -> tuple[nn.Module, ModelSpec]:
+        from scenelift.models.wrappers import Ensembled
+
+        inner = module.module if isinstance(module, Ensembled) else module
+        return Ensembled(inner, uncertainty=True), replace(spec, out_per_band=2)
+
+
+@dataclass(frozen=True)
+class ClassMap(Extra):
+    """The number of the most probable class instead of the probabilities."""
+
+    name = "classes"
+    help = "Store the number of the most probable class of the last model, which must name land cover, with a palette."
+    stage = RESULT
+    last = True
+
+    def wrap(self, module: nn.Module, spec: ModelSpec, blur: Blur) -> tuple[nn.Module, ModelSpec]:
+        from scenelift.models.networks.naming import Named
+
+        if spec.task != "landcover" or not spec.labels:
+            raise ModelError(f"{spec.name} names no classes: the last model of a class map must be one for land cover")
+        return Named(module), replace(spec, out_bands=1)
+
+
+BUILT_IN: dict[str, type[Extra]] = {
+    kind.name: kind for kind in (Realism, Consistency, SelfEnsemble, Uncertainty, ClassMap)
+}
+
+
+def extra_kind(name: str) -> type[Extra]:
+    """Return an extra by its name, a built-in one or one of an installed package.
+
+    Raises
+    ------
+    ModelError
+        If there is none, or the package's cannot be loaded.
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    for entry in entry_points(group=ENTRY_POINTS, name=name):
+        try:
+            kind = entry.load()
+        except Exception as error:  # noqa: BLE001 - another package's import may fail in any way
+            raise ModelError(f"the extra {entry.value!r} of an installed package cannot be loaded: {error}") from None
+        if not (isinstance(kind, type) and issubclass(kind, Extra)):
+            raise ModelError(f"the entry point {entry.value!r} of {ENTRY_POINTS} must be a subclass of Extra")
+        return kind
+    known = ", ".join([*BUILT_IN, *sorted(entry_points(group=ENTRY_POINTS).names)])
+    raise ModelError(f"unknown extra {name!r}; known are {known}")
+
+
+def apply_extras(
+    extras: Iterable[Extra], module: nn.Module, spec: ModelSpec, blur: Blur
+) -> tuple[nn.Module, ModelSpec]:
+    """Put extras around an unpadded network, each at its stage; see `Extra.wrap`."""
+    for extra in sorted(extras, key=lambda each: each.stage):
+        module, spec = extra.wrap(module, spec, blur)
+    return module, spec
+
+
+def code_digest(extra: Extra) -> dict[str, str]:
+    """Return the SHA-256 of the file that an extra of another package stands in; nothing for a built-in one."""
+    file = getattr(sys.modules[type(extra).__module__], "__file__", None)
+    if type(extra) is BUILT_IN.get(extra.name) or file is None:
+        return {}
+    return {f"{extra.name}_code": hashlib.sha256(Path(file).read_bytes()).hexdigest()}

@@ -1,0 +1,90 @@
+"""Networks by their files: those that come with the package, and checkpoints given by path."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from scenelift.models.checkpoint import checkpoint_digest, load_checkpoint
+from scenelift.models.errors import ModelError
+from scenelift.models.networks.classifier import Classifier
+from scenelift.models.spec import ModelSpec
+
+WEIGHTS = Path(__file__).parent / "weights"
+VARIANTS = ("gan", "taught")
+"""Name suffixes of perceptual variants: adversarial (gan) and classifier-driven (taught)."""
+CLASSIFIER = "landcover-eurosat"
+"""Name of the default classifier of images."""
+
+
+def shipped() -> dict[str, Path]:
+    """Return the models that come with the package: name to checkpoint."""
+    return {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"))}
+
+
+def card(name: str) -> dict[str, Any] | None:
+    """Return the model card of a shipped model (how it was trained and what it scored), None if it has none."""
+    path = WEIGHTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def checkpoint_path(name: str) -> Path | None:
+    """Return the file of a shipped model or a checkpoint given by path, None for other names."""
+    if name in shipped():
+        return shipped()[name]
+    if name.endswith(".safetensors"):
+        if not Path(name).is_file():
+            raise ModelError(f"no such checkpoint: {name}")
+        return Path(name)
+    return None
+
+
+def load_unchanged(path: Path, digest: str | None) -> tuple[nn.Module, ModelSpec]:
+    """Load a checkpoint, unpadded, that must still be the one with this digest.
+
+    Raises
+    ------
+    ModelError
+        If it is another one by now, or cannot be loaded.
+    """
+    if checkpoint_digest(path) != digest:
+        raise ModelError(f"{path} has changed since this job was planned; start again with --overwrite")
+    return load_checkpoint(path, valid=True)
+
+
+def variant_of(name: str) -> Path:
+    """Return the checkpoint of the perceptual variant of a shipped network.
+
+    Raises
+    ------
+    ModelError
+        If it has none.
+    """
+    ours = shipped()
+    variants = {n: ours[f"{n}-{kind}"] for n in ours for kind in VARIANTS if f"{n}-{kind}" in ours}
+    if name not in variants:
+        raise ModelError(
+            f"--realism needs a model with a perceptual variant ({', '.join(variants) or 'none'}), got {name!r}"
+        )
+    return variants[name]
+
+
+def load_classifier(name: str) -> tuple[Classifier, ModelSpec]:
+    """Load a classifier of images by its shipped name or checkpoint.
+
+    Raises
+    ------
+    ModelError
+        If there is none, or it is another kind of network.
+    """
+    path = checkpoint_path(name)
+    if path is None:
+        raise ModelError(f"no classifier {name!r}: give a shipped one ({CLASSIFIER}) or a .safetensors checkpoint")
+    module, spec = load_checkpoint(path, valid=False)
+    if not isinstance(module, Classifier):
+        raise ModelError(f"{name} must be a classifier of images, got a network for {spec.task}")
+    return module.to(memory_format=torch.channels_last), spec
