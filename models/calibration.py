@@ -2,9 +2,9 @@
 
 The standard deviation comes from what can be seen around a pixel: contrast, edges, brightness, how far the network went
 from the linear estimate, and what it was told of blur and noise. The bounds are split-conformal (Papadopoulos et al.,
-ECML 2002; Lei et al., JASA 113(523), 2018): quantiles of |error| / standard deviation on places that neither the network
-nor this model was fitted on. They hold for as large a share of the pixels of further such places, whatever the error's
-distribution.
+ECML 2002; Lei et al., JASA 113(523), 2018): quantiles of |error| / standard deviation on places that neither the
+network nor this model was fitted on. They hold for as large a share of the pixels of further such places, whatever the
+error's distribution.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from scenelift.models.checkpoint import write_atomically
+from scenelift.models.checkpoint import checkpoint_digest, write_atomically
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.layers import GAIN, crop
 from scenelift.models.networks.upsampling import PhaseUpsampler
+from scenelift.models.shipped import checkpoint_path, shipped
 from scenelift.models.spec import ModelSpec
 
 SUFFIX = ".errors"
@@ -89,11 +90,18 @@ class ErrorModel(nn.Module):
         Width of the two hidden layers.
     """
 
+    middle: Tensor
+    width: Tensor
+    factors: Tensor
+
     def __init__(self, facts: int, hidden: int = 16) -> None:
         super().__init__()
         self.facts = facts
         self.layers = nn.Sequential(
-            nn.Conv2d(LOCAL + facts, hidden, 1), nn.SiLU(), nn.Conv2d(hidden, hidden, 1), nn.SiLU(),
+            nn.Conv2d(LOCAL + facts, hidden, 1),
+            nn.SiLU(),
+            nn.Conv2d(hidden, hidden, 1),
+            nn.SiLU(),
             nn.Conv2d(hidden, 1, 1),
         )
         self.register_buffer("middle", torch.zeros(LOCAL + facts))
@@ -103,7 +111,8 @@ class ErrorModel(nn.Module):
     def log_deviation(self, features: Tensor) -> Tensor:
         """Return (N, 1, H, W): natural logarithm of the standard deviation for (N, LOCAL + facts, H, W) features."""
         middle, width = (v[:, None, None] for v in (self.middle, self.width))
-        return self.layers((features - middle) / width).clamp(-14, 3)
+        found: Tensor = self.layers((features - middle) / width)
+        return found.clamp(-14, 3)
 
     def features(self, prediction: Tensor, reference: Tensor, facts: Tensor) -> Tensor:
         """Return all that the standard deviation is told by, see `local_features`.
@@ -144,7 +153,9 @@ def check_level(level: float) -> None:
     ModelError
     """
     if not LEVELS[0] <= level <= LEVELS[-1]:
-        raise ModelError(f"the share of pixels between the bounds must be from {LEVELS[0]} to {LEVELS[-1]}, got {level}")
+        raise ModelError(
+            f"the share of pixels between the bounds must be from {LEVELS[0]} to {LEVELS[-1]}, got {level}"
+        )
 
 
 def noise_facts(sigma: Tensor) -> Tensor:
@@ -193,6 +204,8 @@ class Calibrated(nn.Module):
         Append the bounds between which this share of the true values lies.
     """
 
+    facts: Tensor | None
+
     def __init__(
         self, module: nn.Module, spec: ModelSpec, errors: ErrorModel, deviation: bool = True, level: float | None = None
     ) -> None:
@@ -202,19 +215,22 @@ class Calibrated(nn.Module):
         self.halo = spec.halo + self.margin
         """Context in input pixels on every side."""
         self.deviation = deviation
-        self.factor = None if level is None else errors.factor(level)
+        self.factor: float | None = None
+        if level is not None:
+            self.set_level(level)
         self.linear = next((part for part in module.modules() if isinstance(part, PhaseUpsampler)), None)
-        self.told = next((c for part in module.modules() if (c := getattr(part, "condition", None)) is not None), None)
         if (self.linear is None) != (spec.scale == 1):
-            raise ModelError(f"{spec.name}: an error model needs the network's linear path, and there is none")
-        if self.told is not None:
-            self.register_buffer("facts", self.told.clone(), persistent=False)
+            raise ModelError(f"{spec.name}: an error model needs the linear path of the network, and there is none")
+        told = next((c for part in module.modules() if (c := getattr(part, "condition", None)) is not None), None)
+        self.register_buffer("facts", None if told is None else told.clone(), persistent=False)
+
+    def set_level(self, level: float) -> None:
+        """Append bounds as well, between which this share of the true values lies."""
+        self.factor = self.errors.factor(level)
 
     def _facts(self, x: Tensor, rest: tuple[Tensor, ...]) -> Tensor:
-        if self.told is not None:
-            return self.facts[None]  # type: ignore[index]
-        if not rest:
-            return x.new_zeros(1, x.shape[1], 0)
+        if self.facts is not None:
+            return self.facts[None]
         return noise_facts(rest[0].reshape(len(x), -1).expand(-1, x.shape[1]))
 
     def forward(self, x: Tensor, *rest: Tensor) -> Tensor:  # (N, C, P + 2·halo, ..) -> (N, C·(1 to 4), scale·P, ..)
@@ -293,3 +309,49 @@ def load_errors(path: Path, network: str) -> ErrorModel:
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
         raise ModelError(f"{path} holds values that are not finite")
     return errors.eval()
+
+
+def error_models(model: str) -> tuple[tuple[str, str], ...]:
+    """Return the networks that run under a name, and the SHA-256 of their error models.
+
+    Parameters
+    ----------
+    model : str
+        A shipped network, which may share its work with the one for colours, or a checkpoint.
+
+    Raises
+    ------
+    ModelError
+        If one has no error model, or one of another version of the network.
+    """
+    path = checkpoint_path(model)
+    if path is None:
+        raise ModelError(f"{model} has no error model: only shipped networks and checkpoints have one")
+    found = [(model, path)]
+    if model in shipped() and f"{model}-rgb" in shipped():
+        found.append((f"{model}-rgb", shipped()[f"{model}-rgb"]))
+    for name, checkpoint in found:
+        if not errors_path(checkpoint).is_file():
+            raise ModelError(
+                f"{name} has no error model ({errors_path(checkpoint).name} beside its weights); "
+                "python -m scenelift.workflows.training.calibration fits one"
+            )
+        load_errors(errors_path(checkpoint), checkpoint_digest(checkpoint))
+    return tuple((name, checkpoint_digest(errors_path(checkpoint))) for name, checkpoint in found)
+
+
+def errors_for(known: tuple[tuple[str, str], ...], spec: ModelSpec) -> ErrorModel:
+    """Load the error model of the network with a contract, out of those a job was planned with.
+
+    Raises
+    ------
+    ModelError
+        If it has changed since, or is of another version of the network.
+    """
+    name, digest = known[0] if len(known) == 1 else next(pair for pair in known if pair[0] == spec.name)
+    checkpoint = checkpoint_path(name)
+    assert checkpoint is not None  # it was there when the job was planned
+    path = errors_path(checkpoint)
+    if checkpoint_digest(path) != digest:
+        raise ModelError(f"{path} has changed since this job was planned; start again with --overwrite")
+    return load_errors(path, checkpoint_digest(checkpoint))

@@ -21,7 +21,6 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from scenelift.models.calibration import (
-    LEVELS,
     REACH,
     ErrorModel,
     conformal_factors,
@@ -29,13 +28,13 @@ from scenelift.models.calibration import (
     noise_facts,
     save_errors,
 )
-from scenelift.models.shipped import checkpoint_path
 from scenelift.models.checkpoint import checkpoint_digest, load_checkpoint, write_atomically
 from scenelift.models.degradations import EUROSAT, white_noise
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.conditioned import FACTS, ConditionedGenerator
 from scenelift.models.networks.layers import crop, mirror
 from scenelift.models.sensing.blurs import Blur, decimate
+from scenelift.models.shipped import checkpoint_path
 from scenelift.models.training.calibration import fit
 from scenelift.models.training.tasks import BlindSuperResolution, Denoising, Inputs, Task
 from scenelift.workflows.training.data import read_data
@@ -163,9 +162,7 @@ def _noisy(sigma: float, clean: Tensor, generator: torch.Generator) -> Inputs:
     return white_noise(clean, spread, generator), spread
 
 
-def _blurred(
-    task: BlindSuperResolution, blur: Blur, sigma: float, clean: Tensor, generator: torch.Generator
-) -> Inputs:
+def _blurred(task: BlindSuperResolution, blur: Blur, sigma: float, clean: Tensor, generator: torch.Generator) -> Inputs:
     each, kernel = [blur] * clean.shape[1], blur.kernel(task.scale)
     low = white_noise(decimate(clean, task.scale, [[kernel] * len(each)] * len(clean)), sigma, generator)
     return (low, *task.told(low, [each] * len(clean), [[sigma] * len(each)] * len(clean)))
@@ -228,7 +225,13 @@ def calibrate_network(subject: Subject, counts: tuple[int, int, int], seed: int)
 
 def table(name: str, facts: dict[str, Any]) -> str:
     """Return what was measured as a Markdown table."""
-    head = ["case", *(f"bounds at {level}" for level in SHOWN), "rank correlation", "error / deviation", "half width at 0.9"]
+    head = [
+        "case",
+        *(f"bounds at {level}" for level in SHOWN),
+        "rank correlation",
+        "error / deviation",
+        "half width at 0.9",
+    ]
     lines = [f"{name}, {facts['patches'][2]} patches of places not used before", ""]
     lines += [f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |"]
     for case, row in facts["measured"].items():
