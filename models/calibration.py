@@ -231,6 +231,8 @@ class Calibrated(nn.Module):
     def _facts(self, x: Tensor, rest: tuple[Tensor, ...]) -> Tensor:
         if self.facts is not None:
             return self.facts[None]
+        if not rest:
+            return x.new_zeros(1, x.shape[1], 0)
         return noise_facts(rest[0].reshape(len(x), -1).expand(-1, x.shape[1]))
 
     def forward(self, x: Tensor, *rest: Tensor) -> Tensor:  # (N, C, P + 2·halo, ..) -> (N, C·(1 to 4), scale·P, ..)

@@ -32,7 +32,8 @@ from scenelift.models.checkpoint import checkpoint_digest, load_checkpoint, writ
 from scenelift.models.degradations import EUROSAT, white_noise
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.conditioned import FACTS, ConditionedGenerator
-from scenelift.models.networks.layers import crop, mirror
+from scenelift.models.networks.layers import ResidualBlock, crop, mirror
+from scenelift.models.precision import pick_precision
 from scenelift.models.sensing.blurs import Blur, decimate
 from scenelift.models.shipped import checkpoint_path
 from scenelift.models.training.calibration import fit
@@ -44,6 +45,8 @@ from scenelift.workflows.training.recipe import Recipe, load_recipe, make_task
 FITTED, CALIBRATED, MEASURED = 1500, 1000, 150
 """Patches to fit on, to set the bounds on, and to measure with in each case."""
 BATCH = 16
+CONTEXT = 10
+"""Input pixels around a patch, mirrored: what is farther away hardly changes what a network makes of it."""
 PIXELS = 256
 """Pixels of each band of a patch that are looked at."""
 SHOWN = (0.5, 0.8, 0.9, 0.95, 0.99)
@@ -86,6 +89,8 @@ class Subject:
         if path is None:
             raise ModelError(f"{name} is no network: give a shipped one, or a .safetensors checkpoint")
         network, spec = load_checkpoint(path, valid=False)
+        if pick_precision("auto", "cpu") == "bf16":  # as jobs do
+            halve(network)
         recipe = load_recipe(str(spec.record.get("recipe", spec.name)))
         if not isinstance(recipe, Recipe):
             raise ModelError(f"{name} was not trained to restore images: there is no error of a pixel")
@@ -124,17 +129,17 @@ class Subject:
 
     def _errors(self, clean: Tensor, degrade: Degrade, generator: torch.Generator) -> Errors:
         inputs = degrade(clean, generator)
-        low, halo = inputs[0], int(self.network.halo)  # type: ignore[arg-type]
-        at = mirror(low.shape[-1], halo)
+        low = inputs[0]
+        at = mirror(low.shape[-1], CONTEXT)
         wide = low[..., at[:, None], at]
         if isinstance(self.network, ConditionedGenerator):
             reference, condition = inputs[1:]
             none = wide.new_zeros(*wide.shape[:2], *(self.task.scale * side for side in wide.shape[2:]))
-            prediction = reference + crop(self.network(wide, none, condition), self.task.scale * halo)
+            prediction = reference + crop(self.network(wide, none, condition), self.task.scale * CONTEXT)
             facts = condition.reshape(*low.shape[:2], FACTS)
         else:
             reference, sigma = inputs
-            prediction = crop(self.network(wide, sigma), halo)
+            prediction = crop(self.network(wide, sigma), CONTEXT)
             facts = noise_facts(sigma.reshape(-1, 1).expand(-1, low.shape[1]))
         features = ErrorModel(self.facts).features(prediction, reference, facts)
         absolute = crop(prediction - clean, REACH).abs().reshape(len(features), 1, *features.shape[2:])
@@ -142,6 +147,24 @@ class Subject:
         chosen = torch.randint(every.shape[2], (len(every), 1, PIXELS), generator=generator)
         rows = every.gather(2, chosen.expand(-1, every.shape[1], -1)).transpose(1, 2).flatten(0, 1)
         return Errors(rows[:, :-1], rows[:, -1])
+
+
+class Half(nn.Module):
+    """A convolution in bfloat16 on a float32 stream."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv.to(torch.bfloat16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.conv(x.to(torch.bfloat16))
+        return found.float()
+
+
+def halve(network: nn.Module) -> None:
+    """Compute the residual blocks in bfloat16, as `scenelift.models.precision.to_precision` does for plain networks."""
+    for block in [part for part in network.modules() if isinstance(part, ResidualBlock)]:
+        block.first, block.second = Half(block.first), Half(block.second)  # type: ignore[assignment]
 
 
 def cases(task: Task) -> Iterator[tuple[str, Degrade]]:
