@@ -125,7 +125,7 @@ class ErrorModel(nn.Module):
             (N or 1, C, facts) what the network was told.
         """
         local = local_features(prediction, reference)
-        told = facts.to(local).expand(len(prediction), prediction.shape[1], self.facts).reshape(-1, self.facts, 1, 1)
+        told = facts.to(local).expand(*prediction.shape[:2], self.facts).reshape(len(local), self.facts, 1, 1)
         return torch.cat([local, told.expand(-1, -1, *local.shape[2:])], 1)
 
     def forward(self, prediction: Tensor, reference: Tensor, facts: Tensor) -> Tensor:
