@@ -35,7 +35,7 @@ from scenelift.pipeline.scenes.inputs import input_stamps
 from scenelift.pipeline.scenes.limits import absolute
 from scenelift.pipeline.scenes.noise import scene_noise
 from scenelift.pipeline.scenes.opening import open_scene
-from scenelift.pipeline.scenes.safe_manifest import check_manifest
+from scenelift.pipeline.scenes.safe import check_manifest
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.workflows.conditions import Conditions, colour_bands, scene_conditions
 from scenelift.workflows.expect import Expectation, expect

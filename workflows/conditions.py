@@ -20,8 +20,6 @@ NOISIEST = 0.008
 """Largest noise (reflectance) that super-resolution networks were trained for."""
 ASSUMED = Blur("gaussian", 0.26)
 """Of a band in which nothing is to be seen."""
-NATIVE = {"B02", "B03", "B04", "B08"}
-"""Sentinel-2's bands of 10 m."""
 COLOURS = (("B04", "red"), ("B03", "green"), ("B02", "blue"))
 """Names of red, green and blue bands: Sentinel-2's, and the common ones."""
 
@@ -103,9 +101,6 @@ def _found(scene: Scene, tiles: list[np.ndarray], blur: str, noise: float | None
         return Conditions(given, levels, origin, tuple(_warnings(given, levels, None)))
     if scene.source.paths[0].rstrip("/").upper().endswith(".SAFE"):
         return Conditions(sensor_blur("sentinel-2", names), levels, "sentinel-2, published")
-    if _is_sentinel2(scene, names):
-        codes = [name.upper().split("_")[-1] for name in names]
-        return Conditions(sensor_blur("sentinel-2", codes), levels, "sentinel-2 by names and size of pixels, published")
     blurs = tuple(each.blur if each else ASSUMED for each in found)
     certainty = next((each.certainty for each in found if each), None)
     origin = "assumed: nothing to tell it by" if certainty is None else "estimated"
@@ -116,14 +111,6 @@ def _found(scene: Scene, tiles: list[np.ndarray], blur: str, noise: float | None
 def _van_der_corput(number: int) -> float:
     """Return a number's binary digits mirrored at the point: 1/2, 1/4, 3/4, 1/8, 5/8 ..."""
     return int(f"{number:b}"[::-1], 2) / 2 ** number.bit_length()
-
-
-def _is_sentinel2(scene: Scene, names: Sequence[str]) -> bool:
-    """Whether the bands are called as Sentinel-2's of 10 m are, and the pixels are of that size."""
-    codes = {name.upper().split("_")[-1] for name in names}
-    metres = scene.grid.crs is not None and not scene.grid.crs.is_geographic
-    sizes = [size * scene.grid.crs.units_factor[1] for size in scene.grid.resolution] if metres else [0.0]
-    return codes <= NATIVE and all(abs(size - 10) < 0.01 for size in sizes)
 
 
 def _tiles(scene: Scene) -> list[np.ndarray]:

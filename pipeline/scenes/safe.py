@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
@@ -14,6 +16,8 @@ from scenelift.pipeline.addresses import is_litter
 from scenelift.pipeline.errors import SceneError
 
 BANDS_10M = ("B02", "B03", "B04", "B08")
+MANIFEST = "manifest.safe"
+CHECKSUMS = {"MD5": "md5", "SHA-256": "sha256", "SHA3-256": "sha3_256"}
 
 
 @dataclass(frozen=True)
@@ -102,3 +106,44 @@ def _with_metadata(paths: tuple[Path, ...], metadata: Path) -> SafeBands:
     }
     tags = {key: value for key, names in wanted.items() if (value := first(*names)) is not None}
     return SafeBands(paths, quantification, offset, tags)
+
+
+def check_manifest(folder: Path, paths: Iterable[Path]) -> list[Path]:
+    """Compare files of a product with the checksums in its manifest; return those that it vouches for.
+
+    A product without a manifest (some mirrors drop it), or one that does not name a file, cannot be checked.
+
+    Raises
+    ------
+    SceneError
+        If a file is not the one that was published, or the manifest cannot be read.
+    """
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        return []
+    known = _checksums(manifest)
+    checked = []
+    for path in paths:
+        kind, wanted = known.get(path.resolve(), ("", ""))
+        if kind not in CHECKSUMS:
+            continue
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, CHECKSUMS[kind]).hexdigest()
+        except OSError as error:
+            raise SceneError(f"cannot read {path}: {error.strerror or error}") from None
+        if found != wanted.lower():
+            raise SceneError(f"{path} is damaged: its {kind} is not the one in {manifest}; fetch the product again")
+        checked.append(path)
+    return checked
+
+
+def _checksums(manifest: Path) -> dict[Path, tuple[str, str]]:
+    root = read_xml(manifest)
+    found = {}
+    for stream in root.iter("byteStream"):
+        place, checksum = stream.find("fileLocation"), stream.find("checksum")
+        if place is not None and checksum is not None and checksum.text:
+            path = (manifest.parent / place.get("href", "")).resolve()
+            found[path] = (checksum.get("checksumName", ""), checksum.text.strip())
+    return found

@@ -14,7 +14,7 @@ from scenelift.models.networks.layers import GAIN
 from scenelift.models.training import losses
 from scenelift.models.training.tasks import SuperResolution
 from scenelift.models.wrappers import back_project, back_projection_halo, self_ensemble, turn, turn_back
-from scenelift.pipeline.scenes.noise_estimate import estimate_noise
+from scenelift.pipeline.scenes.noise import estimate_noise
 
 
 def seeded(seed=0):

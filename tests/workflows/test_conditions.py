@@ -1,6 +1,7 @@
 """What networks are told about a scene, and what a job says it may gain: on a real scene shrunk in known ways."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,13 +13,15 @@ from support.jobs import scenelift
 from scenelift.models.catalog import find, load, with_colour, with_settings
 from scenelift.models.errors import ModelError
 from scenelift.models.sensing.blurs import Blur, decimate
+from scenelift.models.sensing.estimation import CANDIDATES
 from scenelift.models.sensing.sensors import parse_blur, sensor_of
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource
-from scenelift.workflows.conditions import colour_bands, scene_conditions
+from scenelift.workflows.conditions import Conditions, colour_bands, scene_conditions
 from scenelift.workflows.demo import packaged_scene
 from scenelift.workflows.enhance import enhance
+from scenelift.workflows.familiarity import unfamiliar
 from scenelift.workflows.settings import EnhanceSettings
 
 torch.set_num_threads(1)
@@ -115,6 +118,51 @@ def test_a_job_tells_its_networks_says_so_and_is_better_than_lanczos(tmp_path):
     truth, inner = landscape()[0].numpy(), (slice(None), slice(8, -8), slice(8, -8))
     errors = [np.mean((image[inner] - truth[inner]) ** 2) for image in (ours, theirs)]
     assert errors[0] < errors[1]
+
+
+def test_sharp_edges_over_soft_texture_are_not_taken_for_a_strong_blur(tmp_path):
+    """Shapes as sharp as pixels can be, shrunk by the mean of areas: sharper than any photograph of the Earth."""
+    rng = np.random.default_rng(3)
+    shapes = np.kron(rng.uniform(0.03, 0.3, (32, 32)), np.ones((16, 16)))
+    texture = np.cumsum(np.cumsum(rng.standard_normal((512, 512)), 0), 1)
+    truth = (shapes * (1 + 0.05 * texture / texture.std()))[None].astype(np.float32)
+    low = decimate(torch.from_numpy(truth)[None], 2, [[Blur("area").kernel(2)]])[0].numpy()
+    profile = {"driver": "GTiff", "count": 1, "height": 256, "width": 256, "dtype": "float32", "crs": "EPSG:32632"}
+    with rasterio.open(tmp_path / "in.tif", "w", transform=Affine(10, 0, 5e5, 0, -10, 5e6), **profile) as out:
+        out.write(low)
+    results = {}
+    for name in ("sr-x2", "lanczos-x2"):
+        summary = enhance(tmp_path / "in.tif", tmp_path / f"{name}.tif", name, EnhanceSettings(precision="fp32"), HERE)
+        with rasterio.open(tmp_path / f"{name}.tif") as out:
+            results[name] = float(np.mean((out.read() - truth)[:, 8:-8, 8:-8] ** 2))
+        if name == "sr-x2":
+            promised = summary.expected["gain_db"]["lanczos"]["low"]
+    gain = 10 * np.log10(results["lanczos-x2"] / results["sr-x2"])
+    assert gain > 0 or promised <= 0  # never worse without a word
+
+
+def test_the_blurs_a_scene_may_have_are_tried_as_often_as_they_are_likely(tmp_path):
+    chances = np.zeros(len(CANDIDATES))
+    chances[[3, 9]] = 0.25, 0.75
+    unsure = Conditions((CANDIDATES[3],), (0.0,), "estimated", chances=(tuple(chances),))
+    tried = [blur for (blur,) in unsure.plausible(16)]
+    assert tried.count(CANDIDATES[3]) in (4, 5)
+    assert tried.count(CANDIDATES[9]) + tried.count(CANDIDATES[3]) == 16
+    assert Conditions((Blur(),), (0.0,), "given").plausible(3) == [(Blur(),)] * 3
+
+
+def test_a_network_says_what_it_has_not_seen(tmp_path):
+    scene = write(tmp_path / "a.tif", Blur("area"), side=256)
+    found = scene_conditions(scene)
+    assert not unfamiliar(["sr-x2", "lanczos-x2"], NAMES, found)
+    bright = replace(found, statistics={"brightness": (0.1, 0.1, 0.1, 2.0), "contrast": (0.01,) * 4})
+    (line,) = unfamiliar(["sr-x2"], NAMES, bright)
+    assert "mean reflectance of B08 is 2," in line
+    (line,) = unfamiliar(["sr-x2-fast"], NAMES, replace(found, blur=(Blur("area"),) * 4))
+    assert "area resampling" in line
+    assert "sr-x2" in line
+    summary = enhance(tmp_path / "a.tif", tmp_path / "out.tif", "sr-x2-fast", cluster=HERE)
+    assert any("sr-x2-fast was trained for blurs" in note for note in summary.notes)
 
 
 def test_too_little_to_be_gained_stops_before_the_work(tmp_path):

@@ -104,7 +104,7 @@ def compare(compared: Compared, output: Folder = Path("comparison"), as_json: Js
 @with_options(AblateSettings)
 def ablate(settings: AblateSettings, output: Folder = Path("ablation")) -> None:
     """Train and score the paper's ablation study; a stopped one goes on where it was."""
-    from scenelift.workflows.evidence.ablate_page import run_ablation
+    from scenelift.workflows.evidence.pages import run_ablation
 
     print(run_ablation(settings, output))
 

@@ -14,7 +14,7 @@ from scenelift.models.errors import ModelError
 from scenelift.models.extras import Consistency, Uncertainty
 from scenelift.models.networks.perception import frechet_distance
 from scenelift.models.whole import Images, load_method, run_whole, spec_of
-from scenelift.pipeline.scenes.noise_estimate import estimate_noise
+from scenelift.pipeline.scenes.noise import estimate_noise
 from scenelift.workflows.evidence.cases import CLASSICAL, DENOISE, INPUT, REFERENCE, SHARPEN, Degradation
 from scenelift.workflows.evidence.metrics import Row, inside, measure, row_of
 from scenelift.workflows.evidence.samples import Sample

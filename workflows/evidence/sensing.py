@@ -1,6 +1,6 @@
 """How well blur and gain are told in advance: ``python -m scenelift.workflows.evidence.sensing --data DIR``.
 
-Crops of scenes that nothing was trained on are shrunk by two in a known way and given to the tool as scenes: the blur
+Crops of scenes that nothing was trained on are shrunk in a known way and given to the tool as scenes: the blur
 it estimates is compared with the true one, and the gain it expects with what the job then gains.
 """
 
@@ -21,6 +21,7 @@ import typer
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 
+from scenelift.models.catalog import find, load_spec
 from scenelift.models.classical.classical import classical
 from scenelift.models.sensing.blurs import MTF_RANGE, Blur, decimate
 from scenelift.pipeline.cluster import ClusterSettings
@@ -72,7 +73,7 @@ def crops(data: Path, generator: np.random.Generator, count: int) -> Iterator[tu
     for number in range(count):
         path = paths[number % len(paths)]
         values = _read(path)
-        height, width = (min(SIDE, n // 4 * 4) for n in values.shape[1:])
+        height, width = (min(SIDE, n // 8 * 8) for n in values.shape[1:])
         row, col = (int(generator.integers(n - m + 1)) for n, m in zip(values.shape[1:], (height, width), strict=True))
         crop = values[:, row : row + height, col : col + width]
         if (crop == 0).mean() < 0.01 and crop.std() > 1e-3:
@@ -99,7 +100,8 @@ def blurs(generator: np.random.Generator) -> Blur:
 
 def outcome(name: str, crop: NDArray[np.float32], blur: Blur, sigma: float, model: str, folder: Path) -> Outcome:
     """Shrink a crop, let the tool estimate and expect, run the job, and compare."""
-    low = decimate(torch.from_numpy(crop)[None], 2, [[blur.kernel(2)] * len(crop)])[0].numpy()
+    scale = load_spec(find(model)).scale
+    low = decimate(torch.from_numpy(crop)[None], scale, [[blur.kernel(scale)] * len(crop)])[0].numpy()
     low = low + sigma * np.random.default_rng(0).standard_normal(low.shape).astype(np.float32)
     path = folder / "scene.tif"
     profile: dict[str, Any] = {"driver": "GTiff", "count": len(low), "height": low.shape[1], "width": low.shape[2]}
@@ -113,9 +115,9 @@ def outcome(name: str, crop: NDArray[np.float32], blur: Blur, sigma: float, mode
     assert prepared.conditions is not None
     image = np.rint(low * 10_000).clip(1, 65_535).astype(np.float32) * np.float32(1e-4)
     ours = run_chain([m.handle.load() for m in prepared.models], image)
-    gain = psnr_gain(ours, run_chain([classical("lanczos", 2)], image), crop, 4)
+    gain = psnr_gain(ours, run_chain([classical("lanczos", scale)], image), crop, 2 * scale)
     told = prepared.conditions.blur
-    true = blur.at_nyquist(2)
+    true = blur.at_nyquist(scale)
     found = None if expected is None else expected.gain_db["lanczos"]
     return Outcome(
         name,
@@ -123,7 +125,7 @@ def outcome(name: str, crop: NDArray[np.float32], blur: Blur, sigma: float, mode
         sigma,
         round(true, 3),
         told[0].describe(),
-        round(float(np.mean([b.at_nyquist(2) for b in told])) - true, 3),
+        round(float(np.mean([b.at_nyquist(scale) for b in told])) - true, 3),
         round(gain, 3),
         *((None,) * 3 if found is None else (round(v, 3) for v in (found.mean, found.low, found.high))),
     )

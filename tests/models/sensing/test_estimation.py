@@ -4,9 +4,19 @@ import numpy as np
 import pytest
 import torch
 
+from scenelift.models.sensing import estimation
 from scenelift.models.sensing.blurs import KINDS, Blur, decimate
-from scenelift.models.sensing.estimation import TILE, TRANSFERS, cut_tiles, estimate_blur, features, outputs
-from scenelift.models.training.estimation import examples, fit, target
+from scenelift.models.sensing.estimation import (
+    CANDIDATES,
+    TILE,
+    TRANSFERS,
+    cut_tiles,
+    estimate_blur,
+    features,
+    outputs,
+    quantile,
+)
+from scenelift.models.training.estimation import dead_leaves, examples, fit, target
 
 
 def scene(seed, side=512):
@@ -84,3 +94,31 @@ def test_training_learns_to_tell_strong_blur_from_weak():
     found = np.array([outputs(row, weights)[: len(TRANSFERS)].argmax() for row in x])
     gaussian = y[:, : len(TRANSFERS)].sum(1) > 0.5
     assert np.corrcoef(found[gaussian], y[gaussian, : len(TRANSFERS)].argmax(1))[0, 1] > 0.8
+
+
+def test_a_doubtful_choice_leans_to_the_weaker_blur():
+    """What a wrong guess costs was measured: too strong a blur told costs more than too weak a one."""
+    regret = estimation._weights()["regret"]
+    gaussians = regret[: len(TRANSFERS), : len(TRANSFERS)]
+    assert np.allclose(np.diag(regret), 0)
+    assert (
+        gaussians[np.tril_indices(len(TRANSFERS), -1)] >= gaussians.T[np.tril_indices(len(TRANSFERS), -1)] - 0.2
+    ).all()
+    even = np.zeros(len(CANDIDATES))
+    even[[2, 8]] = 0.5
+    assert estimation._chosen(even @ regret, 0).mtf > np.mean([TRANSFERS[2], TRANSFERS[8]])
+
+
+def test_quantiles_go_from_the_strongest_blur_to_the_weakest():
+    chances = np.full(len(CANDIDATES), 1 / len(CANDIDATES))
+    transfers = [quantile(chances, at).at_nyquist(2) for at in np.linspace(0.01, 0.99, 30)]
+    assert transfers == sorted(transfers)
+    assert quantile(np.eye(len(CANDIDATES))[4], 0.5) == CANDIDATES[4]
+
+
+def test_drawn_shapes_are_reflectances_that_differ():
+    drawn = dead_leaves(3, 64, torch.Generator().manual_seed(0))
+    assert drawn.shape == (3, 1, 64, 64)
+    assert 0 < float(drawn.min()) < float(drawn.max()) < 1.2
+    assert not torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn, dead_leaves(3, 64, torch.Generator().manual_seed(0)))

@@ -20,7 +20,7 @@ from scenelift.pipeline.errors import SceneError, UsageError
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.outputs.outputs import output_of
 from scenelift.pipeline.scenes.opening import open_scene
-from scenelift.pipeline.scenes.safe_manifest import KINDS, check_manifest
+from scenelift.pipeline.scenes.safe import CHECKSUMS, check_manifest
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.planning import make_plan
@@ -181,7 +181,7 @@ def test_a_damaged_file_of_a_product_is_told_from_its_manifest(tmp_path: Path, k
     assert check_manifest(folder, bands) == []
     objects = "".join(
         f'<dataObject><byteStream><fileLocation href="./{band.relative_to(folder)}"/>'
-        f'<checksum checksumName="{kind}">{hashlib.new(KINDS[kind], band.read_bytes()).hexdigest()}</checksum>'
+        f'<checksum checksumName="{kind}">{hashlib.new(CHECKSUMS[kind], band.read_bytes()).hexdigest()}</checksum>'
         "</byteStream></dataObject>"
         for band in bands
     )

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.evidence.ablate import VARIANTS, AblateSettings, Outcome, ablate, recipe_of
-from scenelift.workflows.evidence.ablate_page import page_text
+from scenelift.workflows.evidence.pages import ablation_text
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_the_page_puts_differences_beside_the_papers():
     worse = outcome("sigmoid", [28.0, 30.0], [29.5, 31.5])
     better = outcome("without normalisation", [30.5, 32.5], [31.5, 33.5])
     same = outcome("leaky ReLU", [29.0, 33.0], [30.0, 34.0])
-    text = page_text([base, better, same, worse], AblateSettings(seeds=2), "scenelift ablate")
+    text = ablation_text([base, better, same, worse], AblateSettings(seeds=2), "scenelift ablate")
     assert "| sigmoid | 29.75 | 0.900 | -1.75 [-1.75, -1.75] | 0.35 | -1.8 |" in text
     assert "- sigmoid: the sign reproduces." in text
     assert "- without normalisation: the sign is the opposite." in text

@@ -12,9 +12,8 @@ from support.trainings import images, settings, textured
 
 from scenelift.models.errors import ModelError
 from scenelift.workflows.training import data as datasets
-from scenelift.workflows.training.data import read_data
+from scenelift.workflows.training.data import on_disk, read_data
 from scenelift.workflows.training.images import PatchSet
-from scenelift.workflows.training.patch_file import on_disk
 from scenelift.workflows.training.sources import read_source
 from scenelift.workflows.training.splitting import select, split
 
