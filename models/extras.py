@@ -72,6 +72,10 @@ class Extra:
         values = asdict(self)
         return {self.name: next(iter(values.values())) if len(values) == 1 else values or True}
 
+    def notes(self) -> tuple[str, ...]:
+        """Return what people should know of its result, lines for the summary."""
+        return ()
+
 
 @dataclass(frozen=True)
 class Realism(Extra):
@@ -143,19 +147,90 @@ class SelfEnsemble(Extra):
 
 @dataclass(frozen=True)
 class Uncertainty(Extra):
-    """The mean of eight passes, and their standard deviation."""
+    """The standard deviation of the error: of one pass where an error model is at hand, else over eight passes."""
 
+    wanted: bool = True
+    errors: tuple[tuple[str, str], ...] = ()
+    """Networks whose error models tell it, and the SHA-256 of those models; none: over eight passes."""
+    note: str = ""
+    """For the summary: why it is not calibrated."""
     name = "uncertainty"
-    help = "Add a band with the standard deviation over those eight passes after each band."
+    help = "Add a band with the standard deviation of the error after each band, calibrated on other places."
     stage = ENSEMBLE
     last = True
     out_per_band = 2
 
+    def bound(self, model: str) -> Self:
+        from scenelift.models.calibration import error_models
+
+        try:
+            return replace(self, errors=error_models(model))
+        except ModelError as error:
+            return self.spread(str(error))
+
+    def spread(self, why: str) -> Self:
+        """Return the extra for a network whose errors are not known."""
+        note = f"the uncertainty is the spread over eight turned and mirrored passes, not calibrated: {why}"
+        return replace(self, errors=(), note=note)
+
     def wrap(self, module: nn.Module, spec: ModelSpec, blur: Blur) -> tuple[nn.Module, ModelSpec]:
+        from scenelift.models.calibration import Calibrated, errors_for
         from scenelift.models.wrappers import Ensembled
 
+        if self.errors:
+            wrapped = Calibrated(module, spec, errors_for(self.errors, spec))
+            return wrapped, replace(spec, halo=wrapped.halo, out_per_band=2)
         inner = module.module if isinstance(module, Ensembled) else module
         return Ensembled(inner, uncertainty=True), replace(spec, out_per_band=2)
+
+    def provenance(self) -> dict[str, Any]:
+        return {"uncertainty": True} | _error_digests(self.errors)
+
+    def notes(self) -> tuple[str, ...]:
+        return (self.note,) if self.note else ()
+
+
+@dataclass(frozen=True)
+class Interval(Extra):
+    """Bounds between which a given share of the true values lies."""
+
+    level: float = 0.9
+    errors: tuple[tuple[str, str], ...] = ()
+    """Networks whose error models tell them, and the SHA-256 of those models."""
+    name = "interval"
+    help = "Add bands with a lower and an upper bound after each band: so large a share of true values lies between."
+    stage = ENSEMBLE
+    last = True
+    out_per_band = 3
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.level <= 0.99:
+            raise ModelError(f"--interval must be from 0.5 to 0.99, got {self.level}")
+
+    def bound(self, model: str) -> Self:
+        from scenelift.models.calibration import error_models
+
+        try:
+            return replace(self, errors=error_models(model))
+        except ModelError as error:
+            raise ModelError(f"--interval: {error}") from None
+
+    def wrap(self, module: nn.Module, spec: ModelSpec, blur: Blur) -> tuple[nn.Module, ModelSpec]:
+        from scenelift.models.calibration import Calibrated, errors_for
+
+        if isinstance(module, Calibrated):  # the standard deviation is asked for, too
+            module.set_level(self.level)
+            return module, replace(spec, out_per_band=4)
+        wrapped = Calibrated(module, spec, errors_for(self.errors, spec), deviation=False)
+        wrapped.set_level(self.level)
+        return wrapped, replace(spec, halo=wrapped.halo, out_per_band=3)
+
+    def provenance(self) -> dict[str, Any]:
+        return {"interval": self.level} | _error_digests(self.errors)
+
+
+def _error_digests(errors: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    return {f"{Path(name).stem}_errors_sha256": digest for name, digest in errors}
 
 
 @dataclass(frozen=True)
@@ -176,7 +251,7 @@ class ClassMap(Extra):
 
 
 BUILT_IN: dict[str, type[Extra]] = {
-    kind.name: kind for kind in (Realism, Consistency, SelfEnsemble, Uncertainty, ClassMap)
+    kind.name: kind for kind in (Realism, Consistency, SelfEnsemble, Uncertainty, Interval, ClassMap)
 }
 
 
@@ -200,6 +275,30 @@ def extra_kind(name: str) -> type[Extra]:
         return kind
     known = ", ".join([*BUILT_IN, *sorted(entry_points(group=ENTRY_POINTS).names)])
     raise ModelError(f"unknown extra {name!r}; known are {known}")
+
+
+def bind_extras(extras: Iterable[Extra], model: str, last: bool) -> tuple[Extra, ...]:
+    """Return the extras that are for a model of a chain, each bound to it; see `Extra.bound`.
+
+    Parameters
+    ----------
+    extras : iterable of Extra
+    model : str
+        The model's name.
+    last : bool
+        Whether it is the last one of the chain.
+
+    Raises
+    ------
+    ModelError
+        If one does not fit the model, or bounds are asked of a network whose weights another one changes.
+    """
+    bound = [extra.bound(model) for extra in extras if last or not extra.last]
+    changing = next((extra.name for extra in bound if extra.stage == WEIGHTS), None)
+    if changing and any(isinstance(extra, Interval) for extra in bound):
+        raise ModelError(f"--interval holds for the network as it was trained; leave --{changing} out")
+    why = f"--{changing} changes the network"
+    return tuple(extra.spread(why) if changing and isinstance(extra, Uncertainty) else extra for extra in bound)
 
 
 def apply_extras(

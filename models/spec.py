@@ -44,7 +44,7 @@ class ModelSpec:
     out_bands: int | None = None
     """Number of bands it returns if that is not the number it takes (e.g. class probabilities)."""
     out_per_band: int = 1
-    """Bands returned for each band taken: 2 where a band is followed by its uncertainty."""
+    """Bands returned for each band taken: 2 with its uncertainty, 3 with its bounds, 4 with both, in this order."""
     multiple_of: int = 1
     """Patches start at multiples of this, and are this divisible (pixel-unshuffle, U-Net)."""
     patch: int = 256

@@ -22,7 +22,7 @@ from scenelift.models.catalog import (
     with_settings,
 )
 from scenelift.models.enhancer import Translated, gpu_count, pick_device
-from scenelift.models.extras import WEIGHTS
+from scenelift.models.extras import WEIGHTS, Extra, bind_extras
 from scenelift.models.precision import PRECISIONS, pick_precision
 from scenelift.models.shipped import checkpoint_path
 from scenelift.pipeline.cluster import ClusterSettings
@@ -127,7 +127,7 @@ class Prepared:
     conditions: Conditions | None
     """What the networks are told; None if none of them asks."""
     warnings: tuple[str, ...] = ()
-    """What networks were not trained for, lines for people."""
+    """What networks were not trained for, and what is not calibrated: lines for people."""
 
     def expect(self, settings: EnhanceSettings, seconds: float = math.inf) -> Expectation | None:
         """Try the models on the scene one level coarser.
@@ -182,7 +182,12 @@ def prepare(
     chosen = _resolve(names, scene, settings, runtime, conditions)
     bands = [band.description or f"band {number}" for number, band in enumerate(scene.bands, start=1)]
     warnings = () if found is None else tuple(unfamiliar(names, bands, found))
+    warnings += tuple(note for model in chosen for extra in _extras_of(model) for note in extra.notes())
     return Prepared(scene, stamps, tuple(names), tuple(chosen), runtime.device, conditions, warnings)
+
+
+def _extras_of(model: ChosenModel) -> tuple[Extra, ...]:
+    return model.handle.extras if isinstance(model.handle, ModelRef) else ()
 
 
 def is_network(name: str | Enhancer) -> bool:
@@ -219,7 +224,7 @@ def _resolve(
             precision=runtime.precision_of(ref, number),
             threads=runtime.threads,
             noise=noise,
-            extras=tuple(extra.bound(ref.name) for extra in extras if last or not extra.last),
+            extras=bind_extras(extras, ref.name, last),
         )
         if not any(extra.stage == WEIGHTS for extra in extras):
             ref = with_colour(ref, colour_bands(scene))

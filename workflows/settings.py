@@ -10,7 +10,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from scenelift.models.extras import BUILT_IN, Consistency, Extra, Realism, SelfEnsemble, Uncertainty, extra_kind
+from scenelift.models.extras import (
+    BUILT_IN,
+    Consistency,
+    Extra,
+    Interval,
+    Realism,
+    SelfEnsemble,
+    Uncertainty,
+    extra_kind,
+)
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.settings import option, read_table, toml_value
 
@@ -91,6 +100,7 @@ class EnhanceSettings:
     )
     tta: bool = option(False, SelfEnsemble.help, panel=MODEL)
     uncertainty: bool = option(False, Uncertainty.help, panel=MODEL)
+    interval: float | None = option(None, Interval.help, panel=MODEL)
     consistency: int = option(0, Consistency.help, panel=MODEL)
     classes: bool = False
     realism: float | None = option(None, Realism.help, panel=MODEL)

@@ -127,7 +127,7 @@ class ConditionedGenerator(nn.Module):
 
     @torch.no_grad()
     def fold(self, blurs: Sequence[Blur], noise: Sequence[float]) -> Generator:
-        """Return the plain network for one scene.
+        """Return the plain network for one scene; its buffer ``condition`` (bands, FACTS) says what it was told.
 
         Parameters
         ----------
@@ -156,6 +156,7 @@ class ConditionedGenerator(nn.Module):
         filters = [linear_filters(b, self.scale, s) for b, s in zip(blurs, noise, strict=True)]
         state["skip.weight"] = torch.cat(filters)[:, None]
         plain.load_state_dict(state)
+        plain.register_buffer("condition", condition.reshape(self.bands, FACTS), persistent=False)
         return plain.eval()
 
 

@@ -21,6 +21,10 @@ CHUNK = 512
 
 UNCERTAINTY = " uncertainty"
 """How the description of a band ends that tells the uncertainty of the one before it."""
+LOWER, UPPER = " lower bound", " upper bound"
+"""How those of the bands end between which the true value of the one before lies."""
+COMPANIONS = {1: (), 2: (UNCERTAINTY,), 3: (LOWER, UPPER), 4: (UNCERTAINTY, LOWER, UPPER)}
+"""What follows a band, by the number of bands a model returns for it."""
 
 
 @dataclass(frozen=True)
@@ -157,14 +161,15 @@ def _scaled_domains(domains: dict[str, dict[str, str]], scale: int) -> dict[str,
     return domains | {"RPC": rpc}
 
 
-def _uncertainty(band: Band, index: int) -> Band:
-    """Describe the band that tells how uncertain another is: a standard deviation, so it has no offset."""
-    return Band((band.description or f"band {index + 1}") + UNCERTAINTY, band.scale, 0.0, band.declared)
+def _companion(band: Band, index: int, kind: str) -> Band:
+    """Describe a band that tells how far off another may be; a spread has no offset, bounds have that of the band."""
+    offset = 0.0 if kind == UNCERTAINTY else band.offset
+    return Band((band.description or f"band {index + 1}") + kind, band.scale, offset, band.declared)
 
 
 def pictures(bands: Sequence[Band]) -> list[int]:
-    """Return the indices of the bands that do not tell the uncertainty of another; of all, if there are no others."""
-    plain = [index for index, band in enumerate(bands) if not (band.description or "").endswith(UNCERTAINTY)]
+    """Return the indices of the bands that do not tell how far off another may be; of all, if there are no others."""
+    plain = [index for index, band in enumerate(bands) if not (band.description or "").endswith(COMPANIONS[4])]
     return plain or list(range(len(bands)))
 
 
@@ -209,8 +214,8 @@ def output_of(
         if spec.out_bands is not None and (spec.out_bands != len(bands) or labels):
             names = labels or [f"{spec.name} {i + 1}" for i in range(spec.out_bands)]
             bands = [_recoded(Band(name, 1.0, 0.0, True), "float32", dtype) for name in names]
-        if spec.out_per_band == 2:
-            bands = [b for i, band in enumerate(bands) for b in (band, _uncertainty(band, i))]
+        kinds = COMPANIONS.get(spec.out_per_band, ())
+        bands = [b for i, band in enumerate(bands) for b in (band, *(_companion(band, i, kind) for kind in kinds))]
         scale *= spec.scale
     if scene.alpha is not None:
         bands.append(Band("alpha", 1.0, 0.0, False, "alpha"))

@@ -78,7 +78,8 @@ class ArchiveSettings:
         from scenelift.models.enhancer import pick_device
 
         device = pick_device(self.enhance.device, elsewhere=True)
-        never = ("batch", "overwrite") if self.enhance.extra else ("batch", "overwrite", "extra")
+        unused = [name for name in ("extra", "interval") if not getattr(self.enhance, name)]
+        never = ("batch", "overwrite", *unused)
         settings = {name: value for name, value in asdict(self.enhance).items() if name not in never}
         facts = {
             "software": [version("scenelift"), version("torch")],

@@ -110,7 +110,7 @@ def _wanted(entry: Entry, source: SceneSource, scene: Scene, settings: ArchiveSe
     scale = math.prod(load_spec(find(name)).scale for name in settings.models)
     side = settings.enhance.block
     pixels = height * width * scale**2
-    each = math.prod(extra.out_per_band for extra in settings.enhance.extras())
+    each = 1 + sum(extra.out_per_band - 1 for extra in settings.enhance.extras())
     bands = len(scene.bands) * each + (scene.alpha is not None)
     return Wanted(
         entry=entry,
