@@ -202,7 +202,9 @@ def calibrate(errors: ErrorModel, found: Errors) -> None:
     ratio = found.absolute / deviations(errors, found)
     size = ratio.square().mean().sqrt()
     with torch.no_grad():
-        errors.layers[-1].bias += size.log()
+        last = errors.layers[-1]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        last.bias += size.log()
         errors.factors.copy_(conformal_factors(ratio / size))
 
 
