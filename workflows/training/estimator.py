@@ -28,7 +28,7 @@ from scenelift.workflows.training.recipe import Recipe, load_recipe
 EXAMPLES = 30_000
 SHARES = (0.55, 0.15, 0.15, 0.15)
 """Of small patches, of large ones, of large ones made sharper, of drawn shapes."""
-JUDGED = 24
+MEASURED_ON = 24
 """Patches, and as many drawn ones, on which the cost of a wrong guess is measured."""
 
 
@@ -85,8 +85,8 @@ def train_estimator(
     sources = draws(data)
     weights = fit(*examples(sources, count, seed + 1), seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    judged = [sources[0][0](JUDGED, generator), dead_leaves(JUDGED, 64, generator)]
-    weights["regret"] = np.mean([regrets("sr-x2", clean) for clean in judged], 0)
+    measured_on = [sources[0][0](MEASURED_ON, generator), dead_leaves(MEASURED_ON, 64, generator)]
+    weights["regret"] = np.mean([regrets("sr-x2", clean) for clean in measured_on], 0)
     store(output, weights)
 
 

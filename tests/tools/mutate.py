@@ -1,6 +1,6 @@
 """How much the tests would notice: one operator, comparison, number or truth value of a file changed at a time.
 
-``cd tests && python -m support.mutate [FILE…] [--each N] [--seed N]`` (or ``make mutants``) prints a table and the
+``cd tests && python -m tools.mutate [FILE…] [--each N] [--seed N]`` (or ``make mutants``) prints a table and the
 changes that no test noticed. Nothing on the disk is changed: every mutant lives in a process of its own, in which an
 import hook gives the changed module, and the tests that are mapped to the file run there until the first fails.
 """
