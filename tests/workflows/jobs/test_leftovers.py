@@ -25,8 +25,8 @@ plan = { batch = 2, validate_every = 2, phases = [{ steps = 4 }] }
 NET = "support.builders:landcover_net"
 CASES: dict[str, tuple[list[object], str]] = {
     "score": (["score", "scene.tif", "other.tif", "--map", "error.tif"], "error.tif"),
-    "tiles": (["tiles", "scene.tif", "-o", "tiles", "--size", 16], "tiles"),
-    "tiles in a tar": (["tiles", "scene.tif", "-o", "tiles", "--size", 16, "--format", "webdataset"], "tiles"),
+    "tiles": (["tiles", "scene.tif", "-o", "tiles", "--size", 64], "tiles"),
+    "tiles in a tar": (["tiles", "scene.tif", "-o", "tiles", "--size", 64, "--format", "webdataset"], "tiles"),
     "train": (
         ["train", "tiny.toml", "--device", "cpu", "--threads", 1, "--resume", "-o", "t.safetensors"],
         "t.safetensors",
@@ -39,7 +39,7 @@ CASES: dict[str, tuple[list[object], str]] = {
 
 def prepare(folder: Path) -> Path:
     folder.mkdir()
-    image = textured(3, 96)
+    image = textured(3, 288)
     write_raster(folder / "scene.tif", image, nodata=0)
     write_raster(folder / "other.tif", image + noise_image(2, image.shape, high=50), nodata=0)
     (folder / "tiny.toml").write_text(RECIPE)
