@@ -25,6 +25,9 @@ def test_gdal_programs_read_an_output(tmp_path: Path, transform) -> None:  # typ
     assert facts["size"] == [140, 100] and facts["metadata"]["IMAGE_STRUCTURE"]["LAYOUT"] == "COG"
     assert np.allclose(facts["geoTransform"][1::4], [transform.a / 2, transform.e / 2])
     assert [(b["scale"], b["offset"], b["noDataValue"]) for b in facts["bands"]] == [(1e-4, -0.1, 0)] * 2
-    subprocess.run(["gdal_translate", "-q", "-of", "ENVI", tmp_path / "out.tif", tmp_path / "raw"], check=True)
+    subprocess.run(
+        ["gdal_translate", "-q", "-of", "ENVI", "-co", "INTERLEAVE=BSQ", tmp_path / "out.tif", tmp_path / "raw"],
+        check=True,
+    )
     read = np.fromfile(tmp_path / "raw", "uint16").reshape(2, 100, 140)
     assert np.array_equal(read, values.repeat(2, 1).repeat(2, 2))

@@ -69,7 +69,7 @@ def kill_at_random_moments(tmp_path: Path, name: str, times: int) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_kill_leaves_nothing_unfinished_under_a_final_name(tmp_path: Path, name: str) -> None:
-    kill_at_random_moments(tmp_path, name, times=3)
+    kill_at_random_moments(tmp_path, name, times=2)
 
 
 @pytest.mark.soak
