@@ -25,11 +25,10 @@ from scenelift.models.training.objectives import Objective
 from scenelift.models.training.processes import join
 from scenelift.models.training.schedule import Schedule, resolve
 from scenelift.models.training.trainer import Run, Trainer, Weights
-from scenelift.workflows.training.cards import draw_losses, save_card
 from scenelift.workflows.training.classifier import Classification
 from scenelift.workflows.training.recipe import LandcoverRecipe, Recipe
 from scenelift.workflows.training.restoration import Restoration
-from scenelift.workflows.training.runs import open_run
+from scenelift.workflows.training.runs import draw_losses, open_run, save_card
 from scenelift.workflows.training.segmenter import Segmentation
 
 Progress = Callable[[int, int, float], None]
