@@ -202,7 +202,7 @@ def calibrate(errors: ErrorModel, found: Errors) -> None:
     ratio = found.absolute / deviations(errors, found)
     size = ratio.square().mean().sqrt()
     with torch.no_grad():
-        errors.layers[-1].bias += size.log()
+        errors.last_bias.add_(size.log())
         errors.factors.copy_(conformal_factors(ratio / size))
 
 
