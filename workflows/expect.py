@@ -141,7 +141,8 @@ def _try(
     """Run the models and the classical methods on a window (C, H, W) that was shrunk, once and twice."""
     kernels = [blur.kernel(scale) for blur in blurs]
     transfer = float(np.mean([blur.at_nyquist(scale) for blur in blurs]))
-    levels, residuals = [], []
+    levels: list[dict[str, NDArray[np.float64]]] = []
+    residuals: list[float] = []
     while not levels or (len(levels) < 2 and min(fine.shape[1:]) >= LEAST * scale):
         low = decimate(torch.from_numpy(fine)[None], scale, [kernels])[0].numpy()
         low = low + _missing_noise(fine, low, kernels, noise, seed)

@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
-from scenelift.models.catalog import find, load, with_settings
 from scenelift.models.degradations import quantize, white_noise
 from scenelift.models.sensing.blurs import KINDS, MTF_RANGE, Blur, decimate
-from scenelift.models.sensing.estimation import CANDIDATES, SIGMA_UNIT, TRANSFERS, features
-from scenelift.models.whole import run_whole
+from scenelift.models.sensing.estimation import SIGMA_UNIT, TRANSFERS, features
 
 Draw = Callable[[int, torch.Generator], Tensor]
 """Draws (count, 1, H, W) clean patches of one source, reflectance."""
@@ -156,27 +154,6 @@ def fit(
     layers = {"first": first, "second": second, "last": last}
     found = {f"{name}.{k}": v.numpy() for name, layer in layers.items() for k, v in layer.state_dict().items()}
     return found | {"mean": mean.astype(np.float32), "deviation": deviation.astype(np.float32)}
-
-
-def regrets(name: str, clean: Tensor) -> NDArray[np.float32]:
-    """Return what a wrong guess costs: dB lost where a blur (row) is taken for another (column).
-
-    Parameters
-    ----------
-    name : str
-        A band-agnostic ×2 network that is told the blur.
-    clean : Tensor
-        (N, 1, H, W) reflectance.
-    """
-    inner = (..., slice(2, -2), slice(2, -2))
-    models = [load(with_settings(find(name), blur=(blur,), noise=(0.0,))) for blur in CANDIDATES]
-    found = np.zeros((len(CANDIDATES),) * 2, np.float32)
-    for row, blur in enumerate(CANDIDATES):
-        low = decimate(clean, 2, [[blur.kernel(2)]] * len(clean)).numpy()
-        for column, model in enumerate(models):
-            errors = np.square((run_whole(model, low) - clean.numpy())[inner]).mean((1, 2, 3)) + 1e-9
-            found[row, column] = 10 * np.log10(errors).mean()
-    return found - np.diag(found)[:, None]
 
 
 def store(path: Path, weights: dict[str, NDArray[np.float32]]) -> None:

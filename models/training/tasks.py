@@ -171,7 +171,8 @@ class BlindSuperResolution:
 
     def misfit(self, prediction: Tensor, inputs: Inputs) -> Tensor:
         """Compare means over coarse pixels with those of the least-squares estimate, which knows each image's blur."""
-        return F.l1_loss(*(F.avg_pool2d(x, self.scale) for x in (prediction, inputs[1])))
+        ours, expected = (F.avg_pool2d(x, self.scale) for x in (prediction, inputs[1]))
+        return F.l1_loss(ours, expected)
 
     def conditions(self) -> dict[str, list[float]]:
         """Return the noise, and transfers from the strongest blur to none; see `Task`."""

@@ -13,10 +13,14 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from numpy.typing import NDArray
 from torch import Tensor
 
+from scenelift.models.catalog import find, load, with_settings
 from scenelift.models.sensing.blurs import KINDS, Blur, decimate
-from scenelift.models.training.estimation import Draw, dead_leaves, examples, fit, regrets, store
+from scenelift.models.sensing.estimation import CANDIDATES
+from scenelift.models.training.estimation import Draw, dead_leaves, examples, fit, store
+from scenelift.models.whole import run_whole
 from scenelift.workflows.training.data import read_data
 from scenelift.workflows.training.images import PatchSampler
 from scenelift.workflows.training.recipe import Recipe, load_recipe
@@ -47,6 +51,27 @@ def draws(data: Path) -> list[tuple[Draw, float]]:
 
     sources = (lambda n, g: small(n, 1.0, g), lambda n, g: large(n, 1.0, g), sharper, drawn)
     return list(zip(sources, SHARES, strict=True))
+
+
+def regrets(name: str, clean: Tensor) -> NDArray[np.float32]:
+    """Return what a wrong guess costs: dB lost where a blur (row) is taken for another (column).
+
+    Parameters
+    ----------
+    name : str
+        A band-agnostic ×2 network that is told the blur.
+    clean : Tensor
+        (N, 1, H, W) reflectance.
+    """
+    inner = (..., slice(2, -2), slice(2, -2))
+    models = [load(with_settings(find(name), blur=(blur,), noise=(0.0,))) for blur in CANDIDATES]
+    found = np.zeros((len(CANDIDATES),) * 2, np.float32)
+    for row, blur in enumerate(CANDIDATES):
+        low = decimate(clean, 2, [[blur.kernel(2)]] * len(clean)).numpy()
+        for column, model in enumerate(models):
+            errors = np.square((run_whole(model, low) - clean.numpy())[inner]).mean((1, 2, 3)) + 1e-9
+            found[row, column] = 10 * np.log10(errors).mean()
+    return found - np.diag(found)[:, None]
 
 
 def train_estimator(
