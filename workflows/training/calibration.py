@@ -112,8 +112,14 @@ class Subject:
         bands, side = self.train.bands, self.recipe.data.side
         parts = []
         for patches in self.held_out:
-            places = sorted(set(patches.places.tolist()), key=rank)[half::2]
-            at = np.flatnonzero(np.isin(patches.places, places))[: -(-count // len(self.held_out))]
+            turns = {place: turn for turn, place in enumerate(sorted(set(patches.places.tolist()), key=rank))}
+            order = np.array([turns[place] for place in patches.places.tolist()])  # files come class by class
+            at = np.argsort(order, kind="stable")
+            at = at[order[at] % 2 == half][: -(-count // len(self.held_out))]
+            if not len(at):
+                raise ModelError(
+                    f"{self.name}: one place to validate on; half sets the bounds, half measures: give two"
+                )
             whole = patches.reflectance(at)[..., :side, :side]
             if bands == 1:
                 turn = torch.arange(len(whole)) % whole.shape[1]
