@@ -117,9 +117,7 @@ class Subject:
             at = np.argsort(order, kind="stable")
             at = at[order[at] % 2 == half][: -(-count // len(self.held_out))]
             if not len(at):
-                raise ModelError(
-                    f"{self.name}: one place to validate on; half sets the bounds, half measures: give two"
-                )
+                raise ModelError(f"{self.name}: one place to validate on; bounds and measurement need two")
             whole = patches.reflectance(at)[..., :side, :side]
             if bands == 1:
                 turn = torch.arange(len(whole)) % whole.shape[1]
