@@ -50,7 +50,7 @@ test-newest:
 	$(MAKE) test VENV=.venv-newest HOW="--upgrade --upgrade-strategy eager"
 
 test-oldest:
-	mkdir -p .venv-oldest && $(PYTHON) tests/support/oldest.py > .venv-oldest/constraints.txt
+	mkdir -p .venv-oldest && $(PYTHON) tests/tools/oldest.py > .venv-oldest/constraints.txt
 	$(MAKE) test VENV=.venv-oldest HOW="-c .venv-oldest/constraints.txt"
 
 check: $(VENV)/.installed .typing/scenelift
@@ -68,17 +68,17 @@ bench: $(VENV)/.installed $(VENV)/.scene
 
 # About two hours of one core; what docs/soak.csv already holds is not done again.
 soak: $(VENV)/.installed
-	cd tests && ../$(BIN)/python -c 'import sys, support.soak; sys.exit(support.soak.main())'
+	cd tests && ../$(BIN)/python -c 'import sys, tools.soak; sys.exit(tools.soak.main())'
 
 # HOURS=0.1 tries a few thousand inputs; seeds and results are kept in docs/fuzz.csv.
 HOURS ?= 3
 fuzz: $(VENV)/.installed
-	cd tests && ../$(BIN)/python -m support.fuzz $(HOURS)
+	cd tests && ../$(BIN)/python -m tools.fuzz $(HOURS)
 
 # EACH=10 tries ten changes of each file.
 EACH ?= 40
 mutants: $(VENV)/.installed
-	cd tests && ../$(BIN)/python -m support.mutate --each $(EACH)
+	cd tests && ../$(BIN)/python -m tools.mutate --each $(EACH)
 
 clean:
 	rm -rf $(VENV) .venv-newest .venv-oldest .typing build dist *.egg-info demo-output

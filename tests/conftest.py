@@ -22,7 +22,7 @@ if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
 
 settings.register_profile("scenelift", deadline=None, print_blob=True)
 settings.load_profile("scenelift")
-if examples := os.environ.get("MUTANT_EXAMPLES"):  # `support.mutate` tries every mutant with the same ones
+if examples := os.environ.get("MUTANT_EXAMPLES"):  # `tools.mutate` tries every mutant with the same ones
     how = {"derandomize": True, "database": None, "phases": (Phase.explicit, Phase.generate)}
     settings.register_profile("mutants", deadline=None, max_examples=int(examples), **how)
     settings.load_profile("mutants")

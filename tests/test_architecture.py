@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from support.house import ROOMS, fullest, parameters, sources
+from tools.house import ROOMS, fullest, parameters, sources
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")

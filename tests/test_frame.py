@@ -15,7 +15,7 @@ PROJECT = CONFIGURATION["project"]
 ROOMS = ("pipeline", "models", "workflows")
 MOST_FILES = 16
 """Most Python files of a folder: more, and nobody knows any longer where to look."""
-CONDA_NAMES = {"torch": "pytorch", "dask": "dask-core", "matplotlib": "matplotlib-base"}
+CONDA_NAMES = {"torch": "pytorch", "dask": "dask-core", "matplotlib": "matplotlib-base", "netCDF4": "netcdf4"}
 IMPORT_NAMES = {
     "pillow": "PIL",
     "dask-cuda": "dask_cuda",

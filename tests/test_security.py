@@ -42,7 +42,7 @@ def test_xml_that_grows_is_refused(tmp_path: Path) -> None:
         read_xml(tmp_path / "MTD.xml")
 
 
-ENHANCE = ["enhance", "a.tif", "-o", "b.tif", "-m", "nearest-x1", "--workers", 0]
+ENHANCE = ["enhance", "a.tif", "-o", "b.tif", "-m", "nearest-x2", "--workers", 0]
 
 
 @pytest.mark.parametrize("words", [["info", "a.tif"], ENHANCE])

@@ -37,7 +37,7 @@ from scenelift.pipeline.scenes.noise import scene_noise
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.safe import check_manifest
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
-from scenelift.workflows.conditions import Conditions, colour_bands, scene_conditions
+from scenelift.workflows.conditions import Conditions, band_names, colour_bands, scene_conditions
 from scenelift.workflows.expect import Expectation, expect
 from scenelift.workflows.familiarity import unfamiliar
 from scenelift.workflows.settings import EnhanceSettings
@@ -179,9 +179,9 @@ def prepare(
     found = scene_conditions(scene, settings.blur, settings.noise) if any(map(is_network, names)) else None
     asked = any(isinstance(name, str) and wants_blur(name) for name in names)
     conditions = found if asked else None
-    chosen = _resolve(names, scene, settings, runtime, conditions)
-    bands = [band.description or f"band {number}" for number, band in enumerate(scene.bands, start=1)]
-    warnings = () if found is None else tuple(unfamiliar(names, bands, found))
+    noise = scene_noise(scene, settings.noise) if any(isinstance(name, str) for name in names) else ()
+    chosen = _resolve(names, scene, settings, runtime, conditions, noise)
+    warnings = () if found is None else tuple(unfamiliar(names, band_names(scene), found, noise))
     warnings += tuple(note for model in chosen for extra in _extras_of(model) for note in extra.notes())
     return Prepared(scene, stamps, tuple(names), tuple(chosen), runtime.device, conditions, warnings)
 
@@ -207,16 +207,15 @@ def _resolve(
     settings: EnhanceSettings,
     runtime: Runtime,
     conditions: Conditions | None,
+    noise: tuple[float, ...],
 ) -> list[ChosenModel]:
     """Turn names into references that carry every setting of the run, and check the halo of each model."""
-    noise: tuple[float, ...] | None = None
     denoised, extras = False, settings.extras()
     chosen: list[ChosenModel] = []
     for number, name in enumerate(names, start=1):
         if not isinstance(name, str):
             chosen.append(ChosenModel(GivenModel(name), name.spec, "fp32"))
             continue
-        noise = noise or scene_noise(scene, settings.noise)
         last, ref = number == len(names), find(name)
         ref = with_settings(
             ref,

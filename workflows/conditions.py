@@ -148,6 +148,11 @@ def _warnings(blurs: Sequence[Blur], noise: Sequence[float], certainty: float | 
     return found
 
 
+def band_names(scene: Scene) -> list[str]:
+    """Return the name of each band, "band 1" and so on for those without."""
+    return [band.description or f"band {number}" for number, band in enumerate(scene.bands, start=1)]
+
+
 def colour_bands(scene: Scene) -> tuple[int, int, int] | None:
     """Return the 0-based bands with red, green and blue, by name or by colour interpretation; None without them."""
     names = [(band.description or "").strip() for band in scene.bands]

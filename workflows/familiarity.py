@@ -13,6 +13,7 @@ from scenelift.workflows.conditions import Conditions
 
 QUANTITIES = {"brightness": "mean reflectance", "contrast": "standard deviation within 32 pixels"}
 """What is compared of each band, and its name for people."""
+NAMES = QUANTITIES | {"noise": "noise (standard deviation)"}
 SLACK = 0.02
 """By how much a transfer may lie outside of those trained for: as far as an estimate errs."""
 
@@ -34,12 +35,14 @@ class Distance:
         far = self.value / high if self.value > high else low / max(self.value, 1e-9)
         side = "above" if self.value > high else "below"
         return (
-            f"{self.model} has not seen such a scene: {QUANTITIES.get(self.quantity, self.quantity)} of {self.band} is "
+            f"{self.model} has not seen such a scene: {NAMES[self.quantity]} of {self.band} is "
             f"{self.value:.3g}, {far:.1f} times {side} what it was trained on ({low:.3g} to {high:.3g})"
         )
 
 
-def unfamiliar(names: Sequence[Any], bands: Sequence[str], conditions: Conditions) -> list[str]:
+def unfamiliar(
+    names: Sequence[Any], bands: Sequence[str], conditions: Conditions, noise: Sequence[float] = ()
+) -> list[str]:
     """Return a line for each network and quantity that lies outside what the network was trained on.
 
     Parameters
@@ -50,6 +53,8 @@ def unfamiliar(names: Sequence[Any], bands: Sequence[str], conditions: Condition
         Names of the scene's bands.
     conditions : Conditions
         With the scene's statistics, blur and noise.
+    noise : sequence of float
+        What denoisers are told of each band, standard deviation, reflectance.
     """
     lines = []
     for name in names:
@@ -59,6 +64,9 @@ def unfamiliar(names: Sequence[Any], bands: Sequence[str], conditions: Condition
             continue
         for quantity in QUANTITIES:
             found = list(_outside(name, quantity, seen[quantity], bands, conditions.statistics.get(quantity, ())))
+            lines += [max(found, key=_far).describe()] if found else []
+        if about["task"] == "denoise" and "noise" in seen and noise:
+            found = list(_outside(name, "noise", seen["noise"], bands, noise))
             lines += [max(found, key=_far).describe()] if found else []
         if about["task"] == "super-resolution" and "mtf" in seen:
             lines += _blurred(name, seen["mtf"], about["scale"], conditions)

@@ -72,7 +72,7 @@ class Lock:
 
     def is_mine(self) -> bool:
         """Whether this process still holds the lock: another may take it over after this one slept for minutes."""
-        holder = _holder_of(self.path)
+        holder = holder_of(self.path)
         return holder is not None and holder.get("token") == self._token
 
     def check(self) -> None:
@@ -102,7 +102,7 @@ class Lock:
 
     def _remove_stale(self) -> None:
         """Remove a stale lock. If several processes race, only the one whose rename succeeds continues."""
-        holder = _holder_of(self.path)
+        holder = holder_of(self.path)
         if holder is None:
             return
         if is_alive(holder, self.path):
@@ -112,7 +112,7 @@ class Lock:
             self.path.rename(aside)
         except FileNotFoundError:
             return
-        if (found := _holder_of(aside)) != holder:  # somebody was faster: that was a fresh lock
+        if (found := holder_of(aside)) != holder:  # somebody was faster: that was a fresh lock
             with contextlib.suppress(FileExistsError):
                 os.link(aside, self.path)
             aside.unlink(missing_ok=True)
@@ -160,7 +160,7 @@ def _job() -> dict[str, Any]:
     return {"job": job, "life": int(os.environ.get("SLURM_RESTART_COUNT") or 0)}
 
 
-def _holder_of(path: Path) -> dict[str, Any] | None:
+def holder_of(path: Path) -> dict[str, Any] | None:
     """Return what a lock file says of its holder; None if there is no such file, empty if it is unreadable."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -56,7 +56,7 @@ def find_bands(folder: Path) -> SafeBands:
     return _with_metadata(tuple(paths), metadata[0])
 
 
-def _read_xml(path: Path) -> Element:
+def read_xml(path: Path) -> Element:
     """Return the root of an XML file of a product.
 
     Raises
@@ -81,7 +81,7 @@ def _is_band(name: str, band: str) -> bool:
 
 
 def _with_metadata(paths: tuple[Path, ...], metadata: Path) -> SafeBands:
-    root = _read_xml(metadata)
+    root = read_xml(metadata)
 
     def first(*names: str) -> str | None:
         return next((e.text.strip() for n in names for e in root.iter(n) if e.text and e.text.strip()), None)
@@ -139,7 +139,7 @@ def check_manifest(folder: Path, paths: Iterable[Path]) -> list[Path]:
 
 
 def _checksums(manifest: Path) -> dict[Path, tuple[str, str]]:
-    root = _read_xml(manifest)
+    root = read_xml(manifest)
     found = {}
     for stream in root.iter("byteStream"):
         place, checksum = stream.find("fileLocation"), stream.find("checksum")

@@ -187,7 +187,7 @@ def kill_workers(bench: Bench, folder: Path, rng: random.Random, kills: int) -> 
         assert command.process.is_alive(), command.output
         time.sleep(rng.uniform(0.05, 0.4))
         if done == kills - 2:
-            hold.unlink()  # the last ones die while blocks are being finished
+            hold.unlink(missing_ok=True)  # the last ones die while blocks are being finished
         if found := worker_processes(command):
             rng.choice(found).kill()
             done += 1

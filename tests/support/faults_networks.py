@@ -58,7 +58,7 @@ def cut_storage(bench: Bench, folder: Path, seconds: float | None) -> None:
         given = [address if word == "in.tif" else word for word in arguments(OUT)] + ["--allow-remote"]
         alone = [word if word != OUT else "log-reference.zarr" for word in given]
         call(folder, *alone, **place.on("driver"), SLOW="0")
-        command = place.enhance(address, "--allow-remote", *([] if seconds else ["--stall", 40]))
+        command = place.enhance(address, "--allow-remote", *([] if seconds else ["--stall", 120]))
         with place.held(command):
             for worker in ("one", "two"):
                 place.network.cut(worker, "storage")

@@ -195,7 +195,7 @@ def _free_ports(count: int) -> list[int]:
 def _idle(slurm: Slurm) -> int:
     try:
         return slurm.call("sinfo", "--noheader", "--Node", "--format=%T").split().count("idle")
-    except AssertionError:  # the controller does not answer yet
+    except RuntimeError:  # the controller does not answer yet
         return 0
 
 

@@ -161,6 +161,8 @@ def test_a_network_says_what_it_has_not_seen(tmp_path):
     (line,) = unfamiliar(["sr-x2-fast"], NAMES, replace(found, blur=(Blur("area"),) * 4))
     assert "area resampling" in line
     assert "sr-x2" in line
+    (line,) = unfamiliar(["denoise"], NAMES, found, (0.01, 0.01, 0.3, 0.02))
+    assert "noise (standard deviation) of B04 is 0.3, 5.0 times above" in line
     summary = enhance(tmp_path / "a.tif", tmp_path / "out.tif", "sr-x2-fast", cluster=HERE)
     assert any("sr-x2-fast was trained for blurs" in note for note in summary.notes)
 

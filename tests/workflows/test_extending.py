@@ -87,7 +87,10 @@ def test_the_score(package: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("sharpn", "unknown extra 'sharpn'; known are realism, consistency, tta, uncertainty, classes, sharpen"),
+        (
+            "sharpn",
+            "unknown extra 'sharpn'; known are realism, consistency, tta, uncertainty, interval, classes, sharpen",
+        ),
         ("sharpen=much", '--extra sharpen: amount must be a number, got "much"'),
         ("sharpen={amont = 1}", "--extra sharpen: unknown key amont; did you mean amount?"),
         ("tta=1", "--extra tta takes no value, got 'tta=1'"),

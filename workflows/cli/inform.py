@@ -14,7 +14,11 @@ from scenelift.pipeline.jobs.fingerprints import json_number
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource, crs_name
 from scenelift.workflows.cli.console import table
-from scenelift.workflows.conditions import scene_conditions
+from scenelift.workflows.conditions import band_names, scene_conditions
+from scenelift.workflows.familiarity import unfamiliar
+
+DEFAULTS = ("sr-x2", "sr-x4", "denoise")
+"""Networks whose training a scene is compared with."""
 
 
 def describe_scene(source: SceneSource) -> dict[str, Any]:
@@ -36,6 +40,7 @@ def describe_scene(source: SceneSource) -> dict[str, Any]:
         "tags": scene.tags,
         "notes": list(scene.notes),
         "conditions": conditions.to_dict() | {"lines": list(conditions.lines())},
+        "unfamiliar": unfamiliar(DEFAULTS, band_names(scene), conditions),
     }
 
 
@@ -51,6 +56,7 @@ def print_scene(facts: dict[str, Any]) -> None:
         ["missing pixels", facts["mask"] if facts["nodata"] is None else f"nodata {', '.join(_nodata(facts))}"],
     ]
     rows += [["sharpness", line] for line in facts["conditions"]["lines"]]
+    rows += [["not seen in training", line] for line in facts["unfamiliar"]]
     rows += [["note", note] for note in facts["notes"]]
     table(facts["files"][0], ["", ""], rows)
     bands = [

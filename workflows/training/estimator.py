@@ -1,11 +1,12 @@
 """Train the estimator of blur and noise: ``python -m scenelift.workflows.training.estimator --data DIR -o FILE``.
 
-It learns from patches of the recipe sr-x2, from the scenes among them made sharper (shrunk by two first: EuroSAT's and
-the scenes' own blur must not be taken for the one to be found), and from drawn shapes as sharp as pixels can be.
+It learns from patches of EuroSAT and of scenes of several sensors, from scenes made sharper (shrunk by two first) and
+softer (their own blur must not be taken for the one to be found), and from drawn shapes as sharp as pixels can be.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -23,12 +24,29 @@ from scenelift.models.training.estimation import Draw, dead_leaves, examples, fi
 from scenelift.models.whole import run_whole
 from scenelift.workflows.training.data import read_data
 from scenelift.workflows.training.images import PatchSampler
-from scenelift.workflows.training.recipe import Recipe, load_recipe
+from scenelift.workflows.training.recipe import Recipe, Source, load_recipe
 
-EXAMPLES = 30_000
-SHARES = (0.55, 0.15, 0.15, 0.15)
-"""Of small patches, of large ones, of large ones made sharper, of drawn shapes."""
-JUDGED = 24
+EXAMPLES = 40_000
+SCENES = (
+    "s2/at_ftw.tif",
+    "s2/rustenburg.tif",
+    "s2/suriname.tif",
+    "s2/in_bangalore.tif",
+    "s2_20m/australia_*.tif",
+    "s2_20m/durban_*.tif",
+    "s2_20m/kempen_10m.tif",
+    "s2_20m/malmo_10m.tif",
+    "s2_20m/usa_*.tif",
+    "landsat_pan/navarra_*.tif",
+    "landsat_pan/liverpool_*.tif",
+    "landsat_pan/fgf5_*.tif",
+    "landcover/nc_wake_lsat7_2002.tif",
+    "naip/train_*-[0-5].npz",
+)
+"""Many sensors and ways of processing: what a blur looks like depends on what is blurred."""
+SHARES = (0.33, 0.19, 0.14, 0.08, 0.13, 0.13)
+"""Of EuroSAT's patches, of small and large ones of scenes, of scenes made softer and sharper, of drawn shapes."""
+MEASURED_ON = 24
 """Patches, and as many drawn ones, on which the cost of a wrong guess is measured."""
 
 
@@ -36,10 +54,18 @@ def draws(data: Path) -> list[tuple[Draw, float]]:
     """Return the sources of clean patches, and how often each is drawn from."""
     recipe = load_recipe("sr-x2")
     assert isinstance(recipe, Recipe)
-    scenes = tuple(source for source in recipe.data.train if not source.path.endswith(".zip"))
-    small = PatchSampler(read_data(recipe, data)[0], 1, 64)
-    scenes_alone = replace(recipe, data=replace(recipe.data, train=scenes, side=128))
-    large = PatchSampler(read_data(scenes_alone, data)[0], 1, 128)
+    zips = tuple(source for source in recipe.data.train if source.path.endswith(".zip"))
+    scenes = tuple(Source(path) for path in SCENES)
+
+    def sampler(sources: tuple[Source, ...], side: int) -> PatchSampler:
+        chosen = replace(recipe, data=replace(recipe.data, train=sources, side=side))
+        return PatchSampler(read_data(chosen, data)[0], 1, side)
+
+    eurosat, small, large = sampler(zips, 64), sampler(scenes, 64), sampler(scenes, 128)
+
+    def softer(count: int, generator: torch.Generator) -> Tensor:
+        mtf = 0.05 + 0.55 * float(torch.rand(1, generator=generator))
+        return decimate(small(count, 1.0, generator), 1, [[Blur("gaussian", mtf).kernel(1)]] * count)
 
     def sharper(count: int, generator: torch.Generator) -> Tensor:
         kind = KINDS[1 + int(torch.randint(len(KINDS) - 1, (1,), generator=generator))]
@@ -49,8 +75,12 @@ def draws(data: Path) -> list[tuple[Draw, float]]:
         side = 64 if torch.rand(1, generator=generator) < 0.6 else 128
         return dead_leaves(count, side, generator)
 
-    sources = (lambda n, g: small(n, 1.0, g), lambda n, g: large(n, 1.0, g), sharper, drawn)
-    return list(zip(sources, SHARES, strict=True))
+    samplers = [functools.partial(_draw, each) for each in (eurosat, small, large)]
+    return list(zip([*samplers, softer, sharper, drawn], SHARES, strict=True))
+
+
+def _draw(sampler: PatchSampler, count: int, generator: torch.Generator) -> Tensor:
+    return sampler(count, 1.0, generator)
 
 
 def regrets(name: str, clean: Tensor) -> NDArray[np.float32]:
@@ -85,8 +115,8 @@ def train_estimator(
     sources = draws(data)
     weights = fit(*examples(sources, count, seed + 1), seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    judged = [sources[0][0](JUDGED, generator), dead_leaves(JUDGED, 64, generator)]
-    weights["regret"] = np.mean([regrets("sr-x2", clean) for clean in judged], 0)
+    measured_on = [sources[0][0](MEASURED_ON, generator), dead_leaves(MEASURED_ON, 64, generator)]
+    weights["regret"] = np.mean([regrets("sr-x2", clean) for clean in measured_on], 0)
     store(output, weights)
 
 

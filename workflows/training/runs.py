@@ -1,4 +1,4 @@
-"""The folder of a training run, its threads and its seed; the model card and the figure that it leaves."""
+"""A training run: its folder, threads and seed, and the card and the figure that it leaves."""
 
 from __future__ import annotations
 

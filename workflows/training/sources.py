@@ -102,7 +102,7 @@ def read_source(
     if holds_images(path):
         return read_images(path, bands)
     if path.suffix.lower() == ".npz":
-        return _read_npz(path, side, bands, place)
+        return read_npz(path, side, bands, place)
     try:
         scene = open_scene(SceneSource((str(path),), bands))
         return _read_scene(scene, side, place, most, seed)
@@ -137,7 +137,7 @@ def _read_scene(scene: Scene, side: int, place: int = 0, most: int = MAX_PATCHES
     return PatchSet(stack, STORED_GAIN, np.full(len(stack), place), labels, names, level, boxes)
 
 
-def _read_npz(path: Path, side: int, bands: tuple[int, ...] | None = None, place: int = 0) -> PatchSet:
+def read_npz(path: Path, side: int, bands: tuple[int, ...] | None = None, place: int = 0) -> PatchSet:
     """Cut the arrays (C, H, W) or (H, W) of an npz file into patches; 8-bit arrays use EuroSAT's stretch."""
     try:
         with np.load(path, allow_pickle=False) as arrays:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file
 from support.builders import noise_image, write_raster
 from support.faults import same
 from support.processes import call, kill_tree, start
@@ -25,10 +26,10 @@ plan = { batch = 2, validate_every = 2, phases = [{ steps = 4 }] }
 NET = "support.builders:landcover_net"
 CASES: dict[str, tuple[list[object], str]] = {
     "score": (["score", "scene.tif", "other.tif", "--map", "error.tif"], "error.tif"),
-    "tiles": (["tiles", "scene.tif", "-o", "tiles", "--size", 16], "tiles"),
-    "tiles in a tar": (["tiles", "scene.tif", "-o", "tiles", "--size", 16, "--format", "webdataset"], "tiles"),
+    "tiles": (["tiles", "scene.tif", "-o", "tiles", "--size", 64], "tiles"),
+    "tiles in a tar": (["tiles", "scene.tif", "-o", "tiles", "--size", 64, "--format", "webdataset"], "tiles"),
     "train": (
-        ["train", "tiny.toml", "--device", "cpu", "--threads", 1, "--resume", "-o", "t.safetensors"],
+        ["train", "tiny.toml", "--device", "cpu", "--data", ".", "--threads", 1, "--resume", "-o", "t.safetensors"],
         "t.safetensors",
     ),
     "classify": (["classify", "scene.tif", "-o", "map.tif", "-m", NET, "--workers", 0], "map.tif"),
@@ -37,9 +38,17 @@ CASES: dict[str, tuple[list[object], str]] = {
 """Commands, and the name under which each puts what it makes."""
 
 
+def alike(one: Path, other: Path) -> bool:
+    """Whether two outputs are the same; of checkpoints, whose headers tell the minutes it took, the weights."""
+    if one.suffix != ".safetensors":
+        return same(one, other)
+    weights = [load_file(path) for path in (one, other)]
+    return weights[0].keys() == weights[1].keys() and all((weights[0][k] == weights[1][k]).all() for k in weights[0])
+
+
 def prepare(folder: Path) -> Path:
     folder.mkdir()
-    image = textured(3, 96)
+    image = textured(3, 288)
     write_raster(folder / "scene.tif", image, nodata=0)
     write_raster(folder / "other.tif", image + noise_image(2, image.shape, high=50), nodata=0)
     (folder / "tiny.toml").write_text(RECIPE)
@@ -60,16 +69,16 @@ def kill_at_random_moments(tmp_path: Path, name: str, times: int) -> None:
         kill_tree(started.pid)
         started.process.join()
         made = folder / final
-        assert not made.exists() or same(made, wanted), f"{final} is there, and not whole"
+        assert not made.exists() or alike(made, wanted), f"{final} is there, and not whole"
         if not made.exists():
             call(folder, *command)
         assert made.exists() == wanted.exists()
-        assert not made.exists() or same(made, wanted)
+        assert not made.exists() or alike(made, wanted)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_kill_leaves_nothing_unfinished_under_a_final_name(tmp_path: Path, name: str) -> None:
-    kill_at_random_moments(tmp_path, name, times=3)
+    kill_at_random_moments(tmp_path, name, times=2)
 
 
 @pytest.mark.soak

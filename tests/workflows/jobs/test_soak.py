@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from support.faults import Bench
-from support.soak import LOG, NAMES, ROOT, ROWS, Row, missing, read_log, soak, table
+from tools.soak import LOG, NAMES, ROOT, ROWS, Row, missing, read_log, soak, table
 
 
 def test_a_soak_goes_on_with_what_is_missing(tmp_path: Path) -> None:

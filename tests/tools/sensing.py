@@ -1,4 +1,4 @@
-"""How well blur and gain are told in advance: in tests/, ``python -m support.sensing --data DIR``.
+"""How well blur and gain are told in advance: in tests/, ``python -m tools.sensing --data DIR``.
 
 Crops of scenes that nothing was trained on are shrunk in a known way and given to the tool as scenes: the blur
 it estimates is compared with the true one, and the gain it expects with what the job then gains.

@@ -1,4 +1,4 @@
-"""Run the properties of inputs with ever new seeds for some hours; `python -m support.fuzz HOURS [INPUTS_A_SEED]`.
+"""Run the properties of inputs with ever new seeds for some hours; `python -m tools.fuzz HOURS [INPUTS_A_SEED]`.
 
 Each seed gives one line in docs/fuzz.csv: a run that was stopped goes on with the next one. Inputs that fail are
 kept by hypothesis in .hypothesis/ and tried first ever after. Give it a TMPDIR in memory: it writes small files.

@@ -21,7 +21,6 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-
 from support import faults, faults_disks, faults_inputs, faults_locks, faults_networks
 from support.faults import Bench, make_bench
 

@@ -1,4 +1,4 @@
-"""Figures of the house, for the table of docs/architecture.md: ``cd tests && python -m support.house [CHECKOUT]``.
+"""Figures of the house, for the table of docs/architecture.md: ``cd tests && python -m tools.house [CHECKOUT]``.
 
 Everything but the walk is read from the source; the walk runs `scenelift enhance` in this process, so the installed
 package must be that checkout's.

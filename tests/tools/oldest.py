@@ -1,6 +1,6 @@
 """Constraints for pip: of all that an installed scenelift needs, the oldest that pyproject.toml allows.
 
-`python tests/support/oldest.py > constraints.txt`; needs nothing but Python. The tools of the tests may be new.
+`python tests/tools/oldest.py > constraints.txt`; needs nothing but Python. The tools of the tests may be new.
 """
 
 from __future__ import annotations
