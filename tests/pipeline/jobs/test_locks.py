@@ -181,7 +181,7 @@ def test_a_lock_says_who_holds_it_and_for_what(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_holder_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "BEAT", 0.01)
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.01)
     with Lock(tmp_path) as lock:
         os.utime(lock.path, (1, 1))
         for _ in range(500):
