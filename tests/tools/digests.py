@@ -9,12 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from support.builders import noise_image, write_raster
+from support.jobs import run
 
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.tiles import Window
-from support.builders import noise_image, write_raster
-from support.jobs import run
 
 LIBRARIES = ("numpy", "torch", "rasterio", "zarr", "dask", "xarray")
 JOBS = {"lanczos-x2": "lanczos-x2", "sr-x2-fast": "sr-x2-fast", "denoise-fast": "denoise-fast"}
