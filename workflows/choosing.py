@@ -140,10 +140,13 @@ class Prepared:
         specs = [model.spec for model in self.models]
         if not all(isinstance(name, str) for name in self.names) or math.prod(spec.scale for spec in specs) == 1:
             return None
-        if specs[-1].out_bands or specs[-1].out_per_band > 1:
+        if specs[-1].out_bands:
+            return None
+        loaded = [_without_errors(model.handle).load() for model in self.models]
+        if loaded[-1].spec.out_per_band > 1:  # of the network itself
             return None
         conditions = self.conditions or scene_conditions(self.scene, settings.blur, settings.noise)
-        return expect(self.scene, [model.handle.load() for model in self.models], conditions, seconds)
+        return expect(self.scene, loaded, conditions, seconds)
 
 
 def prepare(
@@ -184,6 +187,13 @@ def prepare(
     warnings = () if found is None else tuple(unfamiliar(names, band_names(scene), found, noise))
     warnings += tuple(note for model in chosen for extra in _extras_of(model) for note in extra.notes())
     return Prepared(scene, stamps, tuple(names), tuple(chosen), runtime.device, conditions, warnings)
+
+
+def _without_errors(handle: ModelHandle) -> ModelHandle:
+    """Return the model without the extras that add bands: those say how sure it is, and leave the image as it is."""
+    if not isinstance(handle, ModelRef):
+        return handle
+    return with_settings(handle, extras=tuple(extra for extra in handle.extras if extra.out_per_band == 1))
 
 
 def _extras_of(model: ChosenModel) -> tuple[Extra, ...]:
