@@ -76,8 +76,16 @@ def enhance(
     return carry_out(plan, Listener.of(progress, announce), started=started)
 
 
-def expecting(plan: Plan, prepared: Prepared, settings: EnhanceSettings) -> Plan:
+def expecting(plan: Plan, prepared: Prepared, settings: EnhanceSettings, finished: bool = False) -> Plan:
     """Return the plan with what the job may be expected to gain; unchanged if it is done already.
+
+    Parameters
+    ----------
+    plan : Plan
+    prepared : Prepared
+    settings : EnhanceSettings
+    finished : bool
+        Try what is done already, too: an archive writes a new record of it.
 
     Raises
     ------
@@ -86,7 +94,7 @@ def expecting(plan: Plan, prepared: Prepared, settings: EnhanceSettings) -> Plan
     """
     history = read_journal(plan.work)
     wanted = None if history else settings.require_gain  # what was begun was found good enough
-    if (history and history.done) or not (settings.expect or wanted is not None):
+    if (history and history.done and not finished) or not (settings.expect or wanted is not None):
         return plan
     found = prepared.expect(settings, EXPECT_SECONDS)
     if found is None:

@@ -183,7 +183,7 @@ class SceneJob:
         refuse_foreign(path, self.settings.enhance)
         settings = self.settings.enhance
         prepared = prepare(source, self.settings.models, settings, self.cluster, path)
-        plan = expecting(plan_prepared(prepared, path, settings, self.cluster), prepared, settings)
+        plan = expecting(plan_prepared(prepared, path, settings, self.cluster), prepared, settings, finished=True)
         return replace(plan, overwrite=self._anew(plan))
 
     def _anew(self, plan: Plan) -> bool:
