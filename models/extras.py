@@ -293,10 +293,11 @@ def bind_extras(extras: Iterable[Extra], model: str, last: bool) -> tuple[Extra,
     ModelError
         If one does not fit the model, or bounds are asked of a network whose weights another one changes.
     """
-    bound = [extra.bound(model) for extra in extras if last or not extra.last]
-    changing = next((extra.name for extra in bound if extra.stage == WEIGHTS), None)
-    if changing and any(isinstance(extra, Interval) for extra in bound):
+    chosen = [extra for extra in extras if last or not extra.last]
+    changing = next((extra.name for extra in chosen if extra.stage == WEIGHTS), None)
+    if changing and any(isinstance(extra, Interval) for extra in chosen):
         raise ModelError(f"--interval holds for the network as it was trained; leave --{changing} out")
+    bound = [extra.bound(model) for extra in chosen]
     why = f"--{changing} changes the network"
     return tuple(extra.spread(why) if changing and isinstance(extra, Uncertainty) else extra for extra in bound)
 

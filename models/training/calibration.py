@@ -38,10 +38,11 @@ def fit(errors: ErrorModel, features: Tensor, absolute: Tensor, seed: int = 0, s
     with torch.no_grad():
         for part in errors.layers:
             if isinstance(part, torch.nn.Conv2d):
-                part.weight.copy_(torch.randn(part.weight.shape, generator=generator) / part.in_channels**0.5)
+                size = 0.1 if part.out_channels == 1 else 1.0
+                draw = torch.randn(part.weight.shape, generator=generator)
+                part.weight.copy_(size * draw / part.in_channels**0.5)
                 part.bias.zero_()  # type: ignore[union-attr]
-        errors.layers[-1].weight.mul_(0.1)  # type: ignore[operator]
-        errors.layers[-1].bias.fill_(float(absolute.mean().log()))  # type: ignore[operator]
+        errors.last_bias.fill_(float(absolute.mean().log()))
     optimiser = torch.optim.Adam(errors.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
     losses = []

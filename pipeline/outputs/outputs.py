@@ -23,7 +23,7 @@ UNCERTAINTY = " uncertainty"
 """How the description of a band ends that tells the uncertainty of the one before it."""
 LOWER, UPPER = " lower bound", " upper bound"
 """How those of the bands end between which the true value of the one before lies."""
-COMPANIONS = {1: (), 2: (UNCERTAINTY,), 3: (LOWER, UPPER), 4: (UNCERTAINTY, LOWER, UPPER)}
+COMPANIONS: dict[int, tuple[str, ...]] = {1: (), 2: (UNCERTAINTY,), 3: (LOWER, UPPER), 4: (UNCERTAINTY, LOWER, UPPER)}
 """What follows a band, by the number of bands a model returns for it."""
 
 

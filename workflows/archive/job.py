@@ -183,7 +183,7 @@ class SceneJob:
         refuse_foreign(path, self.settings.enhance)
         settings = self.settings.enhance
         prepared = prepare(source, self.settings.models, settings, self.cluster, path)
-        plan = expecting(plan_prepared(prepared, path, settings, self.cluster), prepared, settings, finished=True)
+        plan = expecting(plan_prepared(prepared, path, settings, self.cluster), prepared, settings, None)
         return replace(plan, overwrite=self._anew(plan))
 
     def _anew(self, plan: Plan) -> bool:
@@ -228,7 +228,7 @@ class SceneJob:
             scale=summary.scale,
             blocks=summary.blocks,
             notes=summary.notes,
-            expected=summary.expected,
+            expected=summary.expected and {k: v for k, v in summary.expected.items() if k != "seconds"},
             holes=summary.holes,
             scores=scores,
         )

@@ -18,7 +18,7 @@ from scenelift.workflows.report.rendering import render
 TEMPLATE = Path(__file__).with_name("page.html")
 CARRIED = 400
 """Most scenes whose pictures the page carries inside; of more it shows the files in its own folder."""
-COLUMNS = ("", "scene", "status", "date", "clouds, %", "size, px", "blocks", "seconds", "MB")
+COLUMNS = ("", "scene", "status", "date", "clouds, %", "size, px", "blocks", "seconds", "MB", "expected gain, dB")
 WIDTH = 960
 """Width of the map, pixels."""
 STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60)
@@ -67,6 +67,7 @@ def _row(folder: Folder, record: SceneRecord, shown: dict[str, Score], *, carrie
         _number(record.blocks, 0),
         _number(record.seconds, 1),
         _number(record.bytes / 1e6 if record.bytes is not None else None, 2),
+        _number(((record.expected or {}).get("gain_db") or {}).get("lanczos", {}).get("mean"), 1),
         *(_number(record.scores.get(name), score.digits) for name, score in shown.items()),
     ]
     return {

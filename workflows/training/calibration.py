@@ -112,8 +112,12 @@ class Subject:
         bands, side = self.train.bands, self.recipe.data.side
         parts = []
         for patches in self.held_out:
-            places = sorted(set(patches.places.tolist()), key=rank)[half::2]
-            at = np.flatnonzero(np.isin(patches.places, places))[: -(-count // len(self.held_out))]
+            turns = {place: turn for turn, place in enumerate(sorted(set(patches.places.tolist()), key=rank))}
+            order = np.array([turns[place] for place in patches.places.tolist()])  # files come class by class
+            at = np.argsort(order, kind="stable")
+            at = at[order[at] % 2 == half][: -(-count // len(self.held_out))]
+            if not len(at):
+                raise ModelError(f"{self.name}: one place to validate on; bounds and measurement need two")
             whole = patches.reflectance(at)[..., :side, :side]
             if bands == 1:
                 turn = torch.arange(len(whole)) % whole.shape[1]
@@ -202,9 +206,7 @@ def calibrate(errors: ErrorModel, found: Errors) -> None:
     ratio = found.absolute / deviations(errors, found)
     size = ratio.square().mean().sqrt()
     with torch.no_grad():
-        last = errors.layers[-1]
-        assert isinstance(last, nn.Conv2d) and last.bias is not None
-        last.bias += size.log()
+        errors.last_bias.add_(size.log())
         errors.factors.copy_(conformal_factors(ratio / size))
 
 

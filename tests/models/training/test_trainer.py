@@ -236,7 +236,7 @@ def test_a_teacher_passes_on_what_it_sees(tmp_path):
     ("teacher", "bands", "message"),
     [
         ("missing", 3, "no classifier 'missing'"),
-        ("sr-x2", 3, "no classifier of images"),
+        ("sr-x2", 3, "must be a classifier of images, got a network for super-resolution"),
         ("landcover-eurosat", 1, "sees 3 bands"),
     ],
 )

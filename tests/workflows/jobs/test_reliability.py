@@ -80,7 +80,7 @@ def test_two_runs_and_stale_locks(bench: Bench, tmp_path: Path) -> None:
     faults_locks.lock_of_another_host(bench, tmp_path / "alive")
 
 
-@pytest.mark.parametrize(("number", "moment"), enumerate(faults_locks.MOMENTS))
+@pytest.mark.parametrize(("number", "moment"), list(enumerate(faults_locks.MOMENTS)))
 def test_two_drivers_that_both_believe_they_hold_the_lock(
     bench: Bench, tmp_path: Path, number: int, moment: str
 ) -> None:
