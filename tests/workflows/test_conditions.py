@@ -175,16 +175,16 @@ def test_too_little_to_be_gained_stops_before_the_work(tmp_path):
     write(tmp_path / "in.tif", Blur("area"), side=256)
     done = scenelift("enhance", "in.tif", "-o", "out.tif", "--require-gain", 30, "--workers", 0, cwd=tmp_path, ok=False)
     assert done.returncode == 4
-    assert "expected gain over Lanczos is" in done.stderr
+    assert done.stderr.startswith("scenelift: expected gain over Lanczos is")
+    assert done.stderr.count("\n") == 1
     assert not list(tmp_path.glob("*out.tif*"))
 
 
-@pytest.mark.parametrize("asked", [{"uncertainty": True}, {"interval": 0.9}, {"uncertainty": True, "interval": 0.9}])
-def test_bands_that_tell_the_error_do_not_keep_a_job_from_being_tried(tmp_path, asked):
+def test_bands_that_tell_the_error_do_not_keep_a_job_from_being_tried(tmp_path):
     source = write(tmp_path / "in.tif", Blur("gaussian", 0.2), side=256).source
     gains = []
-    for more in ({}, asked):
-        settings = EnhanceSettings(precision="fp32", blur="0.2", **more)
+    for uncertainty in (False, True):
+        settings = EnhanceSettings(precision="fp32", blur="0.2", uncertainty=uncertainty)
         found = prepare(source, "sr-x2", settings, HERE).expect(settings)
         assert found is not None
         gains.append(found.gain_db)
