@@ -101,10 +101,14 @@ class Realism(Extra):
         return replace(self, model=model, digest=checkpoint_digest(variant_of(model)))
 
     def wrap(self, module: nn.Module, spec: ModelSpec, blur: Blur) -> tuple[nn.Module, ModelSpec]:
+        from scenelift.models.networks.conditioned import ConditionedGenerator
         from scenelift.models.shipped import load_unchanged, variant_of
         from scenelift.models.wrappers import blend
 
-        return blend(module, load_unchanged(variant_of(self.model), self.digest)[0], self.share), spec
+        variant = load_unchanged(variant_of(self.model), self.digest)[0]
+        if isinstance(variant, ConditionedGenerator):  # of a network that was folded for the scene
+            variant = variant.fold_as(module)  # type: ignore[arg-type]
+        return blend(module, variant, self.share), spec
 
     def provenance(self) -> dict[str, Any]:
         return {"realism": self.share, "twin_sha256": self.digest}

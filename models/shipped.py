@@ -17,6 +17,8 @@ from scenelift.models.spec import ModelSpec
 WEIGHTS = Path(__file__).parent / "weights"
 VARIANTS = ("gan", "taught")
 """Name suffixes of perceptual variants: adversarial (gan) and classifier-driven (taught)."""
+FOR_SENTINEL2 = "-sentinel2"
+"""Name suffix of the networks for Sentinel-2's blur alone."""
 CLASSIFIER = "landcover-eurosat"
 """Name of the default classifier of images."""
 
@@ -65,7 +67,12 @@ def variant_of(name: str) -> Path:
         If it has none.
     """
     ours = shipped()
-    variants = {n: ours[f"{n}-{kind}"] for n in ours for kind in VARIANTS if f"{n}-{kind}" in ours}
+    variants = {}
+    for network in ours:
+        parent_of = f"{network.removesuffix(FOR_SENTINEL2)}-taught"  # sr-x2-rgb-taught began as sr-x2-rgb-sentinel2
+        for variant in (parent_of, *(f"{network}-{kind}" for kind in VARIANTS)):
+            if variant in ours:
+                variants[network] = ours[variant]
     if name not in variants:
         raise ModelError(
             f"--realism needs a model with a perceptual variant ({', '.join(variants) or 'none'}), got {name!r}"

@@ -138,12 +138,14 @@ class Prepared:
             None if they do not enlarge, if one was given as an object, or if there is no window to try them on.
         """
         specs = [model.spec for model in self.models]
-        if not all(isinstance(name, str) for name in self.names) or math.prod(spec.scale for spec in specs) == 1:
+        objects = not all(isinstance(name, str) for name in self.names)
+        if objects or specs[-1].out_bands or math.prod(spec.scale for spec in specs) == 1:
             return None
-        if specs[-1].out_bands or specs[-1].out_per_band > 1:
+        loaded = [_without_errors(model).load() for model in self.models]
+        if loaded[-1].spec.out_per_band > 1:  # of the network itself
             return None
         conditions = self.conditions or scene_conditions(self.scene, settings.blur, settings.noise)
-        return expect(self.scene, [model.handle.load() for model in self.models], conditions, seconds)
+        return expect(self.scene, loaded, conditions, seconds)
 
 
 def prepare(
@@ -184,6 +186,12 @@ def prepare(
     warnings = () if found is None else tuple(unfamiliar(names, band_names(scene), found, noise))
     warnings += tuple(note for model in chosen for extra in _extras_of(model) for note in extra.notes())
     return Prepared(scene, stamps, tuple(names), tuple(chosen), runtime.device, conditions, warnings)
+
+
+def _without_errors(model: ChosenModel) -> ModelHandle:
+    """Return the model without the extras that add bands: those say how sure it is, and leave the image as it is."""
+    extras = tuple(extra for extra in _extras_of(model) if extra.out_per_band == 1)
+    return with_settings(model.handle, extras=extras) if isinstance(model.handle, ModelRef) else model.handle
 
 
 def _extras_of(model: ChosenModel) -> tuple[Extra, ...]:

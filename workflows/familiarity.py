@@ -14,6 +14,8 @@ from scenelift.workflows.conditions import Conditions
 QUANTITIES = {"brightness": "mean reflectance", "contrast": "standard deviation within 32 pixels"}
 """What is compared of each band, and its name for people."""
 NAMES = QUANTITIES | {"noise": "noise (standard deviation)"}
+FAR = 100.0
+"""Ratio from which on no number is told."""
 SLACK = 0.02
 """By how much a transfer may lie outside of those trained for: as far as an estimate errs."""
 
@@ -32,11 +34,11 @@ class Distance:
     def describe(self) -> str:
         """Return one line for people."""
         low, high = self.seen
-        far = self.value / high if self.value > high else low / max(self.value, 1e-9)
-        side = "above" if self.value > high else "below"
+        far, side = _far(self), "above" if self.value > high else "below"
+        by = f"{far:.1f} times" if far < FAR else "far"  # of a flat scene the ratio says nothing
         return (
             f"{self.model} has not seen such a scene: {NAMES[self.quantity]} of {self.band} is "
-            f"{self.value:.3g}, {far:.1f} times {side} what it was trained on ({low:.3g} to {high:.3g})"
+            f"{self.value:.3g}, {by} {side} what it was trained on ({low:.3g} to {high:.3g})"
         )
 
 

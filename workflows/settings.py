@@ -88,7 +88,7 @@ class EnhanceSettings:
     )
     blur: str = option(
         "auto",
-        "Blur, for super-resolution: auto (estimated), an MTF at Nyquist (0.27), area, bicubic, or a sensor "
+        "Blur, for super-resolution: auto (estimated), an MTF at Nyquist (0.27), area, bicubic, lanczos, or a sensor "
         "(sentinel-2); one for all bands, or one a band, with commas.",
         panel=MODEL,
     )
@@ -119,6 +119,8 @@ class EnhanceSettings:
                 raise UsageError(f"--{name} must be from 1 to {most}, got {value}")
         if self.noise is not None and not (math.isfinite(self.noise) and self.noise >= 0):
             raise UsageError(f"--noise must be a number from 0 up, got {self.noise}")
+        if self.require_gain is not None and not math.isfinite(self.require_gain):
+            raise UsageError(f"--require-gain must be a number of dB, got {self.require_gain}")
         self.extras()  # refuses what it cannot be
 
     def extras(self) -> tuple[Extra, ...]:

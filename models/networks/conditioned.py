@@ -145,6 +145,15 @@ class ConditionedGenerator(nn.Module):
             raise ModelError(f"{len(blurs)} blurs and {len(noise)} noise levels for {self.bands} bands")
         responses = torch.tensor([response(b.kernel(self.scale), self.scale).tolist() for b in blurs])
         condition = condition_of(responses[None], torch.tensor([list(noise)], dtype=torch.float32))
+        filters = [linear_filters(b, self.scale, s) for b, s in zip(blurs, noise, strict=True)]
+        return self._folded(condition, torch.cat(filters)[:, None])
+
+    @torch.no_grad()
+    def fold_as(self, other: Generator) -> Generator:
+        """Return the plain network for the scene that another network was folded for."""
+        return self._folded(other.get_buffer("condition").reshape(1, -1), other.state_dict()["skip.weight"])
+
+    def _folded(self, condition: Tensor, filters: Tensor) -> Generator:
         plain = Generator(**self.arguments, valid=self.valid, padding=self.padding)
         state = {name: value.clone() for name, value in self.network.state_dict().items()}
         names = {id(m): name for name, m in self.network.named_modules()}
@@ -153,9 +162,7 @@ class ConditionedGenerator(nn.Module):
             state[f"{name}.weight"] *= scale[0][:, None, None, None]
             state[f"{name}.bias"] = state[f"{name}.bias"] * scale[0] + shift[0]
         plain.skip = PhaseUpsampler(self.scale, TAPS, self.bands, valid=self.valid)
-        filters = [linear_filters(b, self.scale, s) for b, s in zip(blurs, noise, strict=True)]
-        state["skip.weight"] = torch.cat(filters)[:, None]
-        plain.load_state_dict(state)
+        plain.load_state_dict(state | {"skip.weight": filters})
         plain.register_buffer("condition", condition.reshape(self.bands, FACTS), persistent=False)
         return plain.eval()
 

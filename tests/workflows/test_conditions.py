@@ -18,6 +18,7 @@ from scenelift.models.sensing.sensors import parse_blur, sensor_of
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource
+from scenelift.workflows.choosing import prepare
 from scenelift.workflows.conditions import Conditions, colour_bands, scene_conditions
 from scenelift.workflows.demo import packaged_scene
 from scenelift.workflows.enhance import enhance
@@ -158,6 +159,9 @@ def test_a_network_says_what_it_has_not_seen(tmp_path):
     bright = replace(found, statistics={"brightness": (0.1, 0.1, 0.1, 2.0), "contrast": (0.01,) * 4})
     (line,) = unfamiliar(["sr-x2"], NAMES, bright)
     assert "mean reflectance of B08 is 2," in line
+    flat = replace(found, statistics={"brightness": (0.1,) * 4, "contrast": (0.0,) * 4})
+    (line,) = unfamiliar(["sr-x2"], NAMES, flat)
+    assert "of B02 is 0, far below what it was trained on" in line
     (line,) = unfamiliar(["sr-x2-fast"], NAMES, replace(found, blur=(Blur("area"),) * 4))
     assert "area resampling" in line
     assert "sr-x2" in line
@@ -171,8 +175,20 @@ def test_too_little_to_be_gained_stops_before_the_work(tmp_path):
     write(tmp_path / "in.tif", Blur("area"), side=256)
     done = scenelift("enhance", "in.tif", "-o", "out.tif", "--require-gain", 30, "--workers", 0, cwd=tmp_path, ok=False)
     assert done.returncode == 4
-    assert "expected gain over Lanczos is" in done.stderr
+    assert done.stderr.startswith("scenelift: expected gain over Lanczos is")
+    assert done.stderr.count("\n") == 1
     assert not list(tmp_path.glob("*out.tif*"))
+
+
+def test_bands_that_tell_the_error_do_not_keep_a_job_from_being_tried(tmp_path):
+    source = write(tmp_path / "in.tif", Blur("gaussian", 0.2), side=256).source
+    gains = []
+    for uncertainty in (False, True):
+        settings = EnhanceSettings(precision="fp32", blur="0.2", uncertainty=uncertainty)
+        found = prepare(source, "sr-x2", settings, HERE).expect(settings)
+        assert found is not None
+        gains.append(found.gain_db)
+    assert gains[0] == gains[1]
 
 
 def test_expect_is_a_command_of_its_own(tmp_path):
@@ -181,3 +197,8 @@ def test_expect_is_a_command_of_its_own(tmp_path):
     assert set(facts["gain_db"]) == {"bicubic", "lanczos", "ibp"}
     assert facts["windows"] > 1
     assert 0 < facts["consistency"] < 0.01
+    words = ("expect", "in.tif", "--blur", "0.2", "-m", "bicubic-x2", "--require-gain", 30)
+    done = scenelift(*words, cwd=tmp_path, ok=False)
+    assert done.returncode == 4
+    assert "--require-gain asks for 30" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -43,13 +43,13 @@ class Console:
         self._pixels = 0
 
     def __enter__(self) -> Self:
-        self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._task is not None:  # else there is no bar, and rich would print an empty line before the error
+            self._bar.stop()
 
     def say(self, line: str) -> None:
         """Print one line above the bar."""
@@ -59,6 +59,7 @@ class Console:
         """Advance the bar by one finished block (or not, where it counts something else); None starts it."""
         if record is None or self._task is None:
             self._started, self._pixels = time.perf_counter(), 0
+            self._bar.start()
             self._task = self._bar.add_task("enhancing", total=total, speed="")
             return
         self._pixels += record.pixels

@@ -119,15 +119,16 @@ def expect(
     as_json: Json = False,
 ) -> None:
     """Say what super-resolution may be expected to gain, tried on the scene itself one level coarser."""
-    from scenelift.pipeline.errors import UsageError
+    from scenelift.pipeline.errors import UnfitError, UsageError
     from scenelift.workflows.choosing import prepare
 
     found = prepare(source.of(inputs), model, settings, where.settings(settings.device)).expect(settings)
     if found is None:
         raise UsageError("this cannot be tried one level coarser: no model enlarges, or the scene has no window for it")
     print(json.dumps(found.to_dict()) if as_json else found.describe())
-    if settings.require_gain is not None and found.gain_db["lanczos"].mean < settings.require_gain:
-        raise typer.Exit(4)
+    gain, wanted = found.gain_db["lanczos"].mean, settings.require_gain
+    if wanted is not None and gain < wanted:
+        raise UnfitError(f"expected gain over Lanczos is {gain:.2f} dB, --require-gain asks for {wanted:g}")
 
 
 @with_options(Running)

@@ -90,6 +90,21 @@ def test_extras_of_enhance_are_extras_of_archive(tmp_path):
     assert channels(nameless) == [4, 2, 0], "nor shown as one"
 
 
+def test_a_record_made_again_of_a_finished_scene_tells_what_was_expected(tmp_path):
+    scene(tmp_path / "in" / "a.tif", side=96)
+    words = ("archive", "in", "-o", "out", "-m", "bicubic-x2", "--workers", 0, "--scores", "none")
+    told = []
+    for _ in range(2):
+        call(tmp_path, *words)
+        item = json.loads((tmp_path / "out/scenes/a/a.json").read_text())
+        record = table(tmp_path / "out")["a"]
+        assert item["properties"]["scenelift:expected"] == record["expected"]
+        assert any("one level coarser" in note for note in record["notes"])
+        told.append(record["expected"]["gain_db"])
+        (tmp_path / "in" / "a.tif").touch()
+    assert told[0] == told[1]
+
+
 def test_what_a_kill_left_half_written_is_swept(tmp_path):
     scene(tmp_path / "in" / "a.tif")
     folder, half = tmp_path / "out" / "scenes" / "a", "0123456789abcdef" * 2

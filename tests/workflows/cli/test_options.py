@@ -228,6 +228,8 @@ WRONG_FLAGS = {
     "enhance a.tif -o b.tif --realism 2": "--realism must be from 0 to 1, got 2.0",
     "enhance a.tif -o b.tif --noise lots": "--noise must be auto or a number in DN, got 'lots'",
     "enhance a.tif -o b.tif --noise -1": "--noise must be a number from 0 up, got -1.0",
+    "enhance a.tif -o b.tif --require-gain nan": "--require-gain must be a number of dB, got nan",
+    "enhance a.tif -o b.tif --require-gain inf": "--require-gain must be a number of dB, got inf",
     "enhance a.tif -o b.tif --device gpu": "--device",
     "enhance a.tif -o b.tif --precision fp8": "--precision",
     "enhance a.tif -o b.tif --bands red": "--bands must be numbers such as 4,3,2, got 'red'",

@@ -149,11 +149,11 @@ def test_extras_are_exact_under_tiling_too(tmp_path: Path, extra: dict) -> None:
         assert made.descriptions == expected
 
 
-@pytest.mark.parametrize("model", ["sr-x2-rgb", "sr-x4-rgb", "denoise-rgb"])
+@pytest.mark.parametrize("model", ["sr-x2-rgb", "sr-x2-rgb-sentinel2", "sr-x4", "sr-x4-rgb", "denoise-rgb"])
 def test_realism_runs_from_a_network_to_its_twin(tmp_path: Path, model: str) -> None:
     path = write_raster(tmp_path / "in.tif", noise_image(3, (3, 40, 40)))
     settings = {"precision": "fp32", "noise": 20.0} if model.startswith("denoise") else {"precision": "fp32"}
-    taught = f"{model}-taught"
+    taught = "sr-x4-gan" if model == "sr-x4" else f"{model.removesuffix('-sentinel2')}-taught"
     for name, chosen, realism in (("0", model, 0.0), ("1", model, 1.0), ("a", model, None), ("b", taught, None)):
         run(path, tmp_path / f"{name}.tif", chosen, realism=realism, **settings)
     made = {name: pixels(tmp_path / f"{name}.tif")[0] for name in "01ab"}
