@@ -347,7 +347,7 @@ def test_a_wrong_recipe_is_refused(tmp_path, change, words):
 def test_unknown_classifiers_are_refused():
     with pytest.raises(ModelError, match="no classifier"):
         predict([], Path("x.csv"), "sr-nothing")
-    with pytest.raises(ModelError, match="no classifier of images"):
+    with pytest.raises(ModelError, match="must be a classifier of images"):
         predict([], Path("x.csv"), "sr-x2-fast")
 
 
