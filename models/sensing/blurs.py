@@ -21,6 +21,8 @@ from scenelift.models.errors import ModelError
 KINDS = ("gaussian", "area", "bicubic", "lanczos")
 MTF_RANGE = (0.05, 0.60)
 """Transfers at Nyquist that the conditioned networks are trained for."""
+LEAST = 0.005
+"""Smallest transfer at Nyquist of a Gaussian: a stronger blur would be wider than the windows it is tried on."""
 FREQUENCIES = (0.5, 1.0, 1.5, 2.0)
 """Multiples of the coarse Nyquist frequency at which a network is told the transfer."""
 
@@ -37,8 +39,8 @@ class Blur:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ModelError(f"blur must be one of {', '.join(KINDS)}, got {self.kind!r}")
-        if not 0 < self.mtf < 1:
-            raise ModelError(f"the MTF at Nyquist must lie between 0 and 1, got {self.mtf}")
+        if not LEAST <= self.mtf < 1:
+            raise ModelError(f"the MTF at Nyquist must lie between {LEAST} and 1, got {self.mtf}")
 
     def describe(self) -> str:
         """Return the blur in words."""

@@ -75,7 +75,12 @@ def test_strong_blur_is_told_from_weak_and_noise_from_none(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("sentinel2", "did you mean sentinel-2"), ("0.2,0.3", "2 values, the scene has 4"), ("2", "between 0 and 1")],
+    [
+        ("sentinel2", "did you mean sentinel-2"),
+        ("0.2,0.3", "2 values, the scene has 4"),
+        ("2", "between 0.005 and 1"),
+        ("1e-99", "between 0.005 and 1"),
+    ],
 )
 def test_a_blur_that_cannot_be_is_one_line(text, words):
     with pytest.raises(ModelError, match=words):
