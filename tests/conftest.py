@@ -20,7 +20,8 @@ ROOM = 8 * 2**30
 if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
-settings.register_profile("scenelift", deadline=None, print_blob=True)
+# the same examples every time; `make fuzz` looks for new ones
+settings.register_profile("scenelift", deadline=None, print_blob=True, derandomize="SCENELIFT_FUZZ" not in os.environ)
 settings.load_profile("scenelift")
 if examples := os.environ.get("MUTANT_EXAMPLES"):  # `tools.mutate` tries every mutant with the same ones
     how = {"derandomize": True, "database": None, "phases": (Phase.explicit, Phase.generate)}

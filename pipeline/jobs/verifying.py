@@ -82,7 +82,12 @@ def _before(path: Path) -> History | None:
     spare, now = read_journal(work_folder(path), SPARE), read_journal(work_folder(path))
     if spare is None or not spare.published or not path.exists():
         return None
-    return spare if now is None or published_intact(path, now) is None else None
+    if now is None:
+        return spare
+    overwriting = now.command.get("settings", {}).get("overwrite", False)
+    if published_intact(path, now) is not None or (now.published and not overwriting):  # its own, to be repaired
+        return None
+    return spare
 
 
 def repair(plan: Plan, history: History, verdict: Verdict) -> Verdict:

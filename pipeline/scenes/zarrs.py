@@ -263,8 +263,10 @@ def _nodata(planes: list[_Plane]) -> list[float | None]:
     variables = [plane.variable for plane in planes]
     found = []
     for index, plane in enumerate(planes):
-        name = next((name for name in _NODATA if name in plane.variable.attrs), "")
-        value = _number(_per_band(variables, name, name, None)[index]) if name else None
+        said = [name for name in _NODATA if name in plane.variable.attrs]
+        values = [_number(_per_band(variables, name, name, None)[index]) for name in said]
+        # NaN is missing in any case, and xarray writes it as _FillValue beside a missing_value that counts
+        value = next((v for v in values if v is not None and v == v), values[0] if values else None)
         wrapped = value is not None and value < 0 and plane.dtype.kind == "u" and plane.variable.dtype.kind == "i"
         found.append(value + 2.0 ** (8 * plane.dtype.itemsize) if wrapped and value is not None else value)
     return found

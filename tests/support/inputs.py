@@ -297,7 +297,8 @@ class Cube:
         dims = [names.get(d, d) for d in self.order]
         red = group.create_array("red", shape=made.shape, dtype=str(made.dtype), dimension_names=dims)
         red[...] = made.to_numpy()
-        red.attrs.update(self.attributes)
+        # xarray refuses a _FillValue that is not encoded as its own are
+        red.attrs.update({k.replace("_FillValue", "missing_value"): v for k, v in self.attributes.items()})
         return path
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from scenelift.pipeline.cluster.settings import JobSettings
 from scenelift.pipeline.cluster.workers import carried
 from scenelift.pipeline.errors import SceneliftError, UsageError
-from scenelift.pipeline.files import make_folder
 from scenelift.pipeline.settings import option
 
 COMMANDS = ("enhance", "archive", "resume")
@@ -138,6 +137,8 @@ def submit(command: Sequence[str], settings: SubmitSettings) -> str:
     text = script(command, settings)
     if shutil.which("sbatch") is None:
         raise UsageError("no `sbatch` here: submit from a machine of the cluster, or print the script with --dry-run")
+    from scenelift.pipeline.files import make_folder  # brings numpy, for which --help does not wait
+
     make_folder(Path(settings.job.log_directory))
     done = subprocess.run(["sbatch", "--parsable"], input=text, capture_output=True, text=True)
     if done.returncode:

@@ -164,7 +164,7 @@ def test_a_block_owns_the_files_that_its_writing_makes(  # type: ignore[no-untyp
     if mask:
         assert (again.read_mask(window) == 255).all()
     else:
-        with pytest.raises(UsageError, match="keeps no mask"):
+        with pytest.raises(UsageError, match="has no mask"):
             again.read_mask(window)
     if shards:
         assert len(made) == 1 + mask, "a shard a block, and one of its mask"
