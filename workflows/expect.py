@@ -142,21 +142,22 @@ def _try(
     kernels = [blur.kernel(scale) for blur in blurs]
     transfer = float(np.mean([blur.at_nyquist(scale) for blur in blurs]))
     levels: list[dict[str, NDArray[np.float64]]] = []
-    residuals: list[float] = []
+    residual = 0.0
     while not levels or (len(levels) < 2 and min(fine.shape[1:]) >= LEAST * scale):
         low = decimate(torch.from_numpy(fine)[None], scale, [kernels])[0].numpy()
         low = low + _missing_noise(fine, low, kernels, noise, seed)
         ours = run_chain(enhancers, low)
-        again = decimate(torch.from_numpy(ours)[None], scale, [kernels])[0].numpy()
-        residuals.append(float(np.mean((again - low) ** 2)))
-        errors = {OURS: _errors(ours, fine, scale, noise)}
+        if not levels:
+            again = decimate(torch.from_numpy(ours)[None], scale, [kernels])[0].numpy()
+            residual = float(np.mean((again - low) ** 2))
+        errors = {OURS: squared_errors(ours, fine, scale, noise)}
         for name in REFERENCES:
             known: Any = {"mtf": min(max(transfer, 0.05), 0.9)} if name == "ibp" else {}
-            errors[name] = _errors(run_chain([classical(name, scale, **known)], low), fine, scale, noise)
+            errors[name] = squared_errors(run_chain([classical(name, scale, **known)], low), fine, scale, noise)
         levels.append(errors)
         height, width = (n // scale * scale for n in low.shape[1:])
         fine = low[:, :height, :width]
-    return _Trial(tuple(levels), residuals[0])
+    return _Trial(tuple(levels), residual)
 
 
 def _gain(name: str, trials: Sequence[_Trial]) -> Interval:
@@ -240,17 +241,10 @@ def run_chain(enhancers: Sequence[Enhancer], image: NDArray[np.float32]) -> NDAr
     return enhance_region(region, whole, whole.shape, enhancers, masked=False).values
 
 
-def _errors(
+def squared_errors(
     image: NDArray[np.float32], fine: NDArray[np.float32], border: int, noise: Sequence[float]
 ) -> NDArray[np.float64]:
     """Return the mean squared error of each band, less what the noise of the window itself makes of it."""
     inner = (slice(None), slice(border, -border), slice(border, -border))
     found = np.mean((image[inner] - fine[inner]).astype(np.float64) ** 2, (1, 2))
     return np.maximum(found - np.square(noise), 0.05 * found) + 1e-14
-
-
-def psnr_gain(ours: NDArray[np.float32], other: NDArray[np.float32], truth: NDArray[np.float32], border: int) -> float:
-    """Return the mean over bands of 10 log10 of the ratio of the two mean squared errors; no data range is needed."""
-    inner = (slice(None), slice(border, -border), slice(border, -border))
-    errors = [np.mean((image[inner] - truth[inner]).astype(np.float64) ** 2, (1, 2)) + 1e-14 for image in (ours, other)]
-    return float(np.mean(10 * np.log10(errors[1] / errors[0])))

@@ -9,13 +9,14 @@ import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from safetensors.numpy import save
+from support import storage
 from support.builders import noise_image, write_raster
 from support.processes import call
 
@@ -226,37 +227,15 @@ def test_paths_with_spaces_dots_and_other_scripts(tmp_path: Path) -> None:
 def server(tmp_path: Path) -> Iterator[str]:
     """Serve a folder over http, with ranges, as object stores do."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.answer(False)
-
-        def do_GET(self) -> None:
-            self.answer(True)
+    class Recording(storage.Handler):
+        folder = tmp_path / "served"
 
         def answer(self, body: bool) -> None:
             with (tmp_path / "asked").open("a") as asked_for:
                 asked_for.write(self.path)
-            path = tmp_path / "served" / self.path.strip("/")
-            if not path.is_file():
-                self.send_error(404)
-                return
-            content, asked = path.read_bytes(), self.headers.get("Range")
-            first, last = (int(n) for n in asked.removeprefix("bytes=").split("-")) if asked else (0, len(content) - 1)
-            part = content[first : last + 1]
-            self.send_response(206 if asked else 200)
-            self.send_header("Content-Length", str(len(part)))
-            self.send_header("Accept-Ranges", "bytes")
-            self.send_header("ETag", str(hash(content)))
-            if asked:
-                self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{len(content)}")
-            self.end_headers()
-            if body:
-                self.wfile.write(part)
+            super().answer(body)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Recording) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{http.server_port}"
         http.shutdown()
