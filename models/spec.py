@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 
 from scenelift.models.errors import ModelError
 
-Task = Literal["denoise", "super-resolution", "contrast", "landcover", "other"]
-TASKS: tuple[str, ...] = ("denoise", "super-resolution", "contrast", "landcover", "other")
+Task = Literal["denoise", "super-resolution", "sharpening", "contrast", "landcover", "other"]
+TASKS: tuple[str, ...] = ("denoise", "super-resolution", "sharpening", "contrast", "landcover", "other")
 
 MAX_HALO = 1024
 MAX_PATCH = 4096
@@ -51,6 +51,8 @@ class ModelSpec:
     """Side of a patch's core in input pixels; part of what fixes the output bytes."""
     labels: tuple[str, ...] = ()
     """Names of the output bands, for networks whose output is classes."""
+    guides: tuple[int, ...] = ()
+    """0-based numbers of bands that are returned unchanged, and without which no other band can be made."""
     needs_noise: bool = False
     """Whether the network takes a noise level (standard deviation, reflectance) per band."""
     needs_blur: bool = False
@@ -60,6 +62,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))  # a list in JSON
+        object.__setattr__(self, "guides", tuple(self.guides))
         checks = {
             f"task must be one of {', '.join(TASKS)}, not {self.task!r}": self.task in TASKS,
             f"name must not be empty or hold a path, got {self.name!r}": bool(self.name) and "/" not in self.name,

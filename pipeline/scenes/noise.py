@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from scenelift.pipeline.scenes.scenes import Scene
+from scenelift.pipeline.scenes.scenes import Readable
 from scenelift.pipeline.tiles import Window
 
 SAMPLES = 4
@@ -15,12 +15,12 @@ PATCH = 8
 MAX_PATCHES = 20_000
 
 
-def scene_noise(scene: Scene, dn: float | None = None) -> tuple[float, ...]:
+def scene_noise(scene: Readable, dn: float | None = None) -> tuple[float, ...]:
     """Return the noise level of each band, standard deviation in reflectance.
 
     Parameters
     ----------
-    scene : Scene
+    scene : Readable
     dn : float, optional
         A known level in the scene's own units (DN), used for all bands; None: estimated from up to 16 windows spread
         evenly over the scene, whose median is taken, so that neither a cloud nor a city decides.
@@ -36,10 +36,13 @@ def scene_noise(scene: Scene, dn: float | None = None) -> tuple[float, ...]:
     return tuple(float(np.median(found)) if found else 0.0 for found in estimates)
 
 
-def sample_windows(shape: tuple[int, int]) -> list[Window]:
-    """Return up to 16 windows of 256 pixels a side, spread evenly over a scene."""
-    rows, cols = ([round(p) for p in np.linspace(0, max(0, n - SIDE), min(SAMPLES, -(-n // SIDE)))] for n in shape)
-    return [Window(row, col, SIDE, SIDE).clip(shape) for row in rows for col in cols]
+def sample_windows(shape: tuple[int, int], side: int = SIDE, multiple_of: int = 1) -> list[Window]:
+    """Return up to 16 windows of `side` pixels a side, spread evenly over a scene, at multiples of `multiple_of`."""
+    rows, cols = (
+        [round(p) // multiple_of * multiple_of for p in np.linspace(0, max(0, n - side), min(SAMPLES, -(-n // side)))]
+        for n in shape
+    )
+    return [Window(row, col, side, side).clip(shape) for row in rows for col in cols]
 
 
 def estimate_noise(values: NDArray[np.float32], valid: NDArray[np.bool_] | None = None) -> float:

@@ -6,8 +6,10 @@ workers. `Scene` is what is found there: grid, bands, radiometry, mask, metadata
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +75,20 @@ class Band:
     """Value that marks its missing pixels where it is stored; an output has one for all its bands."""
     flags: str | None = None
     """Why it must not be averaged (it holds classes or flags), None for an image."""
+
+
+class Readable(Protocol):
+    """What can be read by windows like a scene: one, or what a model makes of one."""
+
+    @property
+    def source(self) -> SceneSource: ...
+    @property
+    def grid(self) -> GeoGrid: ...
+    @property
+    def bands(self) -> tuple[Band, ...]: ...
+    @property
+    def coarse(self) -> Mapping[int, tuple[int, ...]]: ...
+    def read(self, window: Window) -> Region: ...
 
 
 @dataclass(frozen=True)
