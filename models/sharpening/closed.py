@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
+from scenelift.models.networks.layers import crop
 from scenelift.models.sharpening.layout import BandGrid, check_layout, coarse, guides, period
 from scenelift.models.sharpening.projection import Projection
 
@@ -62,7 +63,7 @@ class ClosedForm(nn.Module):
             weights = torch.tensor([by_band[i] for i in group], dtype=torch.float32)[:, :, None, None]
             self.register_buffer(f"weights_{number}", weights, persistent=False)
         step = period(layout)
-        self.halo = max(-(-p.halo // step) * step for p in self.projections)  # type: ignore[operator,union-attr]
+        self.halo = max(-(-self._halo(number) // step) * step for number in range(len(self.groups)))
         """Fine pixels on every side that are used up; a multiple of the period."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,18 +76,20 @@ class ClosedForm(nn.Module):
         """
         with torch.autocast(x.device.type, enabled=False):
             h = self.halo
-            out = x[:, :, h : x.shape[2] - h, h : x.shape[3] - h].clone()
+            out = crop(x, h).clone()
             for number, group in enumerate(self.groups):
-                out[:, group] = self._sharpen(x, number, group)
+                out[:, group] = self.sharpen(crop(x, h - self._halo(number)), number)
             return out
 
-    def _sharpen(self, x: Tensor, number: int, group: list[int]) -> Tensor:
+    def _halo(self, number: int) -> int:
+        return self.projections[number].halo  # type: ignore[return-value]
+
+    def sharpen(self, x: Tensor, number: int) -> Tensor:
+        """Return the bands of one grid, smaller than ``x`` by the halo of its projection on every side."""
         projection = self.projections[number]
         assert isinstance(projection, Projection)
-        spare = self.halo - projection.halo
-        x = x[:, :, spare : x.shape[2] - spare, spare : x.shape[3] - spare]
         predicted = nn.functional.conv2d(x[:, self.guides], self.get_buffer(f"weights_{number}"))
-        return project(projection, predicted, projection.pick(x[:, group]))
+        return project(projection, predicted, projection.pick(x[:, self.groups[number]]))
 
 
 def project(projection: Projection, predicted: Tensor, seen: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 RADIUS = 6
 """Coarse pixels on either side that an interpolated pixel is made of."""
 LENGTH = 1.0
-"""Correlation length of the Matérn field that is interpolated, coarse pixels: detail that no guide explains is short."""
+"""Correlation length of the Matérn field that is interpolated, coarse pixels: what no guide explains is small."""
 NUGGET = 1e-6
 """Share of the variance taken for noise, so that the equations stay well conditioned."""
 

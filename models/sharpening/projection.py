@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scenelift.models.sharpening.filters import RADIUS, Taps, blur, first_fine, interpolation, pick
 from scenelift.models.sharpening.layout import BandGrid
+
+Image = NDArray[np.float32]
 
 
 class Projection(nn.Module):
@@ -109,3 +113,46 @@ def _padded(taps: Sequence[Taps], widest: Taps) -> Tensor:
 def _column(weights: Tensor, axis: int) -> Tensor:
     """Return weights (out, 1, taps) as a kernel along one axis of an image."""
     return weights[..., None] if axis == 0 else weights[:, :, None]
+
+
+def mirrored(x: Image, before: int, after: tuple[int, int]) -> Image:
+    """Continue an image (bands, H, W) by reflection, as the engine does at a scene's edge."""
+    return np.pad(x, ((0, 0), (before, after[0]), (before, after[1])), mode="reflect")
+
+
+def observe(x: Image, bands: Sequence[BandGrid], shape: tuple[int, int]) -> Image:
+    """Return what coarse bands see of a whole fine image.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (bands, H, W)
+        At least as large as the filters.
+    bands : sequence of BandGrid
+        One a band, of one grid.
+    shape : (int, int)
+        Height and width of the result.
+
+    Returns
+    -------
+    ndarray of float32, shape (bands, *shape)
+    """
+    projection = Projection(bands).double()
+    ratio, margin = projection.ratio, projection.margin
+    wide = ratio * margin
+    after = [ratio * (count + margin) - side for count, side in zip(shape, x.shape[1:], strict=True)]
+    padded = mirrored(x, wide, (max(0, after[0]), max(0, after[1])))
+    padded = padded[:, : ratio * (shape[0] + 2 * margin), : ratio * (shape[1] + 2 * margin)]
+    with torch.no_grad():
+        return projection.observe(torch.from_numpy(padded.astype(np.float64))[None])[0].numpy().astype(np.float32)
+
+
+def replicate(coarse: Image, band: BandGrid, shape: tuple[int, ...]) -> Image:
+    """Return coarse pixels (bands, h, w) on the fine grid: every fine pixel holds that of the one that covers it.
+
+    Fine pixels beyond the first or the last coarse pixel hold that one.
+    """
+    index = [
+        np.clip((np.arange(side) - first_fine(band.ratio, at)) // band.ratio, 0, count - 1)
+        for side, at, count in zip(shape, (band.row, band.col), coarse.shape[1:], strict=True)
+    ]
+    return np.ascontiguousarray(coarse[:, index[0][:, None], index[1]])
