@@ -178,7 +178,7 @@ def prepare(
     # absolute paths: workers may run in another folder, and so may who resumes
     source = replace(source, paths=tuple(absolute(p) for p in source.paths))
     names = model_names(models)
-    source = read_for(source, names[0])
+    source = read_for(source, names)
     scene, stamps = open_for(source), input_stamps(source)
     check_product(source, scene)
     check_image(scene)
@@ -254,8 +254,6 @@ def _resolve(
             chosen.append(ChosenModel(GivenModel(name), name.spec, "fp32"))
             continue
         last, ref = number == before + len(names), find(name)
-        if is_sharpener(name):
-            raise UsageError(f"{name} must be the first model: the ones before it would need one grid")
         ref = with_settings(
             ref,
             device=runtime.here,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -70,14 +70,18 @@ class SharpenedScene:
         return enhance_region(self.scene.read(wide), window, shape, [self.sharpener], masked=masked)
 
 
-def read_for(source: SceneSource, first: object) -> SceneSource:
-    """Return how a scene is read for a chain that begins with the model `first`.
+def read_for(source: SceneSource, names: Sequence[object]) -> SceneSource:
+    """Return how a scene is read for a chain of models.
 
     Raises
     ------
     UsageError
-        If an extent is given, and there is no sharpener that could fill it.
+        If a sharpener is not the first of them, or an extent is given and there is none.
     """
+    first, *others = names
+    for name in others:
+        if isinstance(name, str) and is_sharpener(name):
+            raise UsageError(f"{name} must be the first model: what comes before it would need all bands on one grid")
     if isinstance(first, str) and is_sharpener(first):
         return replace(source, extent=source.extent or "common")
     if source.extent is not None:

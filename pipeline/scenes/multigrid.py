@@ -135,12 +135,14 @@ def on_finest(files: Sequence[Reader], extent: str) -> tuple[list[Reader], Reade
     finest = min(range(len(files)), key=lambda i: (round(_size(files[i]), 6), i))
     fine = files[finest]
     axes = [_axes(fine, other) for other in files]
-    pick = (max, min) if extent == "common" else (min, max)
-    spans = [tuple(choose(a[axis].covered[end] for a in axes) for end, choose in enumerate(pick)) for axis in (0, 1)]
-    (top, bottom), (left, right) = spans
-    if bottom <= top or right <= left:
+    common, union = (
+        [tuple(choose(a[axis].covered[end] for a in axes) for end, choose in enumerate(pick)) for axis in (0, 1)]
+        for pick in ((max, min), (min, max))
+    )
+    if any(stop <= start for start, stop in common):
         other = next((o for o, a in zip(files, axes, strict=True) if not _meet(a, axes[finest])), files[-1])
         raise GridsError(_refusal(fine, other, "they have no ground in common"))
+    (top, bottom), (left, right) = common if extent == "common" else union
     shape, transform = (bottom - top, right - left), fine.transform @ Affine.translation(left, top)
     moved = [(a[0].moved(top), a[1].moved(left)) for a in axes]
     plain = [_Axis(1, 0, n) for n in shape]
