@@ -154,8 +154,8 @@ def load(ref: ModelRef) -> Any:
     """
     if ref.colour is not None:
         return _by_bands(ref, ref.colour)
-    if ref.name == CLOSED:
-        return _closed(ref)
+    if is_sharpener(ref.name):
+        return _sharpener(ref)
     path = checkpoint_path(ref.name)
     if path is not None:
         return _running(ref, *load_unchanged(path, ref.digest))
@@ -177,24 +177,32 @@ def _running(ref: ModelRef, module: Any, spec: ModelSpec) -> TorchEnhancer:
     return TorchEnhancer(ready, wrapped[-1][1], ref.device, ref.precision, ref.threads, ref.noise)
 
 
-def _closed(ref: ModelRef) -> TorchEnhancer:
-    """Put the closed form to work on a scene's layout; bfloat16 would change the guides, so it is never used."""
+def _sharpener(ref: ModelRef) -> TorchEnhancer:
+    """Put the closed form, or the network that builds on it, to work on a scene's layout."""
     from scenelift.models.sharpening.closed import ClosedForm
+    from scenelift.models.sharpening.network import Sharpener
 
     if ref.layout is None or ref.coefficients is None:
         raise ModelError(f"{ref.name} sharpens the coarse bands of a scene of several grids, and runs on no other")
-    module = ClosedForm(ref.layout, json.loads(ref.coefficients))
+    path, fitted = checkpoint_path(ref.name), json.loads(ref.coefficients)
+    module: Any = ClosedForm(ref.layout, fitted)
+    name, record, precision = ref.name, {}, "fp32"
+    if path is not None:
+        network, about = load_unchanged(path, ref.digest)
+        module = Sharpener(ref.layout, fitted, network)
+        name, record, precision = about.name, about.record, ref.precision
     step = period(ref.layout)
     spec = ModelSpec(
-        ref.name,
+        name,
         "sharpening",
         halo=module.halo,
         bands=len(ref.layout),
         multiple_of=step,
         patch=PATCH // step * step,
         guides=tuple(guides(ref.layout)),
+        record=record,
     )
-    return TorchEnhancer(module, spec, ref.device, "fp32", ref.threads)
+    return TorchEnhancer(module, spec, ref.device, precision, ref.threads)
 
 
 def is_sharpener(name: str) -> bool:
@@ -324,9 +332,10 @@ def verify(ref: ModelRef) -> ModelSpec:
         If an "exact" halo is smaller than the radius measured on the module itself.
     """
     enhancer = load(ref)
-    # Shipped models are measured by the tests; a second here for every run would buy nothing.
+    # Shipped models are measured by the tests; a second here for every run would buy nothing. That of a sharpener
+    # follows from its layout.
     exact = isinstance(enhancer, TorchEnhancer) and enhancer.spec.halo_kind == "exact"
-    if exact and ref.name not in (*shipped(), CLOSED):
+    if exact and ref.name not in shipped() and enhancer.spec.task != "sharpening":
         check_halo(enhancer.module, enhancer.spec)
     return enhancer.spec
 

@@ -40,8 +40,8 @@ from scenelift.pipeline.scenes.scenes import Readable, Scene, SceneSource
 from scenelift.workflows.conditions import Conditions, band_names, colour_bands, scene_conditions
 from scenelift.workflows.expect import Expectation, expect
 from scenelift.workflows.familiarity import unfamiliar
+from scenelift.workflows.multigrid import SharpenedScene, open_for, prepare_sharpener, read_for
 from scenelift.workflows.settings import EnhanceSettings
-from scenelift.workflows.sharpening import SharpenedScene, open_for, prepare_sharpener, read_for
 
 LEFT_BY_DENOISING = 0.25
 """Share of the noise (standard deviation) that a network after a denoiser is told."""

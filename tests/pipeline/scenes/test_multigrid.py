@@ -43,7 +43,7 @@ def coarse_transform(fine: Affine, ratio: int, row: float, col: float) -> Affine
 
 
 def covering(at: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Return the pixel of a file that covers each place (pixels from its edge), -1 for none; borders go to the lower."""
+    """Return the pixel of a file that covers each place (from its edge), -1 for none; borders go to the lower."""
     found = np.ceil(np.round(at, 6)).astype(int) - 1
     return np.where((found >= 0) & (found < count), found, -1)
 

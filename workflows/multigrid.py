@@ -106,6 +106,27 @@ def open_for(source: SceneSource) -> Scene:
         raise GridsError(f"{error}; to bring them onto the finest, add -m {CLOSED} first") from None
 
 
+def open_to_show(source: SceneSource) -> Scene:
+    """Open a scene of one grid or of several.
+
+    Raises
+    ------
+    Others
+        As for `scenelift.pipeline.scenes.opening.open_scene`.
+    """
+    try:
+        return open_scene(source)
+    except GridsError:
+        return open_scene(replace(source, extent=source.extent or "common"))
+
+
+def one_grid(scene: Scene) -> Scene:
+    """Return a scene with those of its bands alone whose own grid it has."""
+    if not scene.coarse:
+        return scene
+    return open_scene(replace(scene.source, bands=tuple(scene.numbers[i] for i in scene.guides)))
+
+
 def prepare_sharpener(ref: ModelRef, scene: Scene) -> tuple[ModelRef, tuple[str, ...]]:
     """Return a sharpener fitted to a scene, and what people should know: lines for the summary.
 
