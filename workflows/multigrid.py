@@ -25,8 +25,6 @@ from scenelift.workflows.conditions import band_names
 
 UNKNOWN_MTF = 0.3
 """Transfer at Nyquist of a band whose sensor is unknown."""
-SIDE = 384
-"""Pixels a side of the windows that a sharpener is fitted to: 64 of those that are six times as coarse."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def prepare_sharpener(ref: ModelRef, scene: Scene) -> tuple[ModelRef, tuple[str,
             "name the rasters of the other grids too, or a .SAFE folder"
         )
     layout, unknown = layout_of(scene)
-    samples = [_missing_as_nan(scene.read(w)) for w in sample_windows(scene.grid.shape, SIDE, period(layout))]
+    samples = [_missing_as_nan(scene.read(w)) for w in sample_windows(scene.grid.shape, period(layout))]
     fitted, warnings = fit_sharpener(ref, layout, samples)
     notes = [describe(scene), *warnings]
     if unknown:

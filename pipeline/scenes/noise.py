@@ -36,13 +36,13 @@ def scene_noise(scene: Readable, dn: float | None = None) -> tuple[float, ...]:
     return tuple(float(np.median(found)) if found else 0.0 for found in estimates)
 
 
-def sample_windows(shape: tuple[int, int], side: int = SIDE, multiple_of: int = 1) -> list[Window]:
-    """Return up to 16 windows of `side` pixels a side, spread evenly over a scene, at multiples of `multiple_of`."""
+def sample_windows(shape: tuple[int, int], multiple_of: int = 1) -> list[Window]:
+    """Return up to 16 windows of 256 pixels a side, spread evenly over a scene, that start at multiples of a number."""
     rows, cols = (
-        [round(p) // multiple_of * multiple_of for p in np.linspace(0, max(0, n - side), min(SAMPLES, -(-n // side)))]
+        [round(p) // multiple_of * multiple_of for p in np.linspace(0, max(0, n - SIDE), min(SAMPLES, -(-n // SIDE)))]
         for n in shape
     )
-    return [Window(row, col, side, side).clip(shape) for row in rows for col in cols]
+    return [Window(row, col, SIDE, SIDE).clip(shape) for row in rows for col in cols]
 
 
 def estimate_noise(values: NDArray[np.float32], valid: NDArray[np.bool_] | None = None) -> float:
