@@ -12,7 +12,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from scenelift.pipeline.errors import SceneError
+from scenelift.pipeline.errors import SceneError, UsageError
 from scenelift.pipeline.scenes.categorical import flagged_by_attributes, flagged_by_color, flagged_by_name, named_mask
 from scenelift.pipeline.scenes.layouts import Axes, axes_of, found_coordinate, kind_of, place
 from scenelift.pipeline.tiles import Window
@@ -62,7 +62,7 @@ class XarrayRaster:
     def __init__(self, path: str, data: Any, variable: str | None = None) -> None:
         self.path = path
         if variable is not None and variable not in data.data_vars:
-            raise SceneError(f"{path} has no variable {variable!r}, but {', '.join(map(str, data.data_vars))}")
+            raise UsageError(f"{path} has no variable {variable!r}, but {', '.join(map(str, data.data_vars))}")
         own = None if variable else _own_mask(data)
         self._planes, notes = _planes(data, path, variable, own)
         first = self._planes[0]
@@ -135,17 +135,19 @@ def open_netcdf(file: str, variable: str | None, engine: str) -> XarrayRaster:
 
     Raises
     ------
+    UsageError
+        If it holds several variables and none is named.
     SceneError
-        If it cannot be read, or holds several variables and none is named.
+        If it cannot be read.
     """
     data = _opened(file, "netCDF", engine=engine)
     if variable is None:
         found = [str(n) for n, v in data.data_vars.items() if axes_of(v, data.attrs, file) is not None]
         if len(found) != 1:
             choices = ", ".join(f"{file}:{name}" for name in found)
-            raise SceneError(
-                f"{file} holds several variables, name one: {choices}" if found else f"{file} holds no raster"
-            )
+            if found:
+                raise UsageError(f"{file} holds several variables, name one: {choices}")
+            raise SceneError(f"{file} holds no raster: none of its variables has rows and columns")
         variable = found[0]
     raster = XarrayRaster(file, data, variable)
     if variable.lower() == MASK or named_mask(variable):
