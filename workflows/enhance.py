@@ -12,7 +12,7 @@ from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.errors import UnfitError, UsageError
 from scenelift.pipeline.jobs import verifying
-from scenelift.pipeline.jobs.journal import History, read_journal
+from scenelift.pipeline.jobs.journal import History, differences, read_journal
 from scenelift.pipeline.jobs.plan import Plan, work_folder
 from scenelift.pipeline.jobs.running import Announce, Listener, Progress, carry_out
 from scenelift.pipeline.jobs.summary import EnhanceSummary
@@ -101,10 +101,13 @@ def expecting(
         If less is expected than ``require_gain`` asks for, or it cannot be tried.
     """
     history = read_journal(plan.work)
-    wanted = None if history else settings.require_gain  # what was begun was found good enough
+    same = _is_of(history, plan)
+    if history is not None and not (same or plan.overwrite):
+        return plan  # another job: it is refused before it begins
     if recorded := _recorded(plan, history):
         return _with(plan, recorded)
-    done = history is not None and history.done and seconds is not None
+    wanted = None if same else settings.require_gain  # what was begun was found good enough
+    done = same and history is not None and history.done and seconds is not None
     if done or not (settings.expect or wanted is not None):
         return plan
     found = prepared.expect(settings, math.inf if seconds is None else seconds)
@@ -129,9 +132,13 @@ def expecting(
 
 def _recorded(plan: Plan, history: History | None) -> Expectation | None:
     """Return what the first run of this very job found; None if it has none, or is another job."""
-    if history is None or history.expected is None or history.fingerprint != plan.fingerprint:
+    if history is None or history.expected is None or not _is_of(history, plan):
         return None
     return read_table(Expectation, history.expected, f"the journal of {plan.path}")
+
+
+def _is_of(history: History | None, plan: Plan) -> bool:
+    return history is not None and not differences(history.fingerprint, plan.fingerprint)
 
 
 def _with(plan: Plan, expectation: Expectation) -> Plan:
