@@ -157,9 +157,13 @@ class Case:
         path = folder / f"a{ENDINGS.get(how.get('driver', ''), '.tif')}"
         with rasterio.Env(GDAL_PAM_ENABLED="driver" not in how):  # what it says beside the file is said below
             write_raster(path, values, colorinterp=None if "driver" in how else colors, **how, **said)
-        if self.mask in ("dataset", "beside"):
-            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=self.mask == "dataset"), rasterio.open(path, "r+") as out:
+        if self.mask == "dataset":
+            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as out:
                 out.write_mask(masks[0])
+        if self.mask == "beside":  # by itself: to open JPEG 2000 for changes is to compress it again, with loss
+            beside = write_raster(path.with_name(f"{path.name}.msk"), masks[:1], self.transform, tiled=False)
+            with rasterio.open(beside, "r+") as out:
+                out.update_tags(**{f"INTERNAL_MASK_FLAGS_{i + 1}": "2" for i in range(self.bands)})
         self._beside(path, self.missing_values)
         return (str(path),)
 
