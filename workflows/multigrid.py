@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from scenelift.models.catalog import CLOSED, ModelRef, fit_sharpener, is_sharpener
 from scenelift.models.sensing.sensors import SENTINEL2
-from scenelift.models.sharpening.layout import BandGrid, period
+from scenelift.models.sharpening.layout import BandGrid
 from scenelift.pipeline.enhance import Enhancer, context, enhance_region
 from scenelift.pipeline.errors import GridsError, UsageError
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.regions import Region
-from scenelift.pipeline.scenes.noise import sample_windows
-from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.opening import WARP, open_scene
 from scenelift.pipeline.scenes.scenes import Band, Scene, SceneSource
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.conditions import band_names
@@ -54,15 +53,13 @@ class SharpenedScene:
         """As of the scene."""
         return self.scene.coarse
 
-    def read(self, window: Window) -> Region:
-        """Read reflectance, sharpened; the last windows are kept, since several questions are asked of each."""
-        return self._read(window)
-
     @functools.cached_property
-    def _read(self) -> Callable[[Window], Region]:
-        return functools.lru_cache(maxsize=16)(self._sharpen)
+    def sample(self) -> tuple[Region, ...]:
+        """Reflectance of the windows of the scene's own sample, sharpened once."""
+        return tuple(self.read(region.window) for region in self.scene.sample)
 
-    def _sharpen(self, window: Window) -> Region:
+    def read(self, window: Window) -> Region:
+        """Read reflectance, sharpened."""
         shape, masked = self.grid.shape, self.scene.masked
         wide = context(shape, window, [self.sharpener.spec], masked)[0]
         return enhance_region(self.scene.read(wide), window, shape, [self.sharpener], masked=masked)
@@ -101,7 +98,9 @@ def open_for(source: SceneSource) -> Scene:
         if source.extent is not None:
             raise
         open_scene(replace(source, extent="common"))  # says what else is wrong, if it is
-        raise GridsError(f"{error}; to bring them onto the finest, add -m {CLOSED} first") from None
+        raise GridsError(
+            str(error).replace(WARP, f"add -m {CLOSED} first, which brings them onto the finest")
+        ) from None
 
 
 def open_to_show(source: SceneSource) -> Scene:
@@ -139,8 +138,7 @@ def prepare_sharpener(ref: ModelRef, scene: Scene) -> tuple[ModelRef, tuple[str,
             "name the rasters of the other grids too, or a .SAFE folder"
         )
     layout, unknown = layout_of(scene)
-    samples = [_missing_as_nan(scene.read(w)) for w in sample_windows(scene.grid.shape, period(layout))]
-    fitted, warnings = fit_sharpener(ref, layout, samples)
+    fitted, warnings = fit_sharpener(ref, layout, [_missing_as_nan(region) for region in scene.sample])
     notes = [describe(scene), *warnings]
     if unknown:
         notes.append(f"the sensor's blur of {', '.join(unknown)} is unknown: an MTF of {UNKNOWN_MTF} is assumed")

@@ -53,7 +53,7 @@ class Limits:
                 found[name] = 0
             if name not in names or found[name] < 1:
                 known = ", ".join(name.replace("_", "-") for name in names)
-                raise UsageError(f"--limit takes NAME=NUMBER with one of {known}, got {text!r}")
+                raise UsageError(f"--limit must be NAME=NUMBER with one of {known}, got {text!r}")
         return cls(**found, remote=remote)
 
     def check(self, path: str, shape: tuple[int, int], bands: int, chunk_bytes: int) -> None:
@@ -141,6 +141,19 @@ def remote_state(path: str) -> bytes:
     if said is None:
         raise SceneError(f"cannot read {known}: the server refuses")
     return json.dumps([known, said], sort_keys=True).encode()
+
+
+def responds(path: str) -> bool:
+    """Whether the server of a remote file has a response for it, if only a refusal; assumed where none can be asked."""
+    if not path.lower().startswith(("http://", "https://")):
+        return True
+    try:
+        with urllib.request.urlopen(urllib.request.Request(path, method="HEAD"), timeout=TIMEOUT):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except (OSError, ValueError):
+        return False
 
 
 def _asked(path: str, method: str) -> dict[str, str | None] | None:

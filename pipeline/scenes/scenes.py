@@ -6,6 +6,7 @@ workers. `Scene` is what is found there: grid, bands, radiometry, mask, metadata
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +22,7 @@ from scenelift.pipeline.regions import Region
 from scenelift.pipeline.scenes.limits import Limits
 from scenelift.pipeline.scenes.multigrid import Placement
 from scenelift.pipeline.scenes.rasters import Reader
-from scenelift.pipeline.tiles import Window
+from scenelift.pipeline.tiles import Window, sample_windows
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class Readable(Protocol):
     def bands(self) -> tuple[Band, ...]: ...
     @property
     def coarse(self) -> Mapping[int, tuple[int, ...]]: ...
+    @property
+    def sample(self) -> tuple[Region, ...]: ...
     def read(self, window: Window) -> Region: ...
 
 
@@ -199,6 +202,13 @@ class Scene:
         values, valid = self._read_stored(window)
         scale, offset = self._radiometry
         return Region(window, values.astype(np.float32) * scale + offset, valid)
+
+    @cached_property
+    def sample(self) -> tuple[Region, ...]:
+        """Reflectance of up to 16 windows of 256 pixels a side, always the same: what is found of a scene before any
+        block is cut is found in these, which are read once. They begin with a whole pixel of every grid."""
+        step = math.lcm(*(placement.ratio for placement in self.placements))
+        return tuple(self.read(window) for window in sample_windows(self.grid.shape, step))
 
     @property
     def is_byte(self) -> bool:

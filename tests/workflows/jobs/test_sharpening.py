@@ -205,7 +205,7 @@ def test_union_keeps_what_any_grid_covers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("models", "names", "why"),
     [
-        ("sr-x2", (0, 1), r"a_10m.tif is not on the grid of .*a_20m.tif.*add -m sharpen-closed first"),
+        ("sr-x2", (0, 1), r"a_10m.tif is not on the grid of .*a_20m.tif.*add -m sharpen-closed first, which"),
         ("sharpen-closed", (1,), r"all 4 bands of a_10m.tif lie on one"),
         ("lanczos-x2,sharpen-closed", (0, 1), "sharpen-closed must be the first model"),
         ("sharpen-closed,sharpen-closed", (0, 1), "sharpen-closed must be the first model"),
