@@ -81,7 +81,7 @@ class _Moments:
         self._sums = functools.partial(_windows, area=area)
         # about a common point, so that variances of nearly constant windows keep their digits
         centre = x.mean(axis=(1, 2), keepdims=True)
-        self._x, self._y, self._centre = x - centre, y - centre, centre
+        self._x, self._y = x - centre, y - centre
         self._means = [self._sums(v) / WINDOW**2 for v in (self._x, self._y)]
         self.means_x, self.means_y = (m + centre for m in self._means)
         self.variances_x = self._covariance(self._x, self._x, self._means[0], self._means[0])
@@ -180,9 +180,9 @@ def no_reference_sums(
     area = area or Area.whole(fused.shape[1:])
     fine = np.concatenate([fused, guides]).astype(np.float64)
     low = np.concatenate([coarse, coarse_guides]).astype(np.float64)
-    valid = np.isfinite(fine).all(axis=0) & np.isfinite(low).all(axis=0)
+    valid = np.logical_and.reduce(np.isfinite(np.concatenate([fine, low])))
     fine, low = (np.where(valid, v, 0) for v in (fine, low))
-    whole = _windows(valid.astype(np.float64), area) == WINDOW**2
+    whole = _windows(np.asarray(valid, np.float64), area) == WINDOW**2
     bands, count = len(fused), len(fine)
     pairs = [(i, j) for i in range(bands) for j in range(i + 1, count)]
     found = np.zeros((2, bands, count))
@@ -197,9 +197,8 @@ def no_reference_sums(
                 moments.between(i, j),
             )
             found[number, i, j] = each[whole].sum()
-    return NoReferenceSums(
-        *(part[:, :bands] for part in found), *(part[:, bands:] for part in found), np.array(float(whole.sum()))
-    )
+    (one, other), count_windows = found, np.array(float(whole.sum()))
+    return NoReferenceSums(one[:, :bands], other[:, :bands], one[:, bands:], other[:, bands:], count_windows)
 
 
 def without_reference(sums: NoReferenceSums) -> dict[str, float]:
