@@ -316,7 +316,10 @@ def load_errors(path: Path, network: str) -> ErrorModel:
     except (KeyError, ValueError, RuntimeError) as error:
         raise ModelError(f"{path} is no error model: {str(error).splitlines()[0]}") from None
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
-        raise ModelError(f"{path} holds values that are not finite")
+        raise ModelError(
+            f"{path} holds values that are not finite: "
+            "fit it again with python -m scenelift.workflows.training.calibration"
+        )
     return errors.eval()
 
 

@@ -213,7 +213,7 @@ def _from_factory(ref: ModelRef) -> Any:
         return _running(ref, *made)
     if callable(made) and isinstance(getattr(made, "spec", None), ModelSpec):
         return made if isinstance(made, TorchEnhancer) else Translated(made)
-    raise ModelError(f"{ref.name} must return an enhancer or (torch module, ModelSpec), not {type(made).__name__}")
+    raise ModelError(f"{ref.name} must return an enhancer or (torch module, ModelSpec), got {type(made).__name__}")
 
 
 def _code_digest(name: str) -> str | None:

@@ -133,7 +133,7 @@ def _parse_metadata(metadata: dict[str, str], where: str) -> tuple[ModelSpec, di
     except ValueError as error:
         raise ModelError(f"{where}: the architecture is not JSON: {error}") from None
     if not isinstance(arch, dict):
-        raise ModelError(f"{where}: the architecture must be a JSON object")
+        raise ModelError(f"{where}: the architecture must be a JSON object, got {metadata['arch'][:60]}")
     return ModelSpec.from_json(metadata["spec"]), arch
 
 
@@ -155,9 +155,9 @@ def _digest(path: Path, changed_ns: int, size: int) -> str:
 
 def _checked(path: Path) -> Path:
     if not path.is_file():
-        raise ModelError(f"no checkpoint at {path}")
+        raise ModelError(f"no checkpoint at {path}; name a .safetensors file that exists")
     if (size := path.stat().st_size) > MAX_BYTES:
-        raise ModelError(f"{path} has {size} bytes; checkpoints over {MAX_BYTES} are refused")
+        raise ModelError(f"{path} has {size} bytes; a checkpoint must have at most {MAX_BYTES}")
     return path
 
 
@@ -171,9 +171,12 @@ def _read(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
         raise ModelError(f"{path} is no readable safetensors file: {error}") from None
     for name, value in tensors.items():
         if value.is_floating_point() != expected[name].is_floating_point():
-            raise ModelError(f"{path}: tensor {name!r} has dtype {value.dtype}")
+            raise ModelError(f"{path}: tensor {name!r} must be {expected[name].dtype}, got {value.dtype}")
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise ModelError(f"{path}: tensor {name!r} holds values that are not finite")
+            raise ModelError(
+                f"{path}: tensor {name!r} holds values that are not finite: "
+                "train it again, or take an earlier checkpoint"
+            )
     return tensors
 
 

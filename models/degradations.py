@@ -66,7 +66,7 @@ def mtf_sigma(mtf: float, scale: int) -> float:
     2006: MTF-matched filters for Wald's protocol).
     """
     if not 0 < mtf < 1:
-        raise ModelError(f"the MTF at Nyquist must lie between 0 and 1, got {mtf}")
+        raise ModelError(f"the MTF at Nyquist must be between 0 and 1, got {mtf}")
     return scale * math.sqrt(-2 * math.log(mtf)) / math.pi
 
 
@@ -100,9 +100,9 @@ def mtf_decimate(x: Tensor, scale: int, mtf: float | Sequence[float]) -> Tensor:
     bands = x.shape[1]
     values = [mtf] * bands if isinstance(mtf, float | int) else list(mtf)
     if len(values) != bands:
-        raise ModelError(f"{len(values)} MTF values for {bands} bands")
+        raise ModelError(f"MTF values must be one, or one a band ({bands}), got {len(values)}")
     if x.shape[2] % scale or x.shape[3] % scale:
-        raise ModelError(f"image sides {tuple(x.shape[2:])} are no multiples of the scale {scale}")
+        raise ModelError(f"image sides must be multiples of the scale {scale}, got {tuple(x.shape[2:])}")
     kernels = [mtf_kernel(value, scale).to(x) for value in values]
     taps = max(map(len, kernels))
     kernels = [F.pad(k, ((taps - len(k)) // 2,) * 2) for k in kernels]

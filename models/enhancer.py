@@ -163,10 +163,10 @@ class TorchEnhancer:
 
     def _sigma(self, count: int, bands: int, noise: NDArray[np.float32] | None) -> Tensor:
         if noise is None and self._noise is None:
-            raise ModelError(f"model {self.spec.name} needs a noise level for each band")
+            raise ModelError(f"model {self.spec.name} needs a noise level for each band, got none: give --noise")
         levels = torch.as_tensor(self._noise if noise is None else noise, dtype=torch.float32)
         if levels.shape[-1] not in (1, bands):
-            raise ModelError(f"{levels.shape[-1]} noise levels for {bands} bands")
+            raise ModelError(f"noise levels must be one, or one a band ({bands}), got {levels.shape[-1]}")
         if self.spec.bands is None:
             return levels.expand(count, bands).reshape(-1)
         # row by row: torch sums columns in another order, and the level's last bit decides the output's

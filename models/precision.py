@@ -62,7 +62,7 @@ def to_precision(module: nn.Module, precision: str) -> nn.Module:
     precision : {"fp32", "bf16"}
     """
     if precision not in PRECISIONS:
-        raise ModelError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+        raise ModelError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if precision == "fp32":
         return module
     mixed = copy.deepcopy(module)

@@ -127,5 +127,5 @@ def _blended(name: str) -> tuple[tuple[nn.Module, ModelSpec], tuple[nn.Module, M
 def _checkpoint(name: str) -> tuple[nn.Module, ModelSpec]:
     path = checkpoint_path(name)
     if path is None:
-        raise ModelError(f"only checkpoints and shipped networks can be blended, not {name!r}")
+        raise ModelError(f"only checkpoints and shipped networks can be blended, got {name!r}")
     return load_checkpoint(path, valid=True)

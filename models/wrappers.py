@@ -159,7 +159,7 @@ def blend(first: nn.Module, second: nn.Module, share: float) -> nn.Module:
         0 gives ``first``, 1 gives ``second``.
     """
     if not 0 <= share <= 1:
-        raise ModelError(f"the share must lie between 0 and 1, got {share}")
+        raise ModelError(f"the share of a blend must be from 0 to 1, got {share}")
     states = first.state_dict(), second.state_dict()
     skip, other = states[0].get("skip.weight"), states[1].get("skip.weight")
     if skip is not None and other is not None and len(skip) > len(other):  # a filter for each band against one for all

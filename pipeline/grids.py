@@ -29,7 +29,10 @@ class GeoGrid:
         if self.height < 1 or self.width < 1:
             raise UsageError(f"a grid needs at least one pixel, got {self.height} x {self.width}")
         if self.transform.is_degenerate:
-            raise UsageError(f"the affine transform {tuple(self.transform)[:6]} maps the grid onto a line or a point")
+            raise UsageError(
+                f"the affine transform {tuple(self.transform)[:6]} maps the grid onto a line or a point: "
+                "pixels must have a width and a height"
+            )
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from scenelift.pipeline.errors import UsageError
 
+SAMPLES, SAMPLE_SIDE = 4, 256
+"""Windows along each axis of the sample of a scene, and their side: plenty for a few numbers a band."""
+
 
 @dataclass(frozen=True, order=True)
 class Window:
@@ -182,3 +185,11 @@ def patch_shape(shape: tuple[int, int], patch: int, multiple_of: int = 1) -> tup
     step = int(np.lcm(32, multiple_of))
     height, width = (min(patch, -(-length // step) * step) for length in shape)
     return height, width
+
+
+def sample_windows(shape: tuple[int, int]) -> list[Window]:
+    """Return up to 16 windows of 256 pixels a side, spread evenly over a scene."""
+    rows, cols = (
+        [round(p) for p in np.linspace(0, max(0, n - SAMPLE_SIDE), min(SAMPLES, -(-n // SAMPLE_SIDE)))] for n in shape
+    )
+    return [Window(row, col, SAMPLE_SIDE, SAMPLE_SIDE).clip(shape) for row in rows for col in cols]

@@ -11,7 +11,6 @@ import numpy as np
 from scenelift.models.sensing.blurs import MTF_RANGE, Blur
 from scenelift.models.sensing.estimation import cut_tiles, estimate_blur, quantile
 from scenelift.models.sensing.sensors import SENSORS, parse_blur, sensor_blur
-from scenelift.pipeline.scenes.noise import sample_windows
 from scenelift.pipeline.scenes.scenes import Scene
 
 UNSURE = 0.5
@@ -116,8 +115,7 @@ def _van_der_corput(number: int) -> float:
 def _tiles(scene: Scene) -> list[np.ndarray]:
     """Return for each band the tiles (n, side, side) of a fixed sample of windows that no missing pixel touches."""
     tiles: list[list[np.ndarray]] = [[] for _ in scene.bands]
-    for window in sample_windows(scene.grid.shape):
-        region = scene.read(window)
+    for region in scene.sample:
         for kept, values, valid in zip(tiles, region.values, region.valid, strict=True):
             kept.append(cut_tiles(values, valid))
     return [_same_side(kept) for kept in tiles]

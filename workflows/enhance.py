@@ -12,13 +12,15 @@ from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.errors import UnfitError, UsageError
 from scenelift.pipeline.jobs import verifying
-from scenelift.pipeline.jobs.journal import read_journal
+from scenelift.pipeline.jobs.journal import History, differences, read_journal
 from scenelift.pipeline.jobs.plan import Plan, work_folder
 from scenelift.pipeline.jobs.running import Announce, Listener, Progress, carry_out
 from scenelift.pipeline.jobs.summary import EnhanceSummary
 from scenelift.pipeline.jobs.verifying import Verdict
 from scenelift.pipeline.scenes.scenes import SceneSource
+from scenelift.pipeline.settings import read_table
 from scenelift.workflows.choosing import Prepared, prepare
+from scenelift.workflows.expect import Expectation
 from scenelift.workflows.planning import check_output, plan_of, plan_prepared
 from scenelift.workflows.settings import BLOCK, EnhanceSettings
 
@@ -89,29 +91,58 @@ def expecting(
     settings : EnhanceSettings
     seconds : float, optional
         After so many no further window is tried, and a job that is done is not tried again; None: always the same
-        windows are, so that a record says the same whenever it is written.
+        windows are, so that a record says the same whenever it is written. A job that was tried is never tried again.
 
     Raises
     ------
+    UsageError
+        If ``require_gain`` is given and nothing enlarges.
     UnfitError
-        If less is expected than ``require_gain`` asks for.
+        If less is expected than ``require_gain`` asks for, or it cannot be tried.
     """
     history = read_journal(plan.work)
-    wanted = None if history else settings.require_gain  # what was begun was found good enough
-    done = history is not None and history.done and seconds is not None
+    same = _is_of(history, plan)
+    if history is not None and not (same or plan.overwrite):
+        return plan  # another job: it is refused before it begins
+    if recorded := _recorded(plan, history):
+        return _with(plan, recorded)
+    wanted = None if same else settings.require_gain  # what was begun was found good enough
+    done = same and history is not None and history.done and seconds is not None
     if done or not (settings.expect or wanted is not None):
         return plan
     found = prepared.expect(settings, math.inf if seconds is None else seconds)
     if found is None:
         if wanted is not None:
-            raise UnfitError("--require-gain: this cannot be tried one level coarser: nothing enlarges, or no window")
+            if plan.job.scale == 1:
+                names = ", ".join(model.name for model in plan.job.models)
+                raise UsageError(f"--require-gain needs a model that enlarges, got {names}: add one, or leave it out")
+            raise UnfitError(
+                "--require-gain: "
+                f"{prepared.scene.name} has no window to try the gain on (it is too small, masked or flat), "
+                "or the model was given as an object: leave it out"
+            )
         return plan
     gain = found.gain_db["lanczos"].mean
     if wanted is not None and gain < wanted:
         raise UnfitError(
-            f"expected gain over Lanczos is {gain:.2f} dB, --require-gain asks for {wanted:g}: nothing done"
+            f"expected gain over Lanczos is {gain:.2f} dB, --require-gain asks for {wanted:g}: nothing was done"
         )
-    return replace(plan, notes=(*plan.notes, found.describe()), expected=found.to_dict())
+    return _with(plan, found)
+
+
+def _recorded(plan: Plan, history: History | None) -> Expectation | None:
+    """Return what the first run of this very job found; None if it has none, or is another job."""
+    if history is None or history.expected is None or not _is_of(history, plan):
+        return None
+    return read_table(Expectation, history.expected, f"the journal of {plan.path}")
+
+
+def _is_of(history: History | None, plan: Plan) -> bool:
+    return history is not None and not differences(history.fingerprint, plan.fingerprint)
+
+
+def _with(plan: Plan, expectation: Expectation) -> Plan:
+    return replace(plan, notes=(*plan.notes, expectation.describe()), expected=expectation.to_dict())
 
 
 def refuse_foreign(path: Path, settings: EnhanceSettings) -> None:
@@ -145,8 +176,10 @@ def _resume_plan(output: Path) -> Plan:
     path = output.absolute()
     history = read_journal(work_folder(path))
     if history is None:
-        raise UsageError(f"nothing to resume: {work_folder(path)} holds no journal")
+        raise UsageError(f"nothing to resume: {work_folder(path)} holds no journal; start with `scenelift enhance`")
     plan = plan_of(path, history.command)
+    if recorded := _recorded(plan, history):
+        plan = _with(plan, recorded)
     # what was to be replaced is replaced: the finished output is this job's own
     return replace(plan, overwrite=plan.overwrite and not history.done)
 

@@ -71,7 +71,7 @@ class Expectation:
 
     def describe(self) -> str:
         """Return one line for people."""
-        gains = ", ".join(f"{gain} dB over {name}" for name, gain in self.gain_db.items())
+        gains = ", ".join(f"{self.gain_db[name]} dB over {name}" for name in REFERENCES)
         verdict = "expected gain "
         if self.worse:
             verdict = "EXPECTED TO BE WORSE THAN LANCZOS: "

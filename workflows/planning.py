@@ -41,9 +41,9 @@ def check_output(path: Path, source: SceneSource) -> Path:
     format_of(path)
     path = Path(os.path.abspath(path))  # noqa: PTH100 - drops "..", which Path.absolute keeps
     if not path.parent.is_dir():
-        raise UsageError(f"no such folder for the output: {path.parent}")
+        raise UsageError(f"no such folder for the output: {path.parent}; make it first")
     if path.resolve() in {Path(p).resolve() for p in source.paths}:
-        raise UsageError(f"output {path} is the input itself")
+        raise UsageError(f"output {path} is the input itself: choose another name")
     return path
 
 

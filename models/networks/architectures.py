@@ -48,11 +48,11 @@ def build(arch: dict[str, Any], *, valid: bool = False) -> nn.Module:
     arguments = dict(arch)
     kind = arguments.pop("kind", None)
     if not isinstance(kind, str) or kind not in KINDS:
-        raise ModelError(f"architecture kind must be one of {', '.join(KINDS)}, not {kind!r}")
+        raise ModelError(f"architecture kind must be one of {', '.join(KINDS)}, got {kind!r}")
     constructor = KINDS[kind]
     accepted = set(inspect.signature(constructor).parameters) - {"valid"}
     if unknown := sorted(set(arguments) - accepted):
-        raise ModelError(f"architecture {kind!r} does not know: {', '.join(unknown)}")
+        raise ModelError(f"unknown key {unknown[0]} of architecture {kind!r}; known are {', '.join(sorted(accepted))}")
     if "valid" in inspect.signature(constructor).parameters:
         arguments["valid"] = valid
     try:

@@ -64,7 +64,9 @@ class Autoencoder(nn.Module):
                 classes=bands,
             )
         except KeyError:
-            raise ModelError(f"encoder {encoder!r} is not one that segmentation-models-pytorch knows") from None
+            raise ModelError(
+                f"encoder {encoder!r} is not one that segmentation-models-pytorch knows; its documentation lists them"
+            ) from None
         with torch.no_grad():
             self.unet.segmentation_head[0].weight.mul_(0.1)
 

@@ -11,7 +11,6 @@ from scenelift.models.networks.layers import (
     GAIN,
     MEAN,
     Normalization,
-    PaddingMode,
     ResidualBlock,
     check_range,
     conv3,
@@ -43,9 +42,7 @@ class Denoiser(nn.Module):
     skips : bool
         Whether blocks, trunk and input are bridged by identities; without, the network predicts the image.
     valid : bool
-        Unpadded: (N, C, P + 2·halo, P + 2·halo) gives (N, C, P, P). Otherwise sizes are kept.
-    padding : {"zeros", "reflect", "replicate"}
-        How the padded form pads.
+        Unpadded: (N, C, P + 2·halo, P + 2·halo) gives (N, C, P, P). Otherwise zeros are padded and sizes kept.
     """
 
     def __init__(
@@ -59,7 +56,6 @@ class Denoiser(nn.Module):
         act: str = "relu",
         skips: bool = True,
         valid: bool = False,
-        padding: PaddingMode = "zeros",
     ) -> None:
         super().__init__()
         check_range("bands", bands, 1, 64)
@@ -69,15 +65,12 @@ class Denoiser(nn.Module):
         self.bands, self.factor, self.skips, self.valid = bands, factor, skips, valid
         self.halo = factor * (2 * blocks + 3)
         """Receptive radius in input pixels, counted from the edge of a factor x factor cell."""
-        self.head = conv3(bands * factor**2 + bands, channels, valid=valid, padding=padding)
+        self.head = conv3(bands * factor**2 + bands, channels, valid=valid)
         self.body = nn.Sequential(
-            *(
-                ResidualBlock(channels, valid=valid, padding=padding, norm=norm, act=act, skip=skips)
-                for _ in range(blocks)
-            ),
-            conv3(channels, channels, valid=valid, padding=padding),
+            *(ResidualBlock(channels, valid=valid, norm=norm, act=act, skip=skips) for _ in range(blocks)),
+            conv3(channels, channels, valid=valid),
         )
-        self.tail = conv3(channels, bands * factor**2, valid=valid, padding=padding)
+        self.tail = conv3(channels, bands * factor**2, valid=valid)
         with torch.no_grad():
             self.tail.weight.mul_(0.01)
             self.tail.bias.zero_()  # type: ignore[union-attr]

@@ -46,7 +46,7 @@ def crop(x: Tensor, margin: int) -> Tensor:
 def activation(name: str) -> nn.Module:
     """Return the activation of that name."""
     if name not in ACTIVATIONS:
-        raise ModelError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {name!r}")
+        raise ModelError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
     return ACTIVATIONS[name]()
 
 
@@ -60,7 +60,7 @@ def _normalization(name: str, channels: int) -> nn.Module:
         return nn.Identity()
     if name == "batch":
         return nn.BatchNorm2d(channels)
-    raise ModelError(f"normalisation must be 'none' or 'batch', not {name!r}")
+    raise ModelError(f"normalisation must be 'none' or 'batch', got {name!r}")
 
 
 class ResidualBlock(nn.Module):

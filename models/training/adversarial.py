@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
-from scenelift.models.networks.architectures import build
+from scenelift.models.networks.architectures import KINDS, build
 from scenelift.models.networks.classifier import Classifier
 from scenelift.models.networks.features import Trunk
 from scenelift.models.shipped import load_classifier
@@ -53,9 +53,17 @@ class AdversarialSettings:
 
     def __post_init__(self) -> None:
         if self.kind not in ADVERSARIAL:
-            raise ModelError(f"adversarial kind must be one of {', '.join(ADVERSARIAL)}, not {self.kind!r}")
+            raise ModelError(f"adversarial.kind must be one of {', '.join(ADVERSARIAL)}, got {self.kind!r}")
         if (self.teacher is None) != (self.teaching == 0):
-            raise ModelError("a teacher and the weight of its teaching go together")
+            raise ModelError(
+                f"adversarial.teacher and adversarial.teaching go together, got {self.teacher!r} and {self.teaching:g}"
+            )
+        for name in ("weight", "start", "ramp", "perceptual", "consistency", "teaching"):
+            if not (value := getattr(self, name)) >= 0:
+                raise ModelError(f"adversarial.{name} must not be below 0, got {value}")
+        if self.discriminator not in KINDS:
+            known = ", ".join(kind for kind in KINDS if kind.endswith("discriminator"))
+            raise ModelError(f"adversarial.discriminator must be one of {known}, got {self.discriminator!r}")
 
     def weight_at(self, step: int) -> float:
         """Return the adversarial weight at a step."""

@@ -33,17 +33,17 @@ class Confusion:
             If the shapes differ or a label is not below the number of classes.
         """
         if truth.shape != named.shape:
-            raise ModelError(f"labels have shape {truth.shape}, predictions {named.shape}")
+            raise ModelError(f"labels must have the predictions' shape {named.shape}, got {truth.shape}")
         k = len(classes)
         seen = (truth >= 0) & (named >= 0)
         a, b = truth[seen].astype(np.int64), named[seen].astype(np.int64)
         if a.size and max(a.max(), b.max()) >= k:
-            raise ModelError(f"label {max(a.max(), b.max())} is beyond the {k} classes")
+            raise ModelError(f"labels must be from 0 to {k - 1}, got {max(a.max(), b.max())}")
         return cls(np.bincount(a * k + b, minlength=k * k).reshape(k, k), classes)
 
     def __add__(self, other: Confusion) -> Confusion:
         if self.classes != other.classes:
-            raise ModelError("confusions of different classes do not add up")
+            raise ModelError(f"confusions must have the same classes to add up, got {self.classes} and {other.classes}")
         return Confusion(self.counts + other.counts, self.classes)
 
     def scores(self) -> dict[str, float]:

@@ -59,7 +59,7 @@ def take_over(module: nn.Module, start: dict[str, Tensor]) -> int:
     start = _deepened(start, own)
     fitting = {k: v for k, v in start.items() if k in own and own[k].shape == v.shape}
     if not fitting:
-        raise ModelError("no tensor of the starting checkpoint fits this architecture")
+        raise ModelError("no tensor of the starting checkpoint fits this architecture: choose another start")
     module.load_state_dict(own | fitting)
     return len(fitting)
 

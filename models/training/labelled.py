@@ -46,13 +46,20 @@ class Augment:
 
     def __post_init__(self) -> None:
         if not 0 < self.gains[0] <= self.gains[1]:
-            raise ModelError(f"gains must be two rising positive numbers, got {self.gains}")
+            raise ModelError(f"augment.gains must be two positive factors, the smaller first, got {list(self.gains)}")
         if not (0 <= self.mixup <= 1 and 0 <= self.smoothing < 1):
-            raise ModelError("mixup and smoothing must lie in 0..1, smoothing below 1")
+            raise ModelError(
+                f"augment.mixup must be from 0 to 1, .smoothing from 0 to below 1, got {self.mixup}, {self.smoothing}"
+            )
         if min(self.tint, self.blur, self.noise) < 0 or self.blur > 4:
-            raise ModelError("tint, blur and noise must not be below 0, and blur not above 4 pixels")
+            raise ModelError(
+                "augment.tint, .blur and .noise must not be below 0, nor .blur above 4 pixels, "
+                f"got {self.tint}, {self.blur}, {self.noise}"
+            )
         if not 0.25 <= self.zoom[0] <= self.zoom[1] <= 4:
-            raise ModelError(f"zoom must be two rising numbers in 0.25..4, got {self.zoom}")
+            raise ModelError(
+                f"augment.zoom must be two factors from 0.25 to 4, the smaller first, got {list(self.zoom)}"
+            )
 
 
 class CrossEntropy:

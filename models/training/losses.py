@@ -92,5 +92,5 @@ ADVERSARIAL: dict[str, tuple[Loss, Loss]] = {
 def pixel_loss(name: str) -> Loss:
     """Return the loss of that name."""
     if name not in LOSSES:
-        raise ModelError(f"loss must be one of {', '.join(LOSSES)}, not {name!r}")
+        raise ModelError(f"loss must be one of {', '.join(LOSSES)}, got {name!r}")
     return LOSSES[name]

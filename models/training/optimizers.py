@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
+from scenelift.models.training.schedule import OPTIMIZERS
 
 DECAY = 0.05
 """Weight decay of AdamW."""
@@ -88,7 +89,7 @@ def make_optimizers(name: str, module: nn.Module) -> list[torch.optim.Optimizer]
         muon = Muon(wide)
         relate(muon, MUON_RATE)
         return [muon, adam]
-    raise ModelError(f"optimizer must be 'adam', 'adamw' or 'muon', not {name!r}")
+    raise ModelError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {name!r}")
 
 
 def relate(optimizer: torch.optim.Optimizer, relative: float) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from scenelift.models.errors import ModelError
 
+OPTIMIZERS = ("adam", "adamw", "muon")
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -27,16 +29,18 @@ class Phase:
     the convolutions is then seen that far outside the image only; it costs time, and small images gain most."""
 
     def __post_init__(self) -> None:
-        if self.mirror < 0:
-            raise ModelError(f"mirror must not be below 0, got {self.mirror}")
+        if min(self.mirror, self.warmup) < 0:
+            raise ModelError(f"mirror and warmup must not be below 0, got {self.mirror} and {self.warmup}")
         if (self.steps > 0) == (self.epochs > 0):
-            raise ModelError("a training phase needs either steps or epochs, above zero")
+            raise ModelError(
+                f"a phase must have either steps or epochs above 0, got steps {self.steps} and epochs {self.epochs:g}"
+            )
         if self.schedule not in ("cosine", "constant"):
-            raise ModelError(f"schedule must be 'cosine' or 'constant', not {self.schedule!r}")
+            raise ModelError(f"schedule must be 'cosine' or 'constant', got {self.schedule!r}")
         if not 0 < self.subset <= 1:
             raise ModelError(f"subset must lie above 0 and not above 1, got {self.subset}")
-        if not self.rate > 0:
-            raise ModelError(f"rate must be positive, got {self.rate}")
+        if not 0 < self.rate < math.inf:
+            raise ModelError(f"rate must be a finite number above 0, got {self.rate}")
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,20 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if not self.phases:
-            raise ModelError("a training schedule needs at least one phase")
-        if self.batch < 1 or self.validate_every < 1:
-            raise ModelError("batch and validate_every must be at least 1")
+            raise ModelError("plan.phases must hold at least one phase, got none: write [[plan.phases]]")
+        for name, least in (("batch", 1), ("validate_every", 1), ("patience", 0)):
+            if (value := getattr(self, name)) < least:
+                raise ModelError(f"{name} must be at least {least}, got {value}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ModelError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
+        if not 0 <= self.ema < 1:
+            raise ModelError(f"ema must be from 0 to below 1, got {self.ema}")
+        if not self.clip > 0:
+            raise ModelError(f"clip must be above 0, got {self.clip}")
         if self.precision not in ("fp32", "bf16"):
-            raise ModelError(f"precision must be 'fp32' or 'bf16', not {self.precision!r}")
+            raise ModelError(f"precision must be 'fp32' or 'bf16', got {self.precision!r}")
         if self.keep not in ("best", "last"):
-            raise ModelError(f"keep must be 'best' or 'last', not {self.keep!r}")
+            raise ModelError(f"keep must be 'best' or 'last', got {self.keep!r}")
 
     @property
     def steps(self) -> int:

@@ -97,12 +97,14 @@ def _join(settings: ClusterSettings) -> Any:
     }
     for path in filter(None, keys.values()):
         if not Path(path).is_file():
-            raise UsageError(f"no such TLS file: {path}")
+            raise UsageError(f"no such TLS file: {path}; name one that exists")
     security = Security(require_encryption=True, **keys) if any(keys.values()) else None
     try:
         return Client(settings.scheduler, timeout="15s", set_as_default=False, security=security)
     except (OSError, ValueError, TypeError) as error:
-        raise SceneliftError(f"no Dask scheduler responds at {settings.scheduler}: {error}") from None
+        raise SceneliftError(
+            f"no Dask scheduler responds at {settings.scheduler}: {error}; check the address"
+        ) from None
 
 
 def _start(settings: ClusterSettings, environment: dict[str, str]) -> Any:

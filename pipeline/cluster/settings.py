@@ -48,7 +48,9 @@ class JobSettings:
 
     def __post_init__(self) -> None:
         if not 1 <= self.processes <= self.cores:
-            raise UsageError(f"a job needs at least one core a process: cores {self.cores}, processes {self.processes}")
+            raise UsageError(
+                f"a job must have at least one core a process, got {self.cores} cores, {self.processes} processes"
+            )
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class ClusterSettings:
         if self.kind not in KINDS:
             raise UsageError(f"cluster kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if self.scheduler is not None and self.kind != "local":
-            raise UsageError(f"a running scheduler and a cluster of kind {self.kind} exclude each other")
+            raise UsageError(f"a running scheduler and a cluster of kind {self.kind} exclude each other: leave one out")
         if self.maximum is not None and not max(1, self.workers or 0) <= self.maximum <= MOST:
             raise UsageError(f"cluster maximum must be from {max(1, self.workers or 0)} to {MOST}, got {self.maximum}")
         if self.queued and self.workers == 0 and self.maximum is None:

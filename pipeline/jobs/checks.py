@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from scenelift.pipeline.errors import UsageError
-from scenelift.pipeline.scenes.noise import sample_windows
 from scenelift.pipeline.scenes.scenes import Scene
+from scenelift.pipeline.tiles import sample_windows
 
 BELIEVABLE = 5.0
 """Reflectance above which nothing on Earth lies but a mirror turned to the sun."""
@@ -54,11 +54,7 @@ def doubts(scene: Scene, network: bool) -> list[str]:
     certain = scene.source.scale is not None or (scene.dtype != "float32" and not scene.bands[0].declared)
     if certain:
         return found
-    values = []
-    for window in sample_windows(scene.grid.shape):
-        region = scene.read(window)
-        values.append(np.abs(region.values[region.valid]))
-    every = np.concatenate(values)
+    every = np.concatenate([np.abs(region.values[region.valid]) for region in scene.sample])
     high = float(np.percentile(every, 95)) if every.size else 0.0
     if high <= BELIEVABLE:
         return found

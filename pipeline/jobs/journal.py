@@ -1,8 +1,9 @@
 """The journal of a job: what is finished, durably. The journal decides, not the existence of files.
 
 One JSON object a line, each line led by the CRC-32 of its text, appended and flushed to the disk by the driver alone.
-The first line is the header: the fingerprint of the job and the command that started it. A last line torn by a kill or
-a full disk is cut off on the next opening; a line damaged later loses its block, which is then done again.
+The first line is the header: the fingerprint of the job, the command that started it, and what it may gain. A last line
+torn by a kill or a full disk is cut off on the next opening; a line damaged later loses its block, which is then done
+again.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ class History:
     """Outputs that may bear the name: the latest, and the one it is to replace until it is known to have done so."""
     done: bool
     """Whether the latest output is known to bear its name."""
+    expected: dict[str, Any] | None = None
+    """What the job may be expected to gain, as its first run found; None: it was not tried."""
 
     @property
     def publication(self) -> dict[str, Any] | None:
@@ -91,10 +94,15 @@ class Journal:
 
     @classmethod
     def create(
-        cls, folder: Path, fingerprint: dict[str, Any], command: dict[str, Any], silent: bool = False
+        cls,
+        folder: Path,
+        fingerprint: dict[str, Any],
+        command: dict[str, Any],
+        expected: dict[str, Any] | None = None,
+        silent: bool = False,
     ) -> Journal:
         """Start a journal in `folder`; it appears there with its header complete or not at all."""
-        header = {"journal": VERSION, "fingerprint": fingerprint, "command": command}
+        header = {"journal": VERSION, "fingerprint": fingerprint, "command": command, "expected": expected}
         write_durably(folder / NAME, _line(header))
         try:
             return cls(folder / NAME, silent)
@@ -180,7 +188,7 @@ def read_journal(folder: Path, name: str = NAME) -> History | None:
             done = False
         elif "done" in record and published:
             published, done = published[:1], True
-    return History(header["fingerprint"], header["command"], commits, published, done)
+    return History(header["fingerprint"], header["command"], commits, published, done, header.get("expected"))
 
 
 def spare_journal(folder: Path) -> None:

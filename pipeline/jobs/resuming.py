@@ -114,7 +114,7 @@ def open_work(plan: Plan, history: History | None) -> tuple[Journal, ZarrSink, d
     shutil.rmtree(old, ignore_errors=True)
     if history:
         return Journal.reopen(plan.work), ZarrSink.open(store, block), kept
-    journal = Journal.create(plan.work, plan.fingerprint, plan.command, silent=not plan.job.checked)
+    journal = Journal.create(plan.work, plan.fingerprint, plan.command, plan.expected, silent=not plan.job.checked)
     commit_point("journal-created")
     return journal, ZarrSink.open(store, block), kept
 

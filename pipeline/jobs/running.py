@@ -150,8 +150,8 @@ class Run:
             try:
                 with watched():
                     self._attempt(cluster, todo)
-            except SceneError:
-                check_input(self.plan)  # a file that is being replaced may not read
+            except (SceneError, UsageError):
+                check_input(self.plan)  # a file that is being replaced may be gone, or may not read
                 raise
             self.done.blocks_seconds = time.perf_counter() - clock
         check_input(self.plan)

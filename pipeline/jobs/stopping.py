@@ -134,7 +134,7 @@ def parse_walltime(text: str | None) -> float | None:
         days, hours, minutes, rest = (int(part or 0) for part in match.groups())
         seconds = ((days * 24 + hours) * 60 + minutes) * 60 + rest
     else:
-        raise UsageError(f"--walltime takes seconds, 90m, 2h, HH:MM:SS or D-HH:MM:SS, got {text!r}")
+        raise UsageError(f"--walltime must be seconds, 90m, 2h, HH:MM:SS or D-HH:MM:SS, got {text!r}")
     if seconds <= 0:
-        raise UsageError("--walltime must be longer than nothing")
+        raise UsageError(f"--walltime must be above 0 seconds, got {text!r}")
     return float(seconds)

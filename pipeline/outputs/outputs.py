@@ -202,7 +202,7 @@ def output_of(
     """
     dtype = dtype or scene.dtype
     if dtype not in DTYPES:
-        raise UsageError(f"data type {dtype!r} is not supported; choose one of {', '.join(DTYPES)}")
+        raise UsageError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     bands, scale = [band if dtype == scene.dtype else _recoded(band, scene.dtype, dtype) for band in scene.bands], 1
     for spec in specs:
         if spec.bands is not None and spec.bands != len(bands):

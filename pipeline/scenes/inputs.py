@@ -35,7 +35,7 @@ def input_digest(source: SceneSource) -> str:
         for file in _files(name):
             try:
                 if is_zarr(name) and file.stat().st_size == 0:  # a shard without content reads as fill value
-                    raise SceneError(f"{file} is empty: the store is damaged")
+                    raise SceneError(f"{file} is empty, so the store is damaged: restore it first")
                 with file.open("rb") as handle:
                     total.update(hashlib.file_digest(handle, "sha256").digest())
             except OSError as error:

@@ -53,7 +53,7 @@ class Limits:
                 found[name] = 0
             if name not in names or found[name] < 1:
                 known = ", ".join(name.replace("_", "-") for name in names)
-                raise UsageError(f"--limit takes NAME=NUMBER with one of {known}, got {text!r}")
+                raise UsageError(f"--limit must be NAME=NUMBER with one of {known}, got {text!r}")
         return cls(**found, remote=remote)
 
     def check(self, path: str, shape: tuple[int, int], bands: int, chunk_bytes: int) -> None:

@@ -28,9 +28,9 @@ def open_scene(source: SceneSource) -> Scene:
     Raises
     ------
     SceneError
-        If a file is missing, unreadable, of no supported driver or data type, or its bands do not share one grid.
+        If a file is unreadable, of no supported driver or data type, or its bands do not share one grid.
     UsageError
-        If a band number does not exist, or the raster has no CRS and none is given.
+        If a file or a band number does not exist, or the raster has no CRS and none is given.
     """
     files, safe = _open_files(source)
     first = files[0]
@@ -39,7 +39,10 @@ def open_scene(source: SceneSource) -> Scene:
     readers = _pick_bands(every, source)
     dtypes = sorted({f.dtypes[i - 1] for f, i in readers})
     if len(dtypes) > 1 or dtypes[0] not in DTYPES:
-        raise SceneError(f"{first.path} holds {', '.join(dtypes)}; supported is one of {', '.join(DTYPES)}")
+        raise SceneError(
+            f"{first.path} holds {', '.join(dtypes)}; supported is one of {', '.join(DTYPES)}: "
+            "convert it, or choose --bands of one type"
+        )
     dtype = dtypes[0]
     told = told_of(files, source)
     described = [band_of(f, i, dtype, source, safe, told.get((f, i)), single=len(files) == 1) for f, i in readers]
@@ -80,7 +83,10 @@ def _check_grids(files: list[Reader]) -> None:
     for other in files[1:]:
         problem = _difference(first, other)
         if problem:
-            raise SceneError(f"{other.path} is not on the grid of {first.path}: {problem}; bands of one scene share it")
+            raise SceneError(
+                f"{other.path} is not on the grid of {first.path}: {problem}; bands of one scene must share it: "
+                "warp one onto the other first"
+            )
 
 
 def _difference(one: Reader, other: Reader) -> str | None:
@@ -139,7 +145,7 @@ def _masks_apart(readers: list[_Located], alphas: Sequence[_Located | None], alp
 
 def _open_files(source: SceneSource) -> tuple[list[Reader], Product]:
     if not source.paths:
-        raise UsageError("no input given")
+        raise UsageError("no input given: name a raster, a .SAFE folder or a Zarr store")
     paths, safe = list(source.paths), Product()
     if len(paths) == 1 and paths[0].rstrip("/").upper().endswith(".SAFE"):
         found = find_bands(Path(paths[0]))
@@ -170,7 +176,9 @@ def _place(reader: Reader, source: SceneSource) -> CRS:
         try:
             return CRS.from_user_input(source.crs)
         except (CRSError, ValueError):
-            raise UsageError(f"{source.crs!r} is no coordinate reference system; try e.g. EPSG:32633") from None
+            raise UsageError(
+                f"--crs must be a coordinate reference system such as EPSG:32633, got {source.crs!r}"
+            ) from None
     if reader.crs is None:
         raise UsageError(f"{reader.path} has no coordinate reference system; give one with --crs EPSG:…")
     if reader.transform.is_identity:

@@ -52,7 +52,7 @@ def _nodata(
     """Return what marks missing pixels of a band: the value of the user, the product, the file or a catalogue."""
     if source.nodata is not None:
         if not has_value(dtype, source.nodata):
-            raise UsageError(f"nodata value {source.nodata:g} does not exist in {dtype} ({reader.path})")
+            raise UsageError(f"--nodata must be a value of {dtype}, got {source.nodata:g} ({reader.path})")
         return source.nodata, []
     if safe.nodata is not None:
         return safe.nodata, []

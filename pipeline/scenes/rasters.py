@@ -19,7 +19,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window as RioWindow
 
 from scenelift.pipeline.addresses import file_name, without_secrets
-from scenelift.pipeline.errors import SceneError
+from scenelift.pipeline.errors import SceneError, UsageError
 from scenelift.pipeline.scenes.categorical import flagged_by_color, flagged_by_name
 from scenelift.pipeline.scenes.limits import MASK_ENDING, Limits, check_remote, gdal_name, is_remote, sidecar_files
 from scenelift.pipeline.scenes.pam import BandFacts, SideCar, read_sidecar
@@ -176,9 +176,9 @@ def open_raster(path: str, limits: Limits | None = None) -> RasterFile | XarrayR
     Raises
     ------
     UsageError
-        If it is on the network and that is not allowed.
+        If there is no such file, it holds several variables, or it is on the network and that is not allowed.
     SceneError
-        If there is no such file, its format is not supported, it declares an absurd size, or has several pages.
+        If its format is not supported, it declares an absurd size, or has several pages.
     """
     limits = limits or Limits()
     if is_remote(path):
@@ -186,11 +186,11 @@ def open_raster(path: str, limits: Limits | None = None) -> RasterFile | XarrayR
         return _within(RasterFile(path, gdal_name(path)), limits)
     file, _, variable = path.rpartition(":") if ".nc:" in path else (path, "", "")
     if not Path(file).exists():
-        raise SceneError(f"no such file: {file}")
+        raise UsageError(f"no such file: {file}; name one that exists")
     if Path(file).is_dir():
-        raise SceneError(f"{file} is a folder that is neither a .SAFE product nor a Zarr store")
+        raise UsageError(f"{file} is a folder that is neither a .SAFE product nor a Zarr store: name a file in it")
     if not Path(file).is_file():
-        raise SceneError(f"{file} is not a regular file")
+        raise SceneError(f"{file} is not a regular file: name one that is")
     if file.lower().endswith(".nc") and (engine := netcdf_engine(file)):
         found = open_netcdf(file, variable or None, engine)
         limits.check(path, found.shape, found.count, found.chunk_bytes)
@@ -201,7 +201,7 @@ def open_raster(path: str, limits: Limits | None = None) -> RasterFile | XarrayR
     raster = RasterFile(path, name, beside=bool(beside), sidecar=read_sidecar(Path(file)))
     if raster.count == 0:
         choices = _subdatasets(raster)
-        raise SceneError(f"{file} holds several variables, name one: " + ", ".join(f"{file}:{v}" for v in choices))
+        raise UsageError(f"{file} holds several variables, name one: " + ", ".join(f"{file}:{v}" for v in choices))
     if len(raster.pages) > 1:
         raise SceneError(
             f"{file} has {len(raster.pages)} pages, and a scene is one: store the one you mean in a file of its own "

@@ -13,7 +13,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from scenelift.pipeline.addresses import is_litter
-from scenelift.pipeline.errors import SceneError
+from scenelift.pipeline.errors import SceneError, UsageError
 
 BANDS_10M = ("B02", "B03", "B04", "B08")
 MANIFEST = "manifest.safe"
@@ -39,20 +39,26 @@ def find_bands(folder: Path) -> SafeBands:
 
     Raises
     ------
+    UsageError
+        If the folder does not exist.
     SceneError
-        If the folder does not exist, lacks a band, or its metadata cannot be read.
+        If it lacks a band, or its metadata cannot be read.
     """
     if not folder.is_dir():
-        raise SceneError(f"no such folder: {folder}")
+        raise UsageError(f"no such folder: {folder}; name one that exists")
     paths = []
     for band in BANDS_10M:
         found = sorted(p for p in folder.glob("GRANULE/*/IMG_DATA/**/*.jp2") if _is_band(p.name, band))
         if len(found) != 1:
-            raise SceneError(f"{folder} should hold one 10 m file of band {band}, found {len(found)}")
+            raise SceneError(
+                f"{folder} should hold one 10 m file of band {band}, found {len(found)}: fetch the product again"
+            )
         paths.append(found[0])
     metadata = sorted(p for p in folder.glob("MTD_MSIL*.xml") if not is_litter(p.name))
     if len(metadata) != 1:
-        raise SceneError(f"{folder} should hold one MTD_MSIL1C.xml or MTD_MSIL2A.xml, found {len(metadata)}")
+        raise SceneError(
+            f"{folder} should hold one MTD_MSIL1C.xml or MTD_MSIL2A.xml, found {len(metadata)}: fetch the product again"
+        )
     return _with_metadata(tuple(paths), metadata[0])
 
 
@@ -67,7 +73,7 @@ def read_xml(path: Path) -> Element:
     try:
         root: Element = fromstring(path.read_text(encoding="utf-8", errors="replace"), forbid_dtd=True)
     except DefusedXmlException:
-        raise SceneError(f"{path} defines XML entities; product metadata never do: refused") from None
+        raise SceneError(f"{path} defines XML entities; product metadata never do: fetch the product again") from None
     except (OSError, ParseError) as error:
         raise SceneError(f"cannot read {path}: {error}") from None
     return root
@@ -94,9 +100,13 @@ def _with_metadata(paths: tuple[Path, ...], metadata: Path) -> SafeBands:
         quantification = float(first("BOA_QUANTIFICATION_VALUE", "QUANTIFICATION_VALUE") or 10000)
         offset = float(offsets.pop()) if offsets else 0.0
     except ValueError as error:
-        raise SceneError(f"{metadata}: quantification or offset is no number: {error}") from None
+        raise SceneError(
+            f"{metadata}: quantification or offset is no number ({error}): fetch the product again"
+        ) from None
     if quantification <= 0:
-        raise SceneError(f"{metadata}: quantification value {quantification:g} is not positive")
+        raise SceneError(
+            f"{metadata}: the quantification value must be positive, got {quantification:g}: fetch the product again"
+        )
     wanted = {
         "PRODUCT_URI": ("PRODUCT_URI", "PRODUCT_URI_2A", "PRODUCT_URI_1C"),
         "PROCESSING_BASELINE": ("PROCESSING_BASELINE",),

@@ -18,7 +18,7 @@ from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.regions import Region
 from scenelift.pipeline.scenes.limits import Limits
 from scenelift.pipeline.scenes.rasters import Reader
-from scenelift.pipeline.tiles import Window
+from scenelift.pipeline.tiles import Window, sample_windows
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,12 @@ class Scene:
         values, valid = self._read_stored(window)
         scale, offset = self._radiometry
         return Region(window, values.astype(np.float32) * scale + offset, valid)
+
+    @cached_property
+    def sample(self) -> tuple[Region, ...]:
+        """Reflectance of up to 16 windows of 256 pixels a side, always the same: what is found of a scene before any
+        block is cut is found in these, which are read once."""
+        return tuple(self.read(window) for window in sample_windows(self.grid.shape))
 
     @property
     def is_byte(self) -> bool:

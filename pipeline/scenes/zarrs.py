@@ -12,7 +12,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from scenelift.pipeline.errors import SceneError
+from scenelift.pipeline.errors import SceneError, UsageError
 from scenelift.pipeline.scenes.categorical import flagged_by_attributes, flagged_by_color, flagged_by_name, named_mask
 from scenelift.pipeline.scenes.layouts import Axes, axes_of, found_coordinate, kind_of, place
 from scenelift.pipeline.tiles import Window
@@ -62,7 +62,7 @@ class XarrayRaster:
     def __init__(self, path: str, data: Any, variable: str | None = None) -> None:
         self.path = path
         if variable is not None and variable not in data.data_vars:
-            raise SceneError(f"{path} has no variable {variable!r}, but {', '.join(map(str, data.data_vars))}")
+            raise UsageError(f"{path} has no variable {variable!r}, but {', '.join(map(str, data.data_vars))}")
         own = None if variable else _own_mask(data)
         self._planes, notes = _planes(data, path, variable, own)
         first = self._planes[0]
@@ -113,8 +113,40 @@ def open_zarr(path: str) -> XarrayRaster:
     SceneError
         If it cannot be read, or its variables do not make one raster.
     """
-    how = {"chunks": None, "consolidated": (Path(path) / ".zmetadata").is_file()}
-    return XarrayRaster(path, _opened(path, "Zarr", engine="zarr", **how))
+    from xarray.backends import ZarrStore
+
+    consolidated = (Path(path) / ".zmetadata").is_file()
+    try:
+        store = ZarrStore.open_group(path, mode="r", consolidated=consolidated, use_zarr_fill_value_as_mask=True)
+    except Exception as error:
+        raise SceneError(f"cannot open {path} as Zarr: {str(error).splitlines()[0]}") from error
+    data = _opened(path, "Zarr", file=store)
+    _say_fill_values(data, path)
+    return XarrayRaster(path, data)
+
+
+def _say_fill_values(data: Any, path: str) -> None:
+    """Put right what xarray says of missing pixels: an array's own attribute counts before what Zarr fills gaps with.
+
+    xarray takes the latter for Zarr 2 whatever the attribute says, and refuses numbers in attributes of Zarr 3.
+    """
+    import zarr
+    from xarray.backends.zarr import FillValueCoder
+
+    group = zarr.open_group(path, mode="r")
+    for name in data.data_vars:
+        array = group[str(name)]
+        assert isinstance(array, zarr.Array)
+        told = array.attrs.get("_FillValue")
+        if told is not None and (number := _number(told)) is None:
+            try:
+                number = float(FillValueCoder.decode(told, array.dtype))
+            except (TypeError, ValueError):
+                raise SceneError(f"{path}: _FillValue of {name} must be a number, got {str(told)[:60]!r}") from None
+        if told is not None:
+            data[name].attrs["_FillValue"] = number
+        elif group.metadata.zarr_format == 3:
+            data[name].attrs.pop("_FillValue", None)
 
 
 def netcdf_engine(file: str) -> str | None:
@@ -135,17 +167,19 @@ def open_netcdf(file: str, variable: str | None, engine: str) -> XarrayRaster:
 
     Raises
     ------
+    UsageError
+        If it holds several variables and none is named.
     SceneError
-        If it cannot be read, or holds several variables and none is named.
+        If it cannot be read.
     """
     data = _opened(file, "netCDF", engine=engine)
     if variable is None:
         found = [str(n) for n, v in data.data_vars.items() if axes_of(v, data.attrs, file) is not None]
         if len(found) != 1:
             choices = ", ".join(f"{file}:{name}" for name in found)
-            raise SceneError(
-                f"{file} holds several variables, name one: {choices}" if found else f"{file} holds no raster"
-            )
+            if found:
+                raise UsageError(f"{file} holds several variables, name one: {choices}")
+            raise SceneError(f"{file} holds no raster: none of its variables has rows and columns")
         variable = found[0]
     raster = XarrayRaster(file, data, variable)
     if variable.lower() == MASK or named_mask(variable):
@@ -153,12 +187,12 @@ def open_netcdf(file: str, variable: str | None, engine: str) -> XarrayRaster:
     return raster
 
 
-def _opened(path: str, kind: str, **how: Any) -> Any:
+def _opened(path: str, kind: str, file: Any = None, **how: Any) -> Any:
     import rioxarray  # noqa: F401 - registers .rio; half a second that rasters need not pay
     import xarray as xr
 
     try:
-        return xr.open_dataset(path, mask_and_scale=False, decode_times=False, decode_coords="all", **how)
+        return xr.open_dataset(file or path, mask_and_scale=False, decode_times=False, decode_coords="all", **how)
     except Exception as error:
         raise SceneError(f"cannot open {path} as {kind}: {str(error).splitlines()[0]}") from error
 

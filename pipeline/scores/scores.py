@@ -35,13 +35,13 @@ class Convention:
         if not self.ratio > 0:
             raise UsageError(f"the ratio of pixel sizes must be positive, got {self.ratio}")
         if unknown := sorted(set(self.names or ()) - set(known_scores())):
-            raise UsageError(f"no score {unknown[0]!r}; known are {', '.join(known_scores())}")
+            raise UsageError(f"unknown score {unknown[0]!r}; known are {', '.join(known_scores())}")
 
     def ranges(self, bands: int) -> Values:
         """Return full scale per band, float64 of shape (bands,)."""
         ranges = np.atleast_1d(np.asarray(self.data_range, np.float64))
         if len(ranges) not in (1, bands):
-            raise UsageError(f"{len(ranges)} data ranges were given for {bands} bands")
+            raise UsageError(f"data ranges must be one, or one a band ({bands}), got {len(ranges)}")
         return np.broadcast_to(ranges, bands)
 
     def scores(self) -> list[Score]:
@@ -138,7 +138,7 @@ def _prepared(
         raise UsageError(f"images must have one shape (bands, height, width), got {x.shape} and {y.shape}")
     area = area or Area.whole(x.shape[1:])
     if x.shape[1:] != area.shape:
-        raise UsageError(f"arrays of {x.shape[1:]} pixels were given for an area of {area.shape}")
+        raise UsageError(f"arrays must have the area's {area.shape} pixels, got {x.shape[1:]}")
     mask = np.isfinite(x) & np.isfinite(y)
     if valid is not None:
         mask &= np.asarray(valid, bool)

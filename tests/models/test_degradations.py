@@ -41,9 +41,9 @@ def test_decimation_keeps_place(scale):
 
 
 def test_decimation_refuses_what_does_not_fit():
-    with pytest.raises(ModelError, match="no multiples"):
+    with pytest.raises(ModelError, match="must be multiples of the scale 2"):
         d.mtf_decimate(torch.rand(1, 1, 33, 32), 2, 0.25)
-    with pytest.raises(ModelError, match="3 MTF values for 2 bands"):
+    with pytest.raises(ModelError, match="one a band \\(2\\), got 3"):
         d.mtf_decimate(torch.rand(1, 2, 32, 32), 2, [0.2, 0.3, 0.4])
     with pytest.raises(ModelError, match="between 0 and 1"):
         d.mtf_sigma(1.0, 2)

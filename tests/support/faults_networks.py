@@ -108,10 +108,10 @@ class Place:
     @contextlib.contextmanager
     def storage(self) -> Iterator[str]:
         """Serve the folder on a host of its own; yields the address of the input."""
-        where = self.network.address("storage")
-        with self.network.process(
-            "storage", ["-m", "support.storage", where, 8000, self.folder], env=_environment(self)
-        ):
+        where, ready = self.network.address("storage"), self.folder / "log-storage"
+        command = ["-m", "support.storage", where, 8000, self.folder, ready]
+        with self.network.process("storage", command, env=_environment(self)):
+            assert wait_until(ready.exists)
             yield f"http://{where}:8000/in.tif"
 
 

@@ -157,9 +157,13 @@ class Case:
         path = folder / f"a{ENDINGS.get(how.get('driver', ''), '.tif')}"
         with rasterio.Env(GDAL_PAM_ENABLED="driver" not in how):  # what it says beside the file is said below
             write_raster(path, values, colorinterp=None if "driver" in how else colors, **how, **said)
-        if self.mask in ("dataset", "beside"):
-            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=self.mask == "dataset"), rasterio.open(path, "r+") as out:
+        if self.mask == "dataset":
+            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as out:
                 out.write_mask(masks[0])
+        if self.mask == "beside":  # by itself: to open JPEG 2000 for changes is to compress it again, with loss
+            beside = write_raster(path.with_name(f"{path.name}.msk"), masks[:1], self.transform, tiled=False)
+            with rasterio.open(beside, "r+") as out:
+                out.update_tags(**{f"INTERNAL_MASK_FLAGS_{i + 1}": "2" for i in range(self.bands)})
         self._beside(path, self.missing_values)
         return (str(path),)
 
@@ -227,6 +231,7 @@ class Cube:
     """Scale and offset that its attributes declare."""
     missing: str = ""
     """Attribute that declares 7 as missing; "nan": one that integers lack; empty: none."""
+    zarr_format: int = 3
 
     @property
     def transform(self) -> Affine:
@@ -280,7 +285,7 @@ class Cube:
         if path.suffix == ".nc":
             data.to_netcdf(path, engine="scipy")
         else:
-            data.to_zarr(path, zarr_format=3, consolidated=False)
+            data.to_zarr(path, zarr_format=self.zarr_format, consolidated=False)
         return path
 
     def _by_conventions(self, path: Path) -> Path:
@@ -293,12 +298,14 @@ class Cube:
         }
         made = xr.DataArray(self.values[:, None], dims=("band", "time", "y", "x"))
         made = made.isel({d: 0 for d in made.dims if d not in self.order}).transpose(*self.order)
-        group = zarr.open_group(str(path), mode="w", zarr_format=3, attributes=facts)
+        group = zarr.open_group(str(path), mode="w", zarr_format=self.zarr_format, attributes=facts)
         dims = [names.get(d, d) for d in self.order]
-        red = group.create_array("red", shape=made.shape, dtype=str(made.dtype), dimension_names=dims)
+        how = {"dimension_names": dims} if self.zarr_format == 3 else {"attributes": {"_ARRAY_DIMENSIONS": dims}}
+        red = group.create_array("red", shape=made.shape, dtype=str(made.dtype), **how)
         red[...] = made.to_numpy()
-        # xarray refuses a _FillValue that is not encoded as its own are
-        red.attrs.update({k.replace("_FillValue", "missing_value"): v for k, v in self.attributes.items()})
+        red.attrs.update(
+            self.attributes
+        )  # a plain number, as other programs write it, beside what Zarr fills gaps with
         return path
 
 
@@ -321,4 +328,5 @@ def cubes(draw: st.DrawFn) -> Cube:
     values = np.random.default_rng(draw(st.integers(0, 2**31))).integers(1, 99, shape).astype(dtype)
     scale = draw(st.sampled_from([None, (1e-4, 0.0), (2e-4, -0.1)]))
     missing = draw(st.sampled_from(["", "_FillValue", "missing_value", "nodata", "nan"]))
-    return Cube(values, draw(st.sampled_from(NAMES)), order, draw(st.booleans()), place, scale, missing)
+    names, down, version = draw(st.sampled_from(NAMES)), draw(st.booleans()), draw(st.sampled_from([2, 3]))
+    return Cube(values, names, order, down, place, scale, missing, version)

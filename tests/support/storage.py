@@ -40,4 +40,6 @@ class Handler(BaseHTTPRequestHandler):
 
 if __name__ == "__main__":
     Handler.folder = Path(sys.argv[3])
-    ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Handler).serve_forever()
+    server = ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Handler)
+    Path(sys.argv[4]).touch()  # from here on connections are accepted
+    server.serve_forever()

@@ -16,12 +16,13 @@ from scenelift.models.sensing.blurs import Blur, decimate
 from scenelift.models.sensing.estimation import CANDIDATES
 from scenelift.models.sensing.sensors import parse_blur, sensor_of
 from scenelift.pipeline.cluster import ClusterSettings
+from scenelift.pipeline.errors import UnfitError, UsageError
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource
-from scenelift.workflows.choosing import prepare
+from scenelift.workflows.choosing import Prepared, prepare
 from scenelift.workflows.conditions import Conditions, colour_bands, scene_conditions
 from scenelift.workflows.demo import packaged_scene
-from scenelift.workflows.enhance import enhance
+from scenelift.workflows.enhance import enhance, resume
 from scenelift.workflows.familiarity import unfamiliar
 from scenelift.workflows.settings import EnhanceSettings
 
@@ -182,6 +183,32 @@ def test_too_little_to_be_gained_stops_before_the_work(tmp_path):
     assert done.returncode == 4
     assert done.stderr.startswith("scenelift: expected gain over Lanczos is")
     assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("*out.tif*"))
+
+
+def test_what_was_expected_is_said_again_when_the_job_goes_on(tmp_path, monkeypatch):
+    write(tmp_path / "in.tif", Blur("area"), side=256)
+    settings = EnhanceSettings(blur="0.3", precision="fp32")
+    before = enhance(tmp_path / "in.tif", tmp_path / "out.tif", "bicubic-x2", settings, HERE)
+    with monkeypatch.context() as patch:
+        patch.setattr(Prepared, "expect", None)  # it is read, not tried again
+        for again in (
+            resume(tmp_path / "out.tif"),
+            enhance(tmp_path / "in.tif", tmp_path / "out.tif", "bicubic-x2", settings, HERE),
+        ):
+            assert again.expected == before.expected is not None
+            assert again.notes == before.notes and "dB over lanczos" in before.notes[-1]
+    other = replace(settings, overwrite=True, dtype="float32")
+    assert enhance(tmp_path / "in.tif", tmp_path / "out.tif", "bicubic-x2", other, HERE).expected is not None
+
+
+def test_a_gain_is_wanted_only_of_what_enlarges(tmp_path):
+    write(tmp_path / "in.tif", Blur("area"), side=256)
+    with pytest.raises(UsageError, match="--require-gain needs a model that enlarges, got median: add one"):
+        enhance(tmp_path / "in.tif", tmp_path / "out.tif", "median", EnhanceSettings(require_gain=1), HERE)
+    write(tmp_path / "in.tif", Blur("area"), side=64)
+    with pytest.raises(UnfitError, match=r"--require-gain: in\.tif has no window to try the gain on"):
+        enhance(tmp_path / "in.tif", tmp_path / "out.tif", "bicubic-x2", EnhanceSettings(require_gain=1), HERE)
     assert not list(tmp_path.glob("*out.tif*"))
 
 

@@ -56,7 +56,7 @@ def parse_dates(text: str) -> tuple[datetime, datetime]:
     earliest = _span(first)[0] if first else datetime.min.replace(tzinfo=UTC)
     latest = _span(last if slash else first)[1] if (last or not slash) else datetime.max.replace(tzinfo=UTC)
     if earliest >= latest:
-        raise UsageError(f"--date {text!r} ends before it begins")
+        raise UsageError(f"--date must begin before it ends, got {text!r}")
     return earliest, latest
 
 

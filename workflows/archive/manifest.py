@@ -35,7 +35,7 @@ def read_manifest(path: Path, outside: bool = False, remote: bool = False) -> It
     """
     rows = _rows(path)
     if not rows:
-        raise UsageError(f"{path} lists no scenes")
+        raise UsageError(f"{path} lists no scenes: give it a row each, with a column path")
     for number, row in enumerate(rows, start=1):
         where = f"{path}, row {number}"
         if unknown := [key for key in row if key not in COLUMNS]:
@@ -64,7 +64,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def _entry(row: dict[str, Any], folder: Path, where: str, outside: bool, remote: bool) -> Entry:
     text = str(row.get("path") or "").strip()
     if not text:
-        raise UsageError(f"{where}: no path")
+        raise UsageError(f"{where}: path must name a scene, got nothing")
     parts = [part.strip() for part in text.split("|")]
     given = str(row.get("id") or "").strip()
     placed = [place(part, folder, outside, remote) for part in parts]

@@ -74,7 +74,7 @@ def _of(source: str, output: Path, access: Access) -> Iterator[Entry]:
     elif path.is_file():
         yield Entry(id_from(path.name), (str(path),))
     else:
-        raise UsageError(f"no such file or folder: {source}")
+        raise UsageError(f"no such file or folder: {source}; name one that exists")
 
 
 def _catalogue(source: str, access: Access) -> Iterator[Entry]:

@@ -21,7 +21,7 @@ def _milliseconds(text: str) -> float:
     try:
         return float(text) / 1000
     except ValueError:
-        raise UsageError(f"--scheduler must be milliseconds, got {text!r}") from None
+        raise UsageError(f"--scheduler must be numbers of milliseconds, got {text!r}") from None
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,9 @@ def report(
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="The true scene on the same grid, if there is one.")] = None,
     uncertainty: Annotated[Path | None, typer.Option(help="A raster of uncertainty on the same grid.")] = None,
-    summary: Annotated[Path | None, typer.Option(help="What `scenelift enhance --json` printed: the timing.")] = None,
+    summary: Annotated[
+        Path | None, typer.Option(help="What `scenelift enhance --json` printed: timing and expected gain.")
+    ] = None,
     export: Annotated[Path | None, typer.Option(help="Folder for the pictures and tables as PNG and CSV.")] = None,
 ) -> None:
     """Write one page that shows a run: pictures to swipe, maps, scores, spectra, place and making."""

@@ -197,7 +197,8 @@ def _table(cluster: str | None) -> dict[str, Any]:
         raise UsageError(f"--cluster must be one of {', '.join(KINDS)} or a .toml file, got {cluster!r}")
     table = read_toml(Path(cluster)).get("cluster")
     if not isinstance(table, dict):
-        raise UsageError(f"{cluster} has no [cluster] table")
+        found = "none" if table is None else "something else"
+        raise UsageError(f"{cluster} must hold one table [cluster], got {found}: write its keys below that line")
     return table
 
 

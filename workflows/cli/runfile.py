@@ -36,7 +36,7 @@ def read_runfile(path: Path, parameters: Sequence[Any], kinds: Mapping[str, Any]
     """
     names = {max(p.opts, key=len).lstrip("-").replace("-", "_"): p.name for p in parameters if p.name in kinds}
     table = {key.replace("-", "_"): value for key, value in read_toml(path).items()}
-    if isinstance(table.get("cluster"), dict):
+    if isinstance(table.get("cluster"), dict | list):  # a list is refused where the table is read
         table["cluster"] = str(path)
     if isinstance(table.get("sources"), str):
         table["sources"] = [table["sources"]]

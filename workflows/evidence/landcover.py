@@ -132,12 +132,14 @@ def run_experiment(settings: LandcoverSettings, progress: Progress | None = None
     sample = images.balanced(settings.each, settings.seed) if settings.each else images
     intact = sample.reflectance().numpy()
     if intact.shape[1] != first.bands:
-        raise ModelError(f"{path} has {intact.shape[1]} bands, {settings.classifiers[0]} takes {first.bands}")
+        raise ModelError(
+            f"{path} has {intact.shape[1]} bands, {settings.classifiers[0]} takes {first.bands}: choose images that fit"
+        )
     trials = []
     for name in settings.cases:
         case = Degradation.parse(name)
         if any(side % case.scale for side in intact.shape[2:]):
-            raise ModelError(f"{path}: sides {intact.shape[2:]} are no multiples of {case.scale}")
+            raise ModelError(f"{path}: image sides must be multiples of {case.scale}, got {intact.shape[2:]}")
         wanted = settings.networks
         networks = preferred(case, intact.shape[1]) if wanted is None else networks_for(case, wanted, intact.shape[1])
         say(f"{case.name}: {', '.join(networks) or 'no network'}")

@@ -30,7 +30,9 @@ class Budget:
 
     def __post_init__(self) -> None:
         if min(self.each, self.steps, self.batch) < 1:
-            raise ModelError("a budget needs at least one image of every class, one step and one image a step")
+            raise ModelError(
+                f"each, steps and batch must be at least 1, got {self.each}, {self.steps} and {self.batch}"
+            )
 
     def describe(self) -> str:
         """Return the budget in words."""

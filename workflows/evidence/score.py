@@ -167,10 +167,10 @@ def _check_map(path: Path, pair: Pair) -> None:
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise UsageError(f"the error map {path} must end in .tif")
     if not path.absolute().parent.is_dir():
-        raise UsageError(f"no such folder for the error map: {path.absolute().parent}")
+        raise UsageError(f"no such folder for the error map: {path.absolute().parent}; make it first")
     sources = {*pair.reference.source.paths, *pair.test.source.paths}
     if path.resolve() in {Path(p).resolve() for p in sources}:
-        raise UsageError(f"the error map {path} is one of the inputs")
+        raise UsageError(f"the error map {path} is one of the inputs: choose another name")
     if read_fingerprint(work_folder(path)) is not None:
         raise UsageError(f"the error map {path} is the output of an enhancement: choose another name")
 

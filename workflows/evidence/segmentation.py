@@ -59,14 +59,14 @@ def run_segmentation(
         If the segmenter is none, knows other classes, or a network has another scale.
     """
     if not (isinstance(recipe, LandcoverRecipe) and recipe.segments):
-        raise ModelError(f"recipe {recipe.name!r} trains no segmenter")
+        raise ModelError(f"recipe {recipe.name!r} trains no segmenter: give one whose arch.kind is landcover-segmenter")
     path = checkpoint_path(weights)
     module = None if path is None else load_checkpoint(path, valid=False)[0]
     if not isinstance(module, Segmenter):
         raise ModelError(f"{weights} is no segmenter: train one with `scenelift landcover train`")
     for name in networks:
         if spec_of(name).scale != scale:
-            raise ModelError(f"{name} does not enlarge by {scale}")
+            raise ModelError(f"{name} does not enlarge by {scale}: leave it out, or give another scale")
     learned = Segmentation.read(recipe, data)
     if learned.classes != module.classes:
         raise ModelError(f"{weights} knows {', '.join(module.classes)}, the labels {', '.join(learned.classes)}")

@@ -48,7 +48,7 @@ def predict(sources: list[Path], output: Path, model: str = CLASSIFIER) -> dict[
     """
     module, spec = load_classifier(model)
     if not output.parent.is_dir():
-        raise ModelError(f"no such folder for the output: {output.parent}")
+        raise ModelError(f"no such folder for the output: {output.parent}; make it first")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["name", "class", *module.classes])
@@ -78,7 +78,7 @@ def _batches(sources: list[Path], bands: int, window: int) -> Iterator[tuple[lis
         names.append(name)
         images.append(image)
     if not images:
-        raise ModelError(f"no images in {', '.join(map(str, sources))}")
+        raise ModelError(f"no images in {', '.join(map(str, sources))}: name files, folders or zips that hold some")
     yield names, np.stack(images)
 
 

@@ -50,7 +50,9 @@ def cut_tiles(
     kept = [(w, share) for w in _windows(scene.grid.shape, settings) if (share := _share(scene, w)) >= settings.least]
     kept = [(window, share) for window, share in kept if share > 0]
     if not kept:
-        raise UsageError(f"{scene.name} has no tile of {settings.side} pixels with enough data")
+        raise UsageError(
+            f"{scene.name} has no tile of {settings.side} pixels with enough data: lower --size or --valid"
+        )
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:

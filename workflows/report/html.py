@@ -127,8 +127,8 @@ def place_text(scene: Scene) -> str:
     )
 
 
-def timing(summary: Path | None) -> str:
-    """Return what `scenelift enhance --json` printed of time and memory; nothing without a file.
+def job(summary: Path | None) -> str:
+    """Return what `scenelift enhance --json` printed of time, memory and expected gain; nothing without a file.
 
     Raises
     ------
@@ -139,10 +139,13 @@ def timing(summary: Path | None) -> str:
         return ""
     try:
         facts = json.loads(summary.read_text(encoding="utf-8"))
+        gains = (facts.get("expected") or {}).get("gain_db", {})
+        told = [f"{g['mean']:+.1f} dB [{g['low']:.1f}, {g['high']:.1f}] over {name}" for name, g in gains.items()]
         return (
             f"{facts['seconds']:.1f} s for {facts['blocks']} blocks, {facts['megapixels_per_second']:.2f} Mpx/s, "
             f"{100 * facts['model_share']:.0f} % of the time in the model, at most {facts['peak_memory_mb']:.0f} MB "
             f"in one process, on {facts['device']} in {facts['precision']}."
+            + (f" Tried one level coarser before the job, the gain expected was {', '.join(told)}." if told else "")
         )
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(f"{summary} must be what `scenelift enhance --json` printed, got something else") from None

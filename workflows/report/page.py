@@ -33,7 +33,7 @@ from scenelift.workflows.report.evidence import (
     texture_table,
     truth_table,
 )
-from scenelift.workflows.report.html import Table, charts, crop_row, facts, figure, place_text, provenance_of, timing
+from scenelift.workflows.report.html import Table, charts, crop_row, facts, figure, job, place_text, provenance_of
 from scenelift.workflows.report.rendering import render
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -53,7 +53,7 @@ class ReportSources:
     uncertainty: SceneSource | None = None
     """One band or more on the grid of the scene after."""
     summary: Path | None = None
-    """What `scenelift enhance --json` printed, for the timing."""
+    """What `scenelift enhance --json` printed, for time, memory and expected gain."""
 
 
 def sources_of(run: Path, before: Path | None, truth: Path | None) -> ReportSources:
@@ -121,7 +121,7 @@ def write_report(sources: ReportSources, output: Path, export: Path | None = Non
         charts=charts(triple),
         place=place_text(triple.before),
         locator=locator(*place_of(triple.before.grid).centre),
-        timing=timing(sources.summary),
+        job=job(sources.summary),
         provenance=json.dumps(provenance_of(triple.after), indent=2),
         footer=f"Written by scenelift {version('scenelift')}. Everything on this page is inside this file.",
     )

@@ -81,7 +81,9 @@ class Classification:
         """Start from ImageNet's weights, another checkpoint's, or random ones."""
         if self.recipe.start == "imagenet":
             if not isinstance(module, Classifier):
-                raise ModelError(f"recipe {self.recipe.name!r}: only classifiers start from 'imagenet' here")
+                raise ModelError(
+                    f"recipe {self.recipe.name!r}: only classifiers start from 'imagenet' here: leave start out"
+                )
             start_from_imagenet(module)
         elif self.recipe.start:
             take_over(module, start_weights(self.recipe.start))

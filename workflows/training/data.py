@@ -59,7 +59,10 @@ def read_data(
             f"training needs at least {MIN_PATCHES}: add scenes or lower data.side"
         )
     if not held_out:
-        raise ModelError(f"no usable patch of {recipe.data.side} pixels to validate on")
+        raise ModelError(
+            f"no usable patch of {recipe.data.side} pixels to validate on: "
+            "name other sources in data.validation, or lower data.side"
+        )
     return training, held_out
 
 

@@ -35,7 +35,7 @@ def image_files(path: Path) -> Iterator[tuple[str, Path | bytes]]:
         elif path.is_file():
             yield path.name, path
         else:
-            raise ModelError(f"no such file or folder: {path}")
+            raise ModelError(f"no such file or folder: {path}; name one that exists")
     except (OSError, zipfile.BadZipFile) as error:
         raise ModelError(f"cannot read images from {path}: {error}") from None
 
@@ -54,5 +54,5 @@ def decode(file: Path | bytes, name: str) -> NDArray[np.uint8]:
     except OSError as error:
         raise ModelError(f"cannot decode the image {name}: {error}") from None
     if array.dtype != np.uint8:
-        raise ModelError(f"image {name} is {array.dtype}, not 8-bit; rasters are scenes, and given by themselves")
+        raise ModelError(f"image {name} must be 8-bit, got {array.dtype}; rasters are scenes, and given by themselves")
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))

@@ -88,10 +88,13 @@ class PatchSampler:
         gammas: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         if not sets or sum(len(s.values) for s, _ in sets) == 0:
-            raise ModelError("there is no patch to train on")
+            raise ModelError("there is no patch to train on: name other sources, or lower data.side")
         for patches, _ in sets:
             if min(patches.values.shape[2:]) < side:
-                raise ModelError(f"patches of {min(patches.values.shape[2:])} pixels are smaller than {side}")
+                raise ModelError(
+                    f"patches must be at least {side} pixels a side, got {min(patches.values.shape[2:])}: "
+                    "lower data.side"
+                )
             check_bands(patches, bands)
         self.sets = [s for s, _ in sets]
         self.weights = torch.tensor([w for _, w in sets], dtype=torch.float64)
@@ -155,7 +158,7 @@ def read_images(path: Path, bands: tuple[int, ...] | None = None) -> PatchSet:
     """
     read = [(name, decode(file, f"{path}/{name}")) for name, file in image_files(path)]
     if not read:
-        raise ModelError(f"{path} holds no images")
+        raise ModelError(f"{path} holds no images: name another source")
     names, images = zip(*read, strict=True)
     (shape, alike), *others = Counter(image.shape for image in images).most_common()
     if others:
@@ -182,7 +185,7 @@ def chosen_bands(bands: tuple[int, ...], count: int, path: Path) -> list[int]:
         If the image in ``path`` has no such band.
     """
     if wrong := [band for band in bands if not 1 <= band <= count]:
-        raise ModelError(f"{path} has {count} bands, there is no band {wrong[0]}")
+        raise ModelError(f"{path} has bands 1 to {count}, there is no band {wrong[0]}: choose others by --bands")
     return [band - 1 for band in bands]
 
 

@@ -122,5 +122,5 @@ def read_images(path: Path) -> tuple[NDArray[np.uint8], list[str]]:
                 "give images of one size and band count"
             )
     if not images:
-        raise ModelError(f"{path} holds no images ({', '.join(SUFFIXES)})")
+        raise ModelError(f"{path} holds no images ({', '.join(SUFFIXES)}): name another source")
     return np.stack(images), names

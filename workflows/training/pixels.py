@@ -62,7 +62,7 @@ class LabelledPixelSampler:
         ]
         self.known = [k for k, sites in enumerate(self.sites) if sites]
         if not self.known:
-            raise ModelError("no pixel is labelled: there is nothing to learn from")
+            raise ModelError("no pixel is labelled, so there is nothing to learn from: check data.labels and classes")
 
     def __call__(self, count: int, subset: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return (count, C, side, side) reflectance and (count, side, side) labels."""
@@ -124,9 +124,9 @@ def read_rasters(scene: Path, labels: Path, values: tuple[int, ...] | None) -> t
 
 def _check_grids(image: Scene, truth: Scene) -> None:
     if len(truth.bands) != 1:
-        raise ModelError(f"{truth.name} has {len(truth.bands)} bands: labels are one band of class numbers")
+        raise ModelError(f"{truth.name} has {len(truth.bands)} bands: labels must be one band of class numbers")
     if truth.dtype == "float32":
-        raise ModelError(f"{truth.name} holds float32: labels are whole numbers")
+        raise ModelError(f"{truth.name} holds float32: labels must be whole numbers")
     if image.grid.crs != truth.grid.crs:
         raise ModelError(
             f"{image.name} is in {crs_name(image.grid.crs)}, its labels {truth.name} in {crs_name(truth.grid.crs)}: "
@@ -153,7 +153,7 @@ def encode(
     """
     found = sorted(int(v) for v in np.unique(numbers[labelled]))
     if not found:
-        raise ModelError(f"{where} labels no pixel")
+        raise ModelError(f"{where} labels no pixel: check the classes")
     known = tuple(found) if values is None else values
     if unknown := [v for v in found if v not in known]:
         raise ModelError(f"{where}: unknown class {unknown[0]}; known are {', '.join(map(str, known))}")
@@ -183,7 +183,7 @@ def read_arrays(
         if loaded[-1][1].shape[1:] != loaded[-1][2].shape:
             raise ModelError(f"{path}: the image is {loaded[-1][1].shape}, its labels {loaded[-1][2].shape}")
     if not loaded:
-        raise ModelError("no labelled arrays found")
+        raise ModelError("no labelled arrays found: check data.train and data.labels")
     known = values or tuple(sorted({int(v) for _, _, numbers in loaded for v in np.unique(numbers)}))
     images = []
     for name, pixels, numbers in loaded:

@@ -35,6 +35,12 @@ class Source:
     bands: tuple[int, ...] | None = None
     """1-based bands to use; None: all."""
 
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise ModelError(f"the weight of the source {self.path} must be above 0, got {self.weight:g}")
+        if self.bands is not None and (not self.bands or min(self.bands) < 1):
+            raise ModelError(f"the bands of the source {self.path} must be numbers from 1 up, got {list(self.bands)}")
+
 
 @dataclass(frozen=True)
 class Data:
@@ -54,12 +60,14 @@ class Data:
     def __post_init__(self) -> None:
         if not 8 <= self.side <= 4096:
             raise ModelError(f"data.side must be from 8 to 4096 pixels, got {self.side}")
-        if len(self.gains) != 2 or not 0 < self.gains[0] <= self.gains[1]:
-            raise ModelError(f"data.gains must be two positive factors, the smaller first, got {list(self.gains)}")
+        for name in ("gains", "gammas"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ModelError(f"data.{name} must be two numbers above 0, the smaller first, got {[low, high]}")
         if self.validation_count < 1:
             raise ModelError(f"data.validation_count must be at least 1, got {self.validation_count}")
-        if not all(source.weight > 0 for source in self.train):
-            raise ModelError("the weight of a source must be above 0")
+        if not self.train:
+            raise ModelError("data.train must name at least one source, got none")
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.task not in ("super-resolution", "denoise"):
-            raise ModelError(f"recipe {self.name!r}: task must be super-resolution or denoise, not {self.task!r}")
+            raise ModelError(f"recipe {self.name!r}: task must be super-resolution or denoise, got {self.task!r}")
         # what cannot be trained, or cannot be stored at the end, is an error before any data is read
         make_spec(self, build(self.arch), {})
         make_task(self)
@@ -107,6 +115,12 @@ class Labelled:
     side: int = 64
     """Side of the patches that rasters and arrays are cut into."""
 
+    def __post_init__(self) -> None:
+        if not 8 <= self.side <= 4096:
+            raise ModelError(f"data.side must be from 8 to 4096 pixels, got {self.side}")
+        if self.each < 1:
+            raise ModelError(f"data.each must be at least 1, got {self.each}")
+
 
 @dataclass(frozen=True)
 class LandcoverRecipe:
@@ -127,10 +141,14 @@ class LandcoverRecipe:
     licence: str = "that of your data"
 
     def __post_init__(self) -> None:
-        if self.arch.get("kind") not in ("landcover-classifier", "landcover-segmenter"):
-            raise ModelError(f"recipe {self.name!r}: {self.arch.get('kind')!r} is no land-cover network")
+        kinds = ("landcover-classifier", "landcover-segmenter")
+        if self.arch.get("kind") not in kinds:
+            kind = self.arch.get("kind")
+            raise ModelError(f"recipe {self.name!r}: arch.kind must be one of {', '.join(kinds)}, got {kind!r}")
         if "classes" in self.arch:
-            raise ModelError(f"recipe {self.name!r}: name the classes beside [arch], not in it")
+            raise ModelError(
+                f"recipe {self.name!r}: the classes must stand beside [arch], got arch.classes: move them up"
+            )
         build(self.arch | {"classes": self.classes or ("a", "b")})
 
     @property
@@ -190,7 +208,7 @@ def adaptation(task: str, scenes: Sequence[str], steps: int = 600, bands: tuple[
     if not isinstance(base, Recipe):
         raise ModelError(f"--task must name a recipe that restores images, got {task!r}")
     if not scenes:
-        raise ModelError("--task needs --scenes: the rasters to adapt to")
+        raise ModelError("--task needs --scenes, got none: name the rasters to adapt to")
     sources = tuple(Source(str(Path(scene).absolute()), bands=bands) for scene in scenes)
     phase = Phase(steps, rate=base.plan.phases[-1].rate / 3, loss=base.plan.phases[-1].loss)
     plan = dataclasses.replace(base.plan, phases=(phase,), validate_every=max(1, min(100, steps // 4)), patience=4)
@@ -212,7 +230,9 @@ def make_task(recipe: Recipe) -> Task:
         kind = BlindSuperResolution
     task: Task = read_table(kind, recipe.degradation, f"recipe {recipe.name!r}", ("degradation",), ModelError)
     if task.scale != recipe.arch.get("scale", 1):
-        raise ModelError(f"recipe {recipe.name!r}: degradation and architecture differ in scale")
+        raise ModelError(
+            f"recipe {recipe.name!r}: degradation.scale {task.scale} must be arch.scale {recipe.arch.get('scale', 1)}"
+        )
     return task
 
 

@@ -53,7 +53,9 @@ class Segmentation:
             images, known = read_arrays(files, image, labels, values)
         else:
             if not recipe.data.labels:
-                raise ModelError(f"recipe {recipe.name!r}: a raster needs the raster of its labels (data.labels)")
+                raise ModelError(
+                    f"recipe {recipe.name!r}: a raster needs the raster of its labels: name it in data.labels"
+                )
             one, known = read_rasters(path, folder / recipe.data.labels, values)
             images = [one]
         bands = len(images[0].values)
@@ -163,7 +165,7 @@ def _values(classes: tuple[str, ...]) -> tuple[tuple[int, ...] | None, tuple[str
         return None, ()
     pairs = [name.partition("=") for name in classes]
     if not all(sign and number.strip().lstrip("-").isdigit() and name.strip() for number, sign, name in pairs):
-        raise ModelError(f"classes of labels are given as NUMBER=NAME, got {', '.join(classes)}")
+        raise ModelError(f"classes of labels must be NUMBER=NAME, got {', '.join(classes)}")
     return tuple(int(number) for number, _, _ in pairs), tuple(name.strip() for _, _, name in pairs)
 
 

@@ -133,7 +133,7 @@ def train(
         If there is too little data, the loss is not finite, or nothing can be written.
     """
     if weights is not None and not weights.parent.is_dir():
-        raise ModelError(f"there is no folder {weights.parent} to write {weights.name} to")
+        raise ModelError(f"no such folder for the weights: {weights.parent}; make it, or choose another --output")
     open_run(run, threads)
     kind: Any = Restoration
     if isinstance(recipe, LandcoverRecipe):

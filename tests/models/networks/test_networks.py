@@ -125,10 +125,10 @@ def test_autoencoder_keeps_size_or_cuts_its_halo():
     ("arch", "message"),
     [
         ({"kind": "oracle"}, "kind must be one of"),
-        ({"kind": "generator", "wings": 2}, "does not know: wings"),
+        ({"kind": "generator", "wings": 2}, "unknown key wings of architecture .generator.; known are bands"),
         ({"kind": "generator", "channels": 10**9}, "channels must be an integer from"),
         ({"kind": "generator", "blocks": 2.5}, "blocks must be an integer"),
-        ({"kind": "generator", "valid": True}, "does not know: valid"),
+        ({"kind": "generator", "valid": True}, "unknown key valid"),
         ({"kind": "denoiser", "act": "magic"}, "activation must be one of"),
         ({"kind": "denoiser", "norm": "instance"}, "normalisation must be"),
     ],

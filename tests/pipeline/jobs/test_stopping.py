@@ -32,7 +32,7 @@ def test_clock_times(days: int | None, hours: int, minutes: int, seconds: int | 
     if total:
         assert parse_walltime(text) == total
     else:
-        with pytest.raises(UsageError, match="longer than nothing"):
+        with pytest.raises(UsageError, match="above 0 seconds, got"):
             parse_walltime(text)
 
 
@@ -48,7 +48,7 @@ def test_any_other_text_is_refused_in_one_line(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "soon", "-5", "1:2", "1:2:3", "1:00:000", "2 h", "1e3", "5m30s", "1-2", " 5"])
 def test_what_is_no_walltime(text: str) -> None:
-    with pytest.raises(UsageError, match="--walltime takes seconds, 90m, 2h, HH:MM:SS or D-HH:MM:SS, got"):
+    with pytest.raises(UsageError, match="--walltime must be seconds, 90m, 2h, HH:MM:SS or D-HH:MM:SS, got"):
         parse_walltime(text)
 
 

@@ -217,7 +217,11 @@ def test_manifests_give_ids_dates_and_order_and_stay_in_their_folder(tmp_path, k
 
 @pytest.mark.parametrize(
     ("text", "word"),
-    [("path,idd\na.tif,x\n", "unknown column 'idd'"), ("id\nx\n", "no path"), ("path,date\na.tif,May\n", "no date")],
+    [
+        ("path,idd\na.tif,x\n", "unknown column 'idd'"),
+        ("id\nx\n", "path must name a scene"),
+        ("path,date\na.tif,May\n", "no date"),
+    ],
 )
 def test_a_wrong_manifest_says_what_is_wrong(tmp_path, text, word):
     (tmp_path / "list.csv").write_text(text)

@@ -122,7 +122,7 @@ def test_spans_of_days(days: int, span: int) -> None:
     )
     assert parse_dates(f"{first:%Y-%m-%d}/")[0] == first and parse_dates(f"/{last:%Y}")[1].year == last.year + 1
     if span:
-        with pytest.raises(UsageError, match="ends before it begins"):
+        with pytest.raises(UsageError, match="must begin before it ends"):
             parse_dates(f"{last:%Y-%m-%d}/{first - timedelta(days=1):%Y-%m-%d}")
 
 

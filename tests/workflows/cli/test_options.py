@@ -258,7 +258,7 @@ WRONG_FLAGS = {
     "compare --levels high": "--levels must be whole numbers such as 2,4, got 'high'",
     "scale stress --blocks x": "--blocks must be whole numbers",
     "scale simulate --compute 0": "--compute must be above 0, got 0.0",
-    "scale simulate --compute 1 --scheduler x": "--scheduler must be milliseconds, got 'x'",
+    "scale simulate --compute 1 --scheduler x": "--scheduler must be numbers of milliseconds, got 'x'",
     "scale simulate --compute 1 --read -1": "--read must be from 0 up, got -1.0",
     "submit --array 0 -- archive in -o out": "--array must be from 1 to 10000 elements, got 0",
     "submit --warning 0 -- archive in -o out": "--warning must be from 1 up, got 0",

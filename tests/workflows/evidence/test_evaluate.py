@@ -31,7 +31,7 @@ def test_tables_hold_baselines_the_truth_and_what_was_asked_for(tmp_path, scene)
     turned = read_sample(tmp_path / "images.zip", each=4, bands=(3, 1))
     assert turned.bands == ("B02", "B04")
     np.testing.assert_array_equal(turned.images, sample.images[:, [2, 0]])
-    with pytest.raises(ModelError, match="has 3 bands, there is no band 4"):
+    with pytest.raises(ModelError, match="has bands 1 to 3, there is no band 4"):
         read_sample(tmp_path / "images.zip", each=4, bands=(3, 4))
     weights = train(settings(scene), tmp_path / "run")
     rows = evaluate(sample, [str(weights)], Degradation(2), extras=(Consistency(2), Uncertainty()))

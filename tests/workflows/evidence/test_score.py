@@ -19,7 +19,7 @@ from support.builders import UTM, write_raster
 from support.jobs import scenelift
 
 from scenelift.pipeline.cluster import ClusterSettings
-from scenelift.pipeline.errors import SceneError, UsageError
+from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.scores.scores import Convention, block_statistics, scores
 from scenelift.workflows.cli.tables import print_scores
@@ -162,7 +162,7 @@ def test_wrong_settings_are_refused(pair, tmp_path):
     ):
         with pytest.raises(UsageError, match=message):
             call()
-    with pytest.raises(SceneError, match="no such file"):
+    with pytest.raises(UsageError, match="no such file"):
         score(truth, source(tmp_path / "missing.tif"))
 
 
@@ -199,7 +199,7 @@ def test_the_command_prints_tables_json_and_parquet(pair, tmp_path, capsys):
     print_scores(report)
     assert f"{facts['scores']['psnr']:.5g}" in capsys.readouterr().out
     refused = scenelift("score", pair[0], tmp_path / "missing.tif", ok=False)
-    assert refused.returncode == 4 and refused.stdout == ""
+    assert refused.returncode == 2 and refused.stdout == ""
     assert "missing.tif" in refused.stderr and refused.stderr.count("\n") == 1
 
 

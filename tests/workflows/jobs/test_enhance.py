@@ -150,7 +150,7 @@ def test_help_is_fast_because_nothing_heavy_is_imported() -> None:
 
 
 MISTAKES = {
-    "missing file": (["none.tif", "-o", "o.tif"], 4, "no such file"),
+    "missing file": (["none.tif", "-o", "o.tif"], 2, "no such file"),
     "unknown model": (["in.tif", "-o", "o.tif", "-m", "best"], 2, "unknown model"),
     "missing checkpoint": (["in.tif", "-o", "o.tif", "-m", "x.safetensors"], 2, "no such checkpoint"),
     "broken checkpoint": (["in.tif", "-o", "o.tif", "-m", "bad.safetensors"], 2, "bad.safetensors"),
@@ -169,6 +169,7 @@ MISTAKES = {
     "bad precision": (["in.tif", "-o", "o.tif", "--precision", "fp8"], 2, "fp8"),
     "no gpu": (["in.tif", "-o", "o.tif", "--device", "cuda"], 2, "CUDA"),
     "no scheduler": (["in.tif", "-o", "o.tif", "--scheduler", "tcp://127.0.0.1:9"], 4, "scheduler"),
+    "gain of what does not enlarge": (["in.tif", "-o", "o.tif", "-m", "median", "--require-gain", "1"], 2, "enlarges"),
     "unknown option": (["in.tif", "-o", "o.tif", "--fast"], 2, "--fast"),
     "no output": (["in.tif"], 2, "output"),
 }

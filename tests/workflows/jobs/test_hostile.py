@@ -121,7 +121,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
     "float64": (typed("float64"), [], 4, "float64"),
     "no place": (placeless, [], 2, "--crs"),
     "zero size": (without_width, [], 4, "in.tif"),
-    "a folder": (Path.mkdir, [], 4, "in.tif is a folder"),
+    "a folder": (Path.mkdir, [], 2, "in.tif is a folder"),
     "a device": (lambda p: p.symlink_to("/dev/zero"), [], 4, "not a regular file"),
     "pickle": (lambda p: checkpoint(p, pickle.dumps({"weight": [1]})), OWN, 2, "model.safetensors"),
     "long header": (lambda p: checkpoint(p, b"\xff" * 7 + b"\x7f" + b"{}"), OWN, 2, "model.safetensors"),

@@ -93,6 +93,11 @@ def test_the_page_is_whole_and_needs_nothing_else(page):
     assert json.loads(html.unescape(re.search(r'<pre id="provenance">(.*?)</pre>', text, re.S)[1]))["models"]
 
 
+def test_the_page_says_what_gain_was_expected(page, run):
+    gain = json.loads((run / "summary.json").read_text())["expected"]["gain_db"]["lanczos"]
+    assert f"{gain['mean']:+.1f} dB [{gain['low']:.1f}, {gain['high']:.1f}] over lanczos" in page.read_text()
+
+
 def test_pictures_and_tables_are_exported(page, run):
     assert page.exists()
     names = {p.name for p in (run / "files").iterdir()}

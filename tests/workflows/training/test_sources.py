@@ -85,7 +85,7 @@ def test_samples_of_wide_and_high_images_reach_all_of_them():
         patches = PatchSet(values, 1.0, np.arange(3))
         drawn = PatchSampler([(patches, 1.0)], 1, 48)(200, 1.0, torch.Generator().manual_seed(0))
         assert float(drawn.max()) > 190 and float(drawn.min()) < 10
-        with pytest.raises(ModelError, match="64 pixels are smaller than 65"):
+        with pytest.raises(ModelError, match="at least 65 pixels a side, got 64"):
             PatchSampler([(patches, 1.0)], 1, 65)
 
 
@@ -143,7 +143,25 @@ def test_other_data_is_another_training(tmp_path):
         ({"arch": {"kind": "denoiser"}, "task": "denoise", "patch": 125}, "must be multiples of"),
         ({"degradation": {"scale": 2, "mtf": 0.26}}, "mtf must be a list"),
         ({"data": {"side": 0, "train": [{"path": "x"}]}}, "data.side must be from 8"),
-        ({"data": {"gains": [0, 1], "train": [{"path": "x"}]}}, "two positive factors"),
+        ({"data": {"gains": [0, 1], "train": [{"path": "x"}]}}, "data.gains must be two numbers above 0"),
+        ({"data": {"gammas": [-1, 2], "train": [{"path": "x"}]}}, "data.gammas must be two numbers above 0"),
+        ({"data": {"train": []}}, "data.train must name at least one source"),
+        (
+            {"data": {"train": [{"path": "x", "bands": [0]}]}},
+            "bands of the source x must be numbers from 1 up, got .0.",
+        ),
+        ({"plan": {"phases": [{"steps": 1}], "optimizer": "sgd"}}, "optimizer must be one of adam, .*, got 'sgd'"),
+        ({"plan": {"phases": [{"steps": 1}], "batch": 0}}, "batch must be at least 1, got 0"),
+        ({"plan": {"phases": [{"steps": 1}], "ema": 1.0}}, "ema must be from 0 to below 1, got 1.0"),
+        ({"plan": {"phases": [{"steps": 1}], "clip": -1.0}}, "clip must be above 0, got -1.0"),
+        ({"plan": {"phases": [{"steps": 1, "warmup": -1}]}}, "mirror and warmup must not be below 0, got 0 and -1"),
+        ({"plan": {"phases": [{"steps": 1, "rate": 0.0}]}}, "rate must be a finite number above 0, got 0.0"),
+        (
+            {"plan": {"phases": [{"steps": 1, "epochs": 2.0}]}},
+            "steps or epochs above 0, got steps 1 and epochs 2",
+        ),
+        ({"adversarial": {"weight": -1.0}}, "adversarial.weight must not be below 0, got -1.0"),
+        ({"adversarial": {"discriminator": "vgg"}}, "adversarial.discriminator must be one of .*, got 'vgg'"),
         ({"data": {"gains": [1.0], "train": [{"path": "x"}]}}, r"data\.gains\[1\] is missing"),
         ({"data": {"train": [{"path": "x", "weight": 0}]}}, "must be above 0"),
     ],
@@ -162,7 +180,7 @@ def test_what_could_not_be_stored_at_the_end_is_refused_at_the_beginning(change,
 
 def test_weights_for_a_folder_that_is_not_there_are_refused_before_training(tmp_path):
     scene = write_raster(tmp_path / "scene.tif", textured(side=320))
-    with pytest.raises(ModelError, match="there is no folder"):
+    with pytest.raises(ModelError, match="no such folder for the weights"):
         train(settings(scene), tmp_path / "run", weights=tmp_path / "nowhere/mine.safetensors")
     assert not (tmp_path / "run").exists()
 

@@ -148,7 +148,7 @@ def test_samples_are_repeatable_turned_and_scaled():
     assert PatchSampler([(patches, 1.0)], 3, 4)(5, 1.0, torch.Generator().manual_seed(0)).shape == (5, 3, 4, 4)
     with pytest.raises(ModelError, match="3 bands, the network wants 4"):
         PatchSampler([(patches, 1.0)], 4, 8)
-    with pytest.raises(ModelError, match="8 pixels are smaller than 9"):
+    with pytest.raises(ModelError, match="at least 9 pixels a side, got 8"):
         PatchSampler([(patches, 1.0)], 1, 9)
 
 
