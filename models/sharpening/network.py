@@ -43,7 +43,7 @@ class Sharpener(nn.Module):
         closed = self.inputs.closed
         if network.guides != len(closed.guides):
             raise ModelError(f"the network is for {network.guides} guides, the scene has {len(closed.guides)}")
-        self.network = network
+        self.layout, self.network = closed.layout, network
         self.last = nn.ModuleList(Projection([closed.layout[i] for i in group], LAST_RADIUS) for group in closed.groups)
         step = period(closed.layout)
         self.halo = max(-(-self._reach(number) // step) * step for number in range(len(closed.groups)))

@@ -224,8 +224,8 @@ def degrade(place: Place, ratio: int, part: int = 0) -> Trial:
 
 def _covered(own: Coarse, shape: tuple[int, ...]) -> tuple[slice, slice]:
     """Return which coarse pixels are there and lie wholly on the fine grid."""
-    known = np.isfinite(own.values).all(axis=0)
-    rows, cols = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
+    known = np.logical_and.reduce(np.isfinite(own.values))
+    rows, cols = (np.flatnonzero(np.logical_or.reduce(known, axis=axis)) for axis in (1, 0))
     if not len(rows):
         raise UsageError("a place holds no coarse pixel with data")
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1)
