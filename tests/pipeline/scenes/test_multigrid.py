@@ -15,7 +15,7 @@ from support.builders import ROTATED, SOUTH_UP, UTM, noise_image, write_raster
 from support.products import write_safe
 
 from scenelift.pipeline.errors import GridsError, SceneError, UsageError
-from scenelift.pipeline.scenes.multigrid import Placement
+from scenelift.pipeline.scenes.multigrid import Placement, own_grid
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
@@ -126,6 +126,13 @@ def test_coarse_values_stand_where_the_placement_says(tmp_path_factory, case):  
     assert scene.placements[1] == Placement() and scene.guides == (1,) and scene.coarse == {ratio: (0,)}
     assert place.ratio == ratio and 0 <= place.row < ratio and 0 <= place.col < ratio
     values = scene.read_dn(whole(scene))[0][0]
+    if place.row < scene.grid.height and place.col < scene.grid.width:
+        own = own_grid(scene.grid, place)
+        assert values[int(place.row) :: ratio, int(place.col) :: ratio].shape == own.shape
+        np.testing.assert_allclose(
+            own.transform @ (0.5, 0.5), scene.grid.transform @ (place.col + 0.5, place.row + 0.5)
+        )
+        assert own.resolution == pytest.approx([ratio * side for side in scene.grid.resolution])
     back = ~coarse_transform(transform, ratio, row, col) @ scene.grid.transform
     for y in np.arange(place.row, scene.grid.height, ratio):
         for x in np.arange(place.col, scene.grid.width, ratio):

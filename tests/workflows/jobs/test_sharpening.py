@@ -251,6 +251,17 @@ def test_a_product_comes_out_with_all_its_bands_at_10_m(tmp_path: Path, level: s
     assert pixels(tmp_path / "ten.tif").shape[0] == 4  # as ever without a sharpener
 
 
+def test_an_archive_of_products_comes_out_with_all_bands(tmp_path: Path) -> None:
+    write_safe(tmp_path / "in" / "S2A_MSIL2A_20220105T101411.SAFE", "L2A", 120)
+    how = ["archive", "in", "-o", "out", "-m", "sharpen-closed", "--workers", 0]
+    told = json.loads(call(tmp_path, *how, "--dry-run", "--json").splitlines()[-1])
+    assert told["scenes"] == 1 and told["unusable"] == {} and told["output_bytes"] > 0
+    call(tmp_path, *how)
+    (made,) = (tmp_path / "out" / "scenes").rglob("*.tif")
+    with rasterio.open(made) as scene:
+        assert scene.shape == (120, 120) and scene.descriptions == tuple(b for b in METRES if b != "B10")
+
+
 def test_scenes_of_one_grid_keep_their_fingerprint(tmp_path: Path) -> None:
     path = pair(tmp_path)[1]
     plan = make_plan(source_of([path]), tmp_path / "o.tif", "lanczos-x2", EnhanceSettings(), ClusterSettings(workers=0))
