@@ -60,7 +60,8 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
             ),
             (
                 "pipeline/grids.py",
-                "return GeoGrid(self.crs, self.transform @ Affine.scale(1 / factor), self.height * factor, self.width * factor)",
+                "return GeoGrid(self.crs, self.transform @ Affine.scale(1 / factor), "
+                "self.height * factor, self.width * factor)",
                 "self.transform @ Affine.scale(1 / factor) → self.transform * Affine.scale(1 / factor)",
             ),
             (
