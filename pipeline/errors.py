@@ -64,6 +64,10 @@ class ResumableError(SceneliftError):
     exit_code = 75
 
 
+class UnreachableError(ResumableError):
+    """A storage on the network that does not respond: what it holds may be whole, so nothing is made a hole of it."""
+
+
 class PartialError(SceneliftError):
     """A job of which all but some blocks were done."""
 
