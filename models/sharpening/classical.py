@@ -91,7 +91,7 @@ def glp(task: Task) -> Image:
     found = []
     for band, seen, large in zip(task.bands, task.seen, cubic(task), strict=True):
         low = task.as_seen(task.guides, band)
-        best = int(np.argmax([abs(np.corrcoef(seen.ravel(), each.ravel())[0, 1]) for each in low]))
+        best = int(np.argmax([_correlation(seen, each) for each in low]))
         gain = _gain(seen, low[best])
         found.append(large + gain * (task.guides[best] - task.larger(low[best : best + 1])[0]))
     return np.stack(found).astype(np.float32)
@@ -111,6 +111,13 @@ def gram_schmidt(task: Task) -> Image:
     intensity = _intensity(task, large)
     gains = np.array([_gain(band, intensity) for band in large])
     return (large + gains[:, None, None] * (task.guides[0] - intensity)).astype(np.float32)
+
+
+def _correlation(one: Image, other: Image) -> float:
+    """Return the squared correlation, 0 where nothing varies."""
+    covariance = np.cov(one.ravel().astype(np.float64), other.ravel())
+    spread = float(covariance[0, 0] * covariance[1, 1])
+    return float(covariance[0, 1] ** 2 / spread) if spread > 0 else 0.0
 
 
 def _gain(values: Image, against: Image | Values) -> float:

@@ -125,12 +125,12 @@ def _coarse(scene: Scene, fine: Scene, window: Window) -> Coarse:
     """Read the pixels of a coarse grid whose centres lie inside the window of the fine one."""
     one, other = fine.grid.transform, scene.grid.transform
     ratio = round(other.a / one.a)
-    to_fine = ~one * other  # from pixels of the coarse grid to those of the fine one
-    col, row = (v - 0.5 for v in to_fine * (0.5, 0.5))
-    row, col = round(2 * row) / 2 - window.row, round(2 * col) / 2 - window.col
+    to_fine = ~one @ other  # from pixels of the coarse grid to those of the fine one
+    centre = [float(v) - 0.5 for v in reversed(to_fine @ (0.5, 0.5))]
+    row, col = (round(2 * v) / 2 - start for v, start in zip(centre, (window.row, window.col), strict=True))
     wrong = abs(to_fine.a - ratio) > 1e-3 or abs(to_fine.e - ratio) > 1e-3 or ratio < 2
-    off = np.abs(np.array(to_fine * (0.5, 0.5)) - 0.5 - (col + window.col, row + window.row)).max()
-    if wrong or off > 0.05:
+    off = max(abs(2 * v - round(2 * v)) for v in centre)
+    if wrong or off > 0.1:
         raise UsageError(
             f"{scene.name} does not fit the grid of {fine.name}: its pixels must be a whole number of times as large "
             "and lie aside by a multiple of half a fine pixel"

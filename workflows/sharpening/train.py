@@ -60,7 +60,7 @@ def gains(network: DetailNetwork, trials: list[Trial], share: float = 1.0) -> di
     found = {}
     for trial in trials:
         coefficients = fit([trial.images], trial.layout)
-        modules = {
+        modules: dict[str, ClosedForm | Sharpener] = {
             "closed": ClosedForm(trial.layout, coefficients),
             "network": Sharpener(trial.layout, coefficients, network),
         }
@@ -69,7 +69,7 @@ def gains(network: DetailNetwork, trials: list[Trial], share: float = 1.0) -> di
         part = dataclasses.replace(
             trial, images=trial.images[:, rows], truth=trial.truth[:, rows], seen=trial.seen[:, skipped:]
         )
-        row = {}
+        row: dict[str, float] = {}
         for name, module in modules.items():
             measured = score_trial(part, run_whole(module, trial.images)[coarse(trial.layout)][:, rows])
             row |= {f"{name} {score}": round(measured[score], 3) for score in ("sre", "sam", "ergas")}
