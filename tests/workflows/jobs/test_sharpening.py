@@ -16,8 +16,12 @@ from support.jobs import pixels, run, scenelift
 from support.processes import call
 from support.products import METRES, write_safe
 
+from scenelift.models.checkpoint import save_checkpoint
+from scenelift.models.errors import ModelError
+from scenelift.models.networks.sharpener import DetailNetwork
 from scenelift.models.sharpening.closed import ClosedForm
 from scenelift.models.sharpening.layout import BandGrid
+from scenelift.models.spec import ModelSpec
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import GridsError, UsageError
 from scenelift.pipeline.jobs.fingerprints import fingerprint
@@ -165,6 +169,24 @@ def test_networks_after_the_sharpener_are_told_of_what_it_makes(tmp_path: Path) 
     replicated = prepare(source_of(paths), "sharpen-closed", settings, ClusterSettings(workers=0))
     assert replicated.conditions is None
     assert len(prepared.conditions.blur) == 7 and prepared.models[1].handle.noise is not None
+
+
+def test_a_network_sharpens_like_the_closed_form_does(tmp_path: Path) -> None:
+    paths = pair(tmp_path)
+    torch.manual_seed(0)
+    arch = {"kind": "sharpener", "guides": 4, "channels": 8, "blocks": 1}
+    network = DetailNetwork(4, 8, 1)
+    save_checkpoint(tmp_path / "net.safetensors", network, ModelSpec("net", "sharpening", halo=network.halo), arch)
+    model = str(tmp_path / "net.safetensors")
+    run(source_of(paths), tmp_path / "a.tif", model)
+    run(source_of(paths), tmp_path / "b.tif", model, block=70, batch=1)
+    run(source_of(paths), tmp_path / "closed.tif", "sharpen-closed")
+    values, closed = pixels(tmp_path / "a.tif"), pixels(tmp_path / "closed.tif")
+    assert np.array_equal(values, pixels(tmp_path / "b.tif"))
+    assert np.array_equal(values[3:], closed[3:])  # the guides
+    assert 0 < np.abs(values[:3].astype(int) - closed[:3]).max() < 1000
+    with pytest.raises(ModelError, match="for 4 guides, the scene has 3"):
+        prepare(source_of(paths, bands=(1, 2, 4, 5, 6)), model, EnhanceSettings(), ClusterSettings(workers=0))
 
 
 def test_a_sharpened_pixel_needs_its_coarse_pixel_and_every_guide(tmp_path: Path) -> None:
