@@ -155,9 +155,9 @@ def on_finest(files: Sequence[Reader], extent: str) -> tuple[list[Reader], Reade
 
 
 def own_grid(fine: GeoGrid, placement: Placement) -> GeoGrid:
-    """Return the grid of a band's own pixels that have their centres in the grid of its scene."""
+    """Return the grid of those of a band's own pixels whose values stand where the placement says, in its scene."""
     ratio, starts = placement.ratio, (placement.row, placement.col)
-    height, width = (max(0, int((n - 1 - at) // ratio) + 1) for n, at in zip(fine.shape, starts, strict=True))
+    height, width = (max(0, (n - 1 - int(at)) // ratio + 1) for n, at in zip(fine.shape, starts, strict=True))
     row, col = (at + (1 - ratio) / 2 for at in starts)
     return GeoGrid(fine.crs, fine.transform @ Affine.translation(col, row) @ Affine.scale(ratio), height, width)
 

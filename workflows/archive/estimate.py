@@ -188,7 +188,7 @@ def _cut(wanted: Wanted, path: Path, shape: tuple[int, int]) -> tuple[str, ...]:
     row, col = ((n - side) // 2 // step * step for n, side in zip(wanted.shape, (height, width), strict=True))
     window = Window(row, col, height, width)
     values, _ = scene.read_dn(window)
-    paths = []
+    paths: list[str] = []
     for placement in dict.fromkeys(scene.placements):
         members = [i for i, its in enumerate(scene.placements) if its == placement]
         names = [scene.bands[i].description or "" for i in members]

@@ -293,6 +293,13 @@ def test_scenes_of_one_grid_keep_their_fingerprint(tmp_path: Path) -> None:
     assert found["reading"]["extent"] == "common"
 
 
+def test_a_report_finds_the_grids_that_a_scene_was_made_from(tmp_path: Path) -> None:
+    paths = pair(tmp_path)
+    run(source_of(paths), tmp_path / "out.tif", "sharpen-closed")
+    call(tmp_path, "report", "out.tif", "-o", "page.html")
+    assert (tmp_path / "page.html").stat().st_size > 10_000
+
+
 def test_info_tells_the_grids(tmp_path: Path) -> None:
     paths = pair(tmp_path)
     facts = json.loads(scenelift("info", *paths, "--json", cwd=tmp_path).stdout)
