@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import rasterio
 import torch
 import typer
 from numpy.typing import NDArray
@@ -24,6 +23,9 @@ from scenelift.models.sensing.blurs import KINDS, Blur, decimate
 from scenelift.models.sensing.estimation import CANDIDATES, FLAT
 from scenelift.models.training.estimation import Draw, dead_leaves, examples, fit, store
 from scenelift.models.whole import run_whole
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.scenes import SceneSource
+from scenelift.pipeline.tiles import Window
 from scenelift.workflows.training.data import read_data
 from scenelift.workflows.training.images import PatchSampler
 from scenelift.workflows.training.recipe import Recipe, load_recipe
@@ -122,9 +124,9 @@ def read_bands(data: Path, patterns: Sequence[str]) -> list[Array]:
             with np.load(path) as file:
                 bands += [band for name in ("naip_new", "naip_old") for band in file[name] * np.float32(BRIGHT / 255)]
             continue
-        with rasterio.open(path) as raster:
-            values = raster.read().astype(np.float32)
-            known = raster.dtypes[0] == "uint16" and path.parent.name.startswith("s2")
+        scene = open_scene(SceneSource((str(path),), crs="EPSG:32633"))  # where it lies does not matter
+        values = scene.read_dn(Window(0, 0, *scene.grid.shape))[0].astype(np.float32)
+        known = scene.dtype == "uint16" and path.parent.name.startswith("s2")
         bands += list(values * np.float32(1e-4 if known else BRIGHT / np.quantile(values, 0.999)))
     return bands
 
