@@ -31,6 +31,8 @@ EDGE = 6
 RIDGE = 1e-6
 CONTEXT_RIDGE = 1e-3
 """Of the coefficients that depend on the levels, relative to the square of what they multiply."""
+LEAST = 10
+"""Pixels for each coefficient, without which none depends on the levels."""
 DIGITS = 6
 """Significant digits of the coefficients, so that they do not differ between processors."""
 SHIFT_GAIN = 0.05
@@ -59,6 +61,11 @@ class _Normal:
         scale = np.sqrt(np.diag(self.xx))
         if not scale.max() > 0:
             return np.zeros(len(self.xx))
+        if self.count < LEAST * len(scale) > LEAST * self.guides:  # too few to tell contexts apart
+            few = _Normal(
+                self.guides, self.xx[: self.guides, : self.guides], self.xy[: self.guides], self.yy, self.count
+            )
+            return np.concatenate([few.solve(), np.zeros(len(scale) - self.guides)])
         scale = np.where(scale > 0, scale, 1.0)
         ridge = np.where(np.arange(len(self.xx)) < self.guides, RIDGE, CONTEXT_RIDGE)
         found: NDArray[np.float64] = np.linalg.solve(self.xx / scale / scale[:, None] + np.diag(ridge), self.xy / scale)
