@@ -100,7 +100,7 @@ def train(
     ----------
     examples : sequence of Example
     network : DetailNetwork
-        Padded; changed.
+        Padded; changed. Training runs on its device.
     schedule : Schedule, optional
     seed : int
     report : callable, optional
@@ -108,6 +108,7 @@ def train(
     """
     plan, started = schedule or Schedule(), time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
+    device = next(network.parameters()).device
     optimizer = torch.optim.Adam(network.parameters(), lr=plan.rate, betas=(0.9, 0.99))
     kept = copy.deepcopy(network)
     network.to(memory_format=torch.channels_last)
@@ -119,10 +120,11 @@ def train(
             break
         for group in optimizer.param_groups:
             group["lr"] = plan.rate * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * done))
-        inputs, target, facts, size = _draw(examples, weights, plan, network.guides, generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        batch = _draw(examples, weights, plan, network.guides, generator)
+        inputs, target, facts, size = (values.to(device) for values in batch)
+        with torch.autocast(device.type, torch.bfloat16):
             found = network(inputs.contiguous(memory_format=torch.channels_last), facts)
-        loss = F.huber_loss(((found.float() - target) / size)[inner], torch.zeros(()), delta=HUBER)
+        loss = F.huber_loss(((found.float() - target) / size)[inner], torch.zeros((), device=device), delta=HUBER)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

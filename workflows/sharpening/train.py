@@ -16,6 +16,7 @@ import torch
 import typer
 
 from scenelift.models.checkpoint import load_checkpoint, save_checkpoint
+from scenelift.models.enhancer import pick_device
 from scenelift.models.networks.sharpener import DetailNetwork
 from scenelift.models.sharpening.closed import ClosedForm
 from scenelift.models.sharpening.fitting import fit
@@ -84,6 +85,7 @@ def train_sharpener(
     steps: Annotated[int, typer.Option(help="Steps of training.")] = 6000,
     minutes: Annotated[float, typer.Option(help="The schedule is shortened to end about then.")] = 30.0,
     seed: int = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "cpu",
 ) -> None:
     """Train the sharpening network."""
     torch.set_num_threads(1)
@@ -106,7 +108,7 @@ def train_sharpener(
             if not left:
                 measured.append(trial)
             examples += drawn if left else map(upper, drawn)
-    network = DetailNetwork(channels=CHANNELS, blocks=BLOCKS)
+    network = DetailNetwork(channels=CHANNELS, blocks=BLOCKS).to(pick_device(device))
     plan = Schedule(steps=steps, seconds=60 * minutes)
     trained = train(
         examples, network, plan, seed, lambda step, loss: print(f"step {step}: loss {loss:.4f}", flush=True)
