@@ -6,15 +6,12 @@ Arrays are float32 reflectance (N, C, H, W). Every function that draws random nu
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from scenelift.models.errors import ModelError
@@ -152,38 +149,6 @@ def sentinel2_sigma(x: Tensor, bands: Sequence[str], cos_zenith: float = 0.8) ->
     per_reflectance = gain * irradiance * cos_zenith / math.pi
     counts = per_reflectance * x.clamp(min=0)
     return torch.sqrt(alpha**2 + beta * counts) / per_reflectance * RESAMPLING_LOSS
-
-
-def sentinel2_noise(
-    x: Tensor, bands: Sequence[str], generator: torch.Generator, times: float = 1.0, cos_zenith: float = 0.8
-) -> Tensor:
-    """Add ``times`` the signal-dependent noise of Sentinel-2A (see ``sentinel2_sigma``)."""
-    return white_noise(x, times * sentinel2_sigma(x, bands, cos_zenith), generator)
-
-
-def speckle(x: Tensor, looks: float, generator: torch.Generator) -> Tensor:
-    """Multiply by gamma-distributed speckle of mean 1 and variance 1 / ``looks``.
-
-    Fully developed speckle of an L-look intensity image (Goodman, J. Opt. Soc. Am. 66(11), 1976).
-    """
-    if looks <= 0:
-        raise ModelError(f"the number of looks must be positive, got {looks}")
-    seed = int(torch.randint(0, 2**62, (1,), generator=generator))
-    draw = np.random.default_rng(seed).gamma(looks, 1 / looks, tuple(x.shape))
-    return x * torch.from_numpy(draw).to(x)
-
-
-def jpeg(x: Tensor, quality: int, peak: float = EUROSAT.peak) -> Tensor:
-    """Pass each band through 8-bit baseline JPEG (ITU-T T.81) over the reflectance range 0..``peak``."""
-    levels = (x / peak * 255).round().clamp(0, 255).to(torch.uint8).reshape(-1, *x.shape[2:]).numpy()
-    decoded = np.stack([_jpeg_band(band, quality) for band in levels])
-    return torch.from_numpy(decoded).to(x).reshape(x.shape) * (peak / 255)
-
-
-def _jpeg_band(band: np.ndarray, quality: int) -> np.ndarray:
-    buffer = io.BytesIO()
-    Image.fromarray(band).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer))
 
 
 def quantize(x: Tensor, step: float) -> Tensor:

@@ -165,7 +165,7 @@ class Uncertainty(Extra):
     out_per_band = 2
 
     def bound(self, model: str) -> Self:
-        from scenelift.models.calibration import error_models
+        from scenelift.models.error_files import error_models
 
         try:
             return replace(self, errors=error_models(model))
@@ -178,7 +178,8 @@ class Uncertainty(Extra):
         return replace(self, errors=(), note=note)
 
     def wrap(self, module: nn.Module, spec: ModelSpec, blur: Blur) -> tuple[nn.Module, ModelSpec]:
-        from scenelift.models.calibration import Calibrated, errors_for
+        from scenelift.models.calibration import Calibrated
+        from scenelift.models.error_files import errors_for
         from scenelift.models.wrappers import Ensembled
 
         if self.errors:
@@ -212,7 +213,7 @@ class Interval(Extra):
             raise ModelError(f"--interval must be from 0.5 to 0.99, got {self.level}")
 
     def bound(self, model: str) -> Self:
-        from scenelift.models.calibration import error_models
+        from scenelift.models.error_files import error_models
 
         try:
             return replace(self, errors=error_models(model))
@@ -220,7 +221,8 @@ class Interval(Extra):
             raise ModelError(f"--interval: {error}") from None
 
     def wrap(self, module: nn.Module, spec: ModelSpec, blur: Blur) -> tuple[nn.Module, ModelSpec]:
-        from scenelift.models.calibration import Calibrated, errors_for
+        from scenelift.models.calibration import Calibrated
+        from scenelift.models.error_files import errors_for
 
         if isinstance(module, Calibrated):  # the standard deviation is asked for, too
             module.set_level(self.level)

@@ -35,6 +35,12 @@ class SceneError(SceneliftError):
     """A raster that cannot be read, or that is not what it says."""
 
 
+class GridsError(SceneError):
+    """Files of one scene whose grids do not go together: others can be named."""
+
+    exit_code = 2
+
+
 class InputChangedError(SceneError):
     """The input was replaced while it was being enhanced: what was made of it is made of two."""
 
@@ -62,6 +68,10 @@ class ResumableError(SceneliftError):
     """A job that stopped through no fault of its own; the same command goes on with it."""
 
     exit_code = 75
+
+
+class UnreachableError(ResumableError):
+    """A storage on the network that does not respond: what it holds may be whole, so nothing is made a hole of it."""
 
 
 class PartialError(SceneliftError):

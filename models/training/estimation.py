@@ -130,20 +130,20 @@ def examples(
 
 
 def fit(
-    x: NDArray[np.float64], y: NDArray[np.float32], sigma: NDArray[np.float64], *, epochs: int = 70, seed: int = 0
+    x: NDArray[np.float64], y: NDArray[np.float32], sigma: NDArray[np.float64], *, epochs: int = 30, seed: int = 0
 ) -> dict[str, NDArray[np.float32]]:
     """Train the network; return its weights by name, as `scenelift.models.sensing.estimation` reads them."""
     torch.manual_seed(seed)
     mean, deviation = x.mean(0), x.std(0) + 1e-3
     inputs = torch.tensor(np.clip((x - mean) / deviation, -5, 5), dtype=torch.float32)
     chances, levels = torch.from_numpy(y), torch.log2(1 + torch.tensor(sigma, dtype=torch.float32) / SIGMA_UNIT)
-    first, second, last = nn.Linear(x.shape[1], 96), nn.Linear(96, 64), nn.Linear(64, y.shape[1] + 1)
-    net = nn.Sequential(first, nn.SiLU(), nn.Dropout(0.1), second, nn.SiLU(), last)
+    first, second, last = nn.Linear(x.shape[1], 128), nn.Linear(128, 64), nn.Linear(64, y.shape[1] + 1)
+    net = nn.Sequential(first, nn.SiLU(), nn.Dropout(0.3), second, nn.SiLU(), nn.Dropout(0.15), last)
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.05)
     for epoch in range(epochs):
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-        for batch in torch.randperm(len(inputs)).split(256):
+        for batch in torch.randperm(len(inputs)).split(512):
             noisy = inputs[batch] + 0.03 * torch.randn(len(batch), x.shape[1])
             out = net(noisy)
             loss = -(chances[batch] * out[:, :-1].log_softmax(1)).sum(1).mean()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scenelift.pipeline.cluster.workers import refusal
-from scenelift.pipeline.errors import ResumableError, SceneError, SceneliftError, UsageError
+from scenelift.pipeline.errors import ResumableError, SceneError, SceneliftError, UnreachableError, UsageError
 
 PAUSES = (0.2, 1.0)
 """Seconds to wait before a failed task is tried again where it is."""
@@ -60,7 +60,7 @@ def attempt_here(item: int, task: Call) -> Any:
         except Exception as error:  # noqa: BLE001 - whatever a model raises must not stop the other blocks
             told = isinstance(getattr(error, "exit_code", None), int)
             # what a network or a shared disk did not give just now, it may give in a moment
-            lasting = told and not isinstance(error, SceneError)
+            lasting = told and not isinstance(error, SceneError | UnreachableError)
             if not told and "CUDA error" in str(error):
                 _replace_worker(error)
             if lasting or not pauses:

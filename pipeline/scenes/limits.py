@@ -143,6 +143,19 @@ def remote_state(path: str) -> bytes:
     return json.dumps([known, said], sort_keys=True).encode()
 
 
+def responds(path: str) -> bool:
+    """Whether the server of a remote file has a response for it, if only a refusal; assumed where none can be asked."""
+    if not path.lower().startswith(("http://", "https://")):
+        return True
+    try:
+        with urllib.request.urlopen(urllib.request.Request(path, method="HEAD"), timeout=TIMEOUT):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except (OSError, ValueError):
+        return False
+
+
 def _asked(path: str, method: str) -> dict[str, str | None] | None:
     """Return what a server says of an object; None where it does not allow the method.
 

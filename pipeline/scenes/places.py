@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # transform() lets GDAL's own errors through
 from rasterio.errors import CRSError, RasterioError
@@ -77,24 +80,27 @@ def geometry_of(grid: GeoGrid) -> dict[str, Any]:
     """
     lon, lat = _outline(grid)
     if abs(lon[-1] - lon[0]) > 180:
-        return _polygon([_around_pole(lon, lat)])
-    ring = _corners(grid)
-    shift = 360 * np.floor((min(x for x, _ in ring) + 180) / 360)
-    ring = [(x - shift, y) for x, y in ring]
-    if max(x for x, _ in ring) <= 180:
-        return _polygon([ring])
-    if max(x for x, _ in ring) - min(x for x, _ in ring) >= 360:
-        south, north = min(y for _, y in ring), max(y for _, y in ring)
-        return _polygon([[(-180.0, north), (-180.0, south), (180.0, south), (180.0, north)]])
-    west, east = _cut(ring, below=True), [(x - 360, y) for x, y in _cut(ring, below=False)]
-    return _polygon([west, east])
+        return _as_geojson(shapely.Polygon(_around_pole(lon, lat)))
+    ring = shapely.make_valid(shapely.Polygon(_corners(grid)))
+    first = math.floor((ring.bounds[0] + 180) / 360)
+    if ring.bounds[2] - ring.bounds[0] >= 360:
+        return _as_geojson(shapely.box(-180, ring.bounds[1], 180, ring.bounds[3]))
+    if ring.bounds[2] <= 360 * first + 180:
+        return _as_geojson(_shifted(ring, first))
+    turns = (first, first + 1)
+    halves = [_shifted(ring & shapely.box(360 * n - 180, -90, 360 * n + 180, 90), n) for n in turns]
+    return _as_geojson(shapely.union_all(halves))
 
 
-def _polygon(rings: list[list[tuple[float, float]]]) -> dict[str, Any]:
-    closed = [[[round(float(x), 7), round(float(y), 7)] for x, y in (*ring, ring[0])] for ring in rings]
-    if len(closed) == 1:
-        return {"type": "Polygon", "coordinates": closed}
-    return {"type": "MultiPolygon", "coordinates": [[ring] for ring in closed]}
+def _shifted(shape: shapely.Geometry, turns: int) -> shapely.Geometry:
+    return shapely.transform(shape, lambda at: at - (360 * turns, 0))
+
+
+def _as_geojson(shape: shapely.Geometry) -> dict[str, Any]:
+    """Return a shape as GeoJSON: outer rings counter-clockwise, seven decimals."""
+    rounded = shapely.transform(shapely.orient_polygons(shape), lambda at: np.round(at, 7))
+    found: dict[str, Any] = json.loads(shapely.to_geojson(rounded))
+    return found
 
 
 def _turned(longitude: float) -> float:
@@ -133,17 +139,6 @@ def _around_pole(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> list[tup
     seam = float(np.interp(180.0, [points[-1][0], points[0][0] + 360], [points[-1][1], points[0][1]]))
     ring = [(-180.0, seam), *(p for p in points if abs(p[0]) < 180), (180.0, seam), (180.0, pole), (-180.0, pole)]
     return ring if pole > 0 else ring[::-1]
-
-
-def _cut(ring: list[tuple[float, float]], below: bool) -> list[tuple[float, float]]:
-    """Return the part of a ring west (`below`) or east of longitude 180."""
-    made = []
-    for (x0, y0), (x1, y1) in zip(ring, [*ring[1:], ring[0]], strict=True):
-        if (x0 <= 180) == below or x0 == 180:
-            made.append((x0, y0))
-        if (x0 < 180 < x1) or (x1 < 180 < x0):
-            made.append((180.0, y0 + (y1 - y0) * (180 - x0) / (x1 - x0)))
-    return made
 
 
 def boxes_of(grid: GeoGrid, windows: Sequence[Window]) -> NDArray[np.float64]:

@@ -19,9 +19,17 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window as RioWindow
 
 from scenelift.pipeline.addresses import file_name, without_secrets
-from scenelift.pipeline.errors import SceneError, UsageError
+from scenelift.pipeline.errors import SceneError, UnreachableError, UsageError
 from scenelift.pipeline.scenes.categorical import flagged_by_color, flagged_by_name
-from scenelift.pipeline.scenes.limits import MASK_ENDING, Limits, check_remote, gdal_name, is_remote, sidecar_files
+from scenelift.pipeline.scenes.limits import (
+    MASK_ENDING,
+    Limits,
+    check_remote,
+    gdal_name,
+    is_remote,
+    responds,
+    sidecar_files,
+)
 from scenelift.pipeline.scenes.pam import BandFacts, SideCar, read_sidecar
 from scenelift.pipeline.scenes.zarrs import XarrayRaster, netcdf_engine, open_netcdf
 from scenelift.pipeline.tiles import Window
@@ -161,10 +169,17 @@ class RasterFile:
                 if not self.has_mask:  # nodata and alpha are the scene's to apply, over all files
                     return values, np.ones(values.shape, bool)
                 return values, self._handle.read_masks(index, window=rio) != 0
-        except RasterioError as error:
+        except (RasterioError, SceneError) as error:  # the latter of opening it again, in another thread
+            if is_remote(self.path) and not responds(self.path):
+                raise UnreachableError(
+                    f"cannot read {without_secrets(self.path)}: its server does not respond; what is done is kept, "
+                    "give the same command again once it does"
+                ) from None
+            if isinstance(error, SceneError):
+                raise
             raise SceneError(
-                f"cannot read {self.path}, band {index}, rows {window.row}-{window.stop_row}, columns {window.col}-"
-                f"{window.stop_col}: {_first_line(error)}; the file may be truncated or damaged"
+                f"cannot read {without_secrets(self.path)}, band {index}, rows {window.row}-{window.stop_row}, "
+                f"columns {window.col}-{window.stop_col}: {_first_line(error)}; the file may be truncated or damaged"
             ) from None
 
 

@@ -137,7 +137,7 @@ def _say_fill_values(data: Any, path: str) -> None:
     for name in data.data_vars:
         array = group[str(name)]
         assert isinstance(array, zarr.Array)
-        told = array.attrs.get("_FillValue")
+        told: Any = array.attrs.get("_FillValue")
         if told is not None and (number := _number(told)) is None:
             try:
                 number = float(FillValueCoder.decode(told, array.dtype))

@@ -11,11 +11,10 @@ from scenelift.models.calibration import (
     Calibrated,
     ErrorModel,
     conformal_factors,
-    load_errors,
     local_features,
     margin_of,
-    save_errors,
 )
+from scenelift.models.error_files import load_errors, save_errors
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.architectures import build
 from scenelift.models.networks.conditioned import FACTS

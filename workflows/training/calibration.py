@@ -20,16 +20,10 @@ import typer
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from scenelift.models.calibration import (
-    REACH,
-    ErrorModel,
-    conformal_factors,
-    errors_path,
-    noise_facts,
-    save_errors,
-)
+from scenelift.models.calibration import REACH, ErrorModel, conformal_factors, noise_facts
 from scenelift.models.checkpoint import checkpoint_digest, load_checkpoint, write_atomically
 from scenelift.models.degradations import EUROSAT, white_noise
+from scenelift.models.error_files import errors_path, save_errors
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.conditioned import FACTS, ConditionedGenerator
 from scenelift.models.networks.layers import ResidualBlock, crop, mirror

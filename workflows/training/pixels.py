@@ -21,8 +21,6 @@ from scenelift.pipeline.tiles import Window
 
 ASIDE = 0.25
 """Share of each image kept for validation: its last columns, never trained on."""
-MIN_SHARE = 0.01
-"""Least share of labelled pixels in a training patch."""
 MAX_PIXELS = 1 << 28
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,12 @@ import rioxarray  # noqa: F401
 import xarray as xr
 from affine import Affine
 from support.builders import UTM, integer_net, noise_image, write_raster
+from support.storage import Handler
 
-from scenelift.pipeline.errors import SceneError, UsageError
+from scenelift.pipeline.errors import SceneError, UnreachableError, UsageError
 from scenelift.pipeline.outputs.outputs import output_of
 from scenelift.pipeline.scenes.inputs import input_digest, input_stamps
+from scenelift.pipeline.scenes.limits import Limits
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
@@ -203,3 +207,21 @@ def test_pixel_coordinates_still_need_a_word(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", noise_image(1, (1, 20, 30)), transform=Affine.identity())
     with pytest.raises(UsageError, match="give --crs"):
         scene_of(path)
+
+
+def test_a_storage_that_stops_responding_is_no_broken_file(tmp_path: Path) -> None:
+    handler = type("Folder", (Handler,), {"folder": tmp_path})
+    write_raster(tmp_path / "a.tif", noise_image(1, (1, 640, 640)))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{http.server_port}/a.tif"
+        scene = open_scene(SceneSource((address,), limits=Limits(remote=True)))
+        scene.read(Window(0, 0, 64, 64))
+        write_raster(tmp_path / "a.tif", noise_image(1, (1, 640, 640)))
+        os.truncate(tmp_path / "a.tif", 300_000)  # a server that responds, and a file that ends too early
+        with pytest.raises(SceneError, match="truncated or damaged"):
+            scene.read(Window(576, 0, 64, 64))
+        http.shutdown()
+    with pytest.raises(UnreachableError, match="does not respond; what is done is kept") as caught:
+        scene.read(Window(320, 0, 64, 64))
+    assert caught.value.exit_code == 75

@@ -14,8 +14,9 @@ import torch
 from support.builders import noise_image, write_raster
 from support.jobs import pixels, run, scenelift
 
-from scenelift.models.calibration import ErrorModel, errors_path, save_errors
+from scenelift.models.calibration import ErrorModel
 from scenelift.models.checkpoint import checkpoint_digest
+from scenelift.models.error_files import errors_path, save_errors
 from scenelift.models.errors import ModelError
 from scenelift.models.shipped import shipped
 from scenelift.pipeline.outputs.outputs import pictures

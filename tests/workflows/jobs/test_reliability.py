@@ -6,9 +6,14 @@ import random
 from pathlib import Path
 
 import pytest
-from support import faults, faults_disks, faults_inputs, faults_locks, faults_networks
+from support import faults
 from support.builders import noise_image, write_raster
 from support.faults import Bench, arguments, make_bench
+from support.faults import disks as faults_disks
+from support.faults import inputs as faults_inputs
+from support.faults import locks as faults_locks
+from support.faults import networks as faults_networks
+from support.faults.disks import skipped_if_unable
 
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows.bench.journal import run_journal_bench
@@ -84,45 +89,33 @@ def test_two_runs_and_stale_locks(bench: Bench, tmp_path: Path) -> None:
 def test_two_drivers_that_both_believe_they_hold_the_lock(
     bench: Bench, tmp_path: Path, number: int, moment: str
 ) -> None:
-    try:
+    with skipped_if_unable():
         faults_locks.two_holders(bench, tmp_path / "run", ("out.tif", "out.zarr")[number % 2], moment)
-    except faults_disks.UnableError as reason:
-        pytest.skip(str(reason))
 
 
 def test_hosts_of_their_own_on_a_slow_network(bench: Bench, tmp_path: Path) -> None:
-    try:
+    with skipped_if_unable():
         faults_networks.slow(bench, tmp_path / "run")
-    except faults_disks.UnableError as reason:
-        pytest.skip(str(reason))
 
 
 @pytest.mark.parametrize("name", ["out.tif", "out.zarr"])
 def test_a_disk_of_any_size_is_survived(bench: Bench, tmp_path: Path, name: str) -> None:
     codes = []
     for size in (300, 440, 800):
-        try:
-            with faults_disks.small_disk(tmp_path / f"{size}", size) as disk:
-                codes.append(faults_disks.fill_up(bench, disk, name))
-        except faults_disks.UnableError as reason:
-            pytest.skip(str(reason))
+        with skipped_if_unable(), faults_disks.small_disk(tmp_path / f"{size}", size) as disk:
+            codes.append(faults_disks.fill_up(bench, disk, name))
     assert 75 in codes
 
 
 @pytest.mark.parametrize("stage", faults_disks.STAGES)
 def test_the_disk_runs_full_at_a_stage(bench: Bench, tmp_path: Path, stage: str) -> None:
-    try:
-        with faults_disks.small_disk(tmp_path / "run", 1 << 16) as disk:
-            faults_disks.full_at(bench, disk, stage)
-    except faults_disks.UnableError as reason:
-        pytest.skip(str(reason))
+    with skipped_if_unable(), faults_disks.small_disk(tmp_path / "run", 1 << 16) as disk:
+        faults_disks.full_at(bench, disk, stage)
 
 
 def test_a_read_only_disk(bench: Bench, tmp_path: Path) -> None:
-    try:
+    with skipped_if_unable():
         faults_disks.read_only(bench, tmp_path / "run")
-    except faults_disks.UnableError as reason:
-        pytest.skip(str(reason))
 
 
 def test_folders_and_files_without_permission(bench: Bench, tmp_path: Path) -> None:
@@ -131,10 +124,8 @@ def test_folders_and_files_without_permission(bench: Bench, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("call", "part"), [("fsync", "/c/"), ("write", "journal.jsonl")])
 def test_a_disk_that_answers_with_errors(bench: Bench, tmp_path: Path, call: str, part: str) -> None:
-    try:
+    with skipped_if_unable():
         shim = faults_disks.compiled_shim(tmp_path)
-    except faults_disks.UnableError as reason:
-        pytest.skip(str(reason))
     faults_disks.broken_disk(bench, tmp_path / "run", shim, call, part)
 
 

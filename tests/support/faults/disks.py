@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 from support.faults import Bench, arguments, committed, journal, same
 from support.processes import Command, call, start, wait_until
@@ -26,6 +27,15 @@ STAGES = {
 
 class UnableError(Exception):
     """This machine does not let a test break its disks; the message says why."""
+
+
+@contextmanager
+def skipped_if_unable() -> Iterator[None]:
+    """Skip the test if the machine does not let it do the harm within."""
+    try:
+        yield
+    except UnableError as reason:
+        pytest.skip(str(reason))
 
 
 @contextmanager
