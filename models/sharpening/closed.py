@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.layers import crop
 from scenelift.models.sharpening.layout import BandGrid, check_layout, coarse, guides, period
-from scenelift.models.sharpening.projection import Projection
+from scenelift.models.sharpening.projection import Projection, whole_float32
 
 LAST_RADIUS = 3
 """Coarse pixels of the last correction: what is added by then hardly changes what the coarse band sees."""
@@ -108,7 +108,7 @@ class ClosedForm(nn.Module):
         x : Tensor
             (N, bands, H, W) reflectance on the fine grid, coarse bands replicated.
         """
-        with torch.autocast(x.device.type, enabled=False):
+        with whole_float32(x.device):
             out = crop(x, self.halo).clone()
             for number, group in enumerate(self.groups):
                 wide = crop(x, self.halo - self._reach(number))

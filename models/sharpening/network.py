@@ -13,6 +13,7 @@ from scenelift.models.networks.layers import crop
 from scenelift.models.networks.sharpener import DetailNetwork, facts_of
 from scenelift.models.sharpening.closed import ClosedForm, Predicted, project
 from scenelift.models.sharpening.layout import BandGrid, coarse, period
+from scenelift.models.sharpening.projection import whole_float32
 
 LIMIT = 10.0
 """Inputs are held within so many times their usual size: clouds and glints stay in the range that was trained."""
@@ -66,7 +67,7 @@ class Sharpener(nn.Module):
         predicted, inputs = self.inputs(x, number)
         found = self.network(inputs.flatten(0, 1), self.inputs.facts(number).repeat(len(x), 1)).float()
         found = crop(found, halo - self.network.halo)
-        with torch.autocast(x.device.type, enabled=False):
+        with whole_float32(x.device):
             added = found.reshape(*predicted.sharp.shape[:2], *found.shape[2:]) * self.inputs.unit(number)
             last = closed.correction(number)
             seen = last.pick(crop(x[:, closed.groups[number]], closed.projection(number).halo + halo))
@@ -118,7 +119,7 @@ class Inputs(nn.Module):
         number : int
             Which grid's bands.
         """
-        with torch.autocast(x.device.type, enabled=False):
+        with whole_float32(x.device):
             found = self.closed.predict(x, number)
 
             def relative(values: Tensor, name: str) -> Tensor:
