@@ -73,8 +73,8 @@ class ClosedForm(nn.Module):
             self.by_guide.append(Projection([band for band in bands for _ in self.guides]))
             self.last.append(Projection(bands, LAST_RADIUS))
             weights = [[row, *coefficients["context"][order[i]]] for i, row in ((i, rows[order[i]]) for i in group)]
-            # (bands, 1 + levels, guides, 1, 1)
-            self._keep(f"weights_{number}", weights, 2)
+            # (bands, 1 + levels, guides): with five axes it would be taken for a kernel and put into another format
+            self._keep(f"weights_{number}", weights, 0)
         self._keep("mean", coefficients["guide_level"], 2)
         self._keep("spread", coefficients["guide_spread"], 2)
         step = period(layout)
@@ -137,7 +137,7 @@ class ClosedForm(nn.Module):
         shape = len(x), len(group), count, *fine.shape[2:]
         detail, level = (fine - level).reshape(shape), level.reshape(shape)
         context = standardized(level, self.get_buffer("mean"), self.get_buffer("spread"))
-        weights = self.get_buffer(f"weights_{number}")  # (bands, 1 + levels, guides, 1, 1)
+        weights = self.get_buffer(f"weights_{number}")[..., None, None]  # (bands, 1 + levels, guides, 1, 1)
         gains = weights[:, 0] + sum(context[:, :, m, None] * weights[:, 1 + m] for m in range(count))
         return Predicted(smooth + (gains * detail).sum(2), smooth, fine.reshape(shape), detail)
 
