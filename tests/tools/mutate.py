@@ -73,6 +73,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "affine's * is its @",
     ),
     (
+        "pipeline/scores/pixels.py",
+        "@dataclass(frozen=True, eq=False)",
+        "False → True",
+    ): "sums are added and never compared",
+    (
         "pipeline/grids.py",
         "pairs = zip(self.corners.values(), other.corners.values(), strict=True)",
         "True → False",
