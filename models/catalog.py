@@ -8,12 +8,16 @@ import hashlib
 import importlib
 import importlib.util
 import itertools
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from scenelift.models.checkpoint import checkpoint_digest, read_metadata
 from scenelift.models.classical.classical import CLASSICAL, classical
@@ -24,12 +28,19 @@ from scenelift.models.extras import Extra, apply_extras, code_digest
 from scenelift.models.precision import pick_precision
 from scenelift.models.receptive import check_halo
 from scenelift.models.sensing.blurs import Blur
+from scenelift.models.sharpening.layout import BandGrid, guides, period
 from scenelift.models.shipped import checkpoint_path, load_unchanged, shipped
 from scenelift.models.spec import ModelSpec
 from scenelift.models.wrappers import Cropped
 
 ENTRY_POINTS = "scenelift.networks"
 """Group of entry points by which an installed package names its networks: name, ``module.path:factory``."""
+PATCH = 256
+"""Side of a sharpener's patches, or what is just below and fits the grids."""
+MOST_SHIFTED = 4
+"""Windows of a scene on which the guides are tried one pixel aside, which costs nine fits."""
+CLOSED = "sharpen-closed"
+"""Name of the sharpener without weights."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,10 @@ class ModelRef:
     """SHA-256 of that joint network's checkpoint where ``colour`` is given."""
     extras: tuple[Extra, ...] = ()
     """What is done around the network."""
+    layout: tuple[BandGrid, ...] | None = None
+    """How the grids of the scene's bands lie to each other, for sharpeners."""
+    coefficients: str | None = None
+    """What a sharpener was fitted to the scene with, JSON."""
 
     def load(self, worker: int = 0) -> Any:
         """Load the model in this process; each worker of a machine takes the GPU of its own number."""
@@ -70,7 +85,13 @@ class ModelRef:
         extras = {key: value for extra in self.extras for key, value in extra.provenance().items()}
         told = {} if self.blur is None else {"blur": [[b.kind, b.mtf] for b in self.blur]}
         joint = {} if self.colour is None else {"colour": list(self.colour), "joint_sha256": self.joint}
-        return facts | extras | told | joint
+        return facts | extras | told | joint | self._sharpening()
+
+    def _sharpening(self) -> dict[str, Any]:
+        if self.layout is None:
+            return {}
+        layout = [dataclasses.asdict(band) for band in self.layout]
+        return {"layout": layout, "coefficients": json.loads(self.coefficients or "null")}
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides what the model makes of a scene."""
@@ -94,11 +115,11 @@ def find(name: str) -> ModelRef:
     path = checkpoint_path(name)
     if path is not None:
         return ModelRef(name, checkpoint_digest(path))
-    if _classical(name) or _is_factory(name):
+    if name == CLOSED or _classical(name) or _is_factory(name):
         return ModelRef(name, hashlib.sha256(name.encode()).hexdigest())
     if name in installed():
         return find(installed()[name])
-    choices = ", ".join([*shipped(), *installed(), *_classical_names()])
+    choices = ", ".join([*shipped(), *installed(), CLOSED, *_classical_names()])
     raise ModelError(
         f"unknown model {name!r}: give one of {choices}, a .safetensors checkpoint, or module.path:factory"
     )
@@ -135,6 +156,8 @@ def load(ref: ModelRef) -> Any:
     """
     if ref.colour is not None:
         return _by_bands(ref, ref.colour)
+    if is_sharpener(ref.name):
+        return _sharpener(ref)
     path = checkpoint_path(ref.name)
     if path is not None:
         return _running(ref, *load_unchanged(path, ref.digest))
@@ -154,6 +177,66 @@ def _running(ref: ModelRef, module: Any, spec: ModelSpec) -> TorchEnhancer:
     wrapped = [apply_extras(ref.extras, plain, spec, blurs[i % len(blurs)]) for i, plain in enumerate(modules)]
     ready = [network for network, _ in wrapped]
     return TorchEnhancer(ready, wrapped[-1][1], ref.device, ref.precision, ref.threads, ref.noise)
+
+
+def _sharpener(ref: ModelRef) -> TorchEnhancer:
+    """Put the closed form, or the network that builds on it, to work on a scene's layout."""
+    from scenelift.models.sharpening.closed import ClosedForm
+    from scenelift.models.sharpening.network import Sharpener
+
+    if ref.layout is None or ref.coefficients is None:
+        raise ModelError(f"{ref.name} sharpens the coarse bands of a scene of several grids, and runs on no other")
+    path, fitted = checkpoint_path(ref.name), json.loads(ref.coefficients)
+    module: Any = ClosedForm(ref.layout, fitted)
+    name, record, precision = ref.name, {}, "fp32"
+    if path is not None:
+        network, about = load_unchanged(path, ref.digest)
+        module = Sharpener(ref.layout, fitted, network)
+        name, record, precision = about.name, about.record, ref.precision
+    step = period(ref.layout)
+    spec = ModelSpec(
+        name,
+        "sharpening",
+        halo=module.halo,
+        bands=len(ref.layout),
+        multiple_of=step,
+        patch=PATCH // step * step,
+        guides=tuple(guides(ref.layout)),
+        record=record,
+    )
+    return TorchEnhancer(module, spec, ref.device, precision, ref.threads)
+
+
+def is_sharpener(name: str) -> bool:
+    """Whether a model of this name brings the coarse bands of a scene of several grids to the finest."""
+    path = checkpoint_path(name)
+    return name == CLOSED or (path is not None and read_metadata(path)[0].task == "sharpening")
+
+
+def fit_sharpener(
+    ref: ModelRef, layout: Sequence[BandGrid], samples: Sequence[NDArray[np.float32]]
+) -> tuple[ModelRef, list[str]]:
+    """Return a sharpener's reference with the layout of a scene and what is fitted to it, and warnings of the fit.
+
+    Parameters
+    ----------
+    ref : ModelRef
+    layout : sequence of BandGrid
+        One a band of the scene.
+    samples : sequence of ndarray of float32, shape (bands, H, W)
+        Windows of the scene, which start at multiples of the layout's period: reflectance, coarse bands replicated,
+        NaN where there is no data.
+
+    Raises
+    ------
+    ModelError
+        If there is no band to be guided by, or none to sharpen.
+    """
+    from scenelift.models.sharpening.fitting import fit, shift_of_guides
+
+    found = json.dumps(fit(samples, layout))
+    fitted = dataclasses.replace(ref, layout=tuple(layout), coefficients=found, noise=None, blur=None)
+    return fitted, shift_of_guides(samples[:: -(-len(samples) // MOST_SHIFTED)], layout)
 
 
 def _folded(ref: ModelRef, module: Any, spec: ModelSpec) -> tuple[list[Any], ModelSpec]:
@@ -251,9 +334,10 @@ def verify(ref: ModelRef) -> ModelSpec:
         If an "exact" halo is smaller than the radius measured on the module itself.
     """
     enhancer = load(ref)
-    # Shipped models are measured by the tests; a second here for every run would buy nothing.
+    # Shipped models are measured by the tests; a second here for every run would buy nothing. That of a sharpener
+    # follows from its layout.
     exact = isinstance(enhancer, TorchEnhancer) and enhancer.spec.halo_kind == "exact"
-    if exact and ref.name not in shipped():
+    if exact and ref.name not in shipped() and enhancer.spec.task != "sharpening":
         check_halo(enhancer.module, enhancer.spec)
     return enhancer.spec
 
@@ -271,6 +355,8 @@ def is_denoiser(name: str) -> bool:
 
 def load_spec(ref: ModelRef) -> ModelSpec:
     """Return a model's spec, loading as little as possible."""
+    if ref.name == CLOSED and ref.layout is None:
+        return ModelSpec(CLOSED, "sharpening")
     path = checkpoint_path(ref.name)
     return read_metadata(path)[0] if path is not None else load(ref).spec
 

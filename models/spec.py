@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 
 from scenelift.models.errors import ModelError
 
-Task = Literal["denoise", "super-resolution", "contrast", "landcover", "other"]
-TASKS: tuple[str, ...] = ("denoise", "super-resolution", "contrast", "landcover", "other")
+Task = Literal["denoise", "super-resolution", "sharpening", "contrast", "landcover", "other"]
+TASKS: tuple[str, ...] = ("denoise", "super-resolution", "sharpening", "contrast", "landcover", "other")
 
 MAX_HALO = 1024
 MAX_PATCH = 4096
@@ -51,6 +51,8 @@ class ModelSpec:
     """Side of a patch's core in input pixels; part of what fixes the output bytes."""
     labels: tuple[str, ...] = ()
     """Names of the output bands, for networks whose output is classes."""
+    guides: tuple[int, ...] = ()
+    """0-based numbers of bands that are returned unchanged, and without which no other band can be made."""
     needs_noise: bool = False
     """Whether the network takes a noise level (standard deviation, reflectance) per band."""
     needs_blur: bool = False
@@ -60,14 +62,14 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))  # a list in JSON
+        object.__setattr__(self, "guides", tuple(self.guides))
         checks = {
-            f"task must be one of {', '.join(TASKS)}, got {self.task!r}": self.task in TASKS,
+            f"task must be one of {', '.join(TASKS)}, not {self.task!r}": self.task in TASKS,
             f"name must not be empty or hold a path, got {self.name!r}": bool(self.name) and "/" not in self.name,
             f"scale must be an integer from 1 to {MAX_SCALE}, got {self.scale!r}": _is_int(self.scale, 1, MAX_SCALE),
             f"halo must be an integer from 0 to {MAX_HALO}, got {self.halo!r}": _is_int(self.halo, 0, MAX_HALO),
             f"halo_kind must be 'exact' or 'measured', got {self.halo_kind!r}": self.halo_kind in ("exact", "measured"),
-            f"seam_error of a measured halo must be a number (reflectance), got {self.seam_error!r}": self.halo_kind
-            == "exact"
+            "a measured halo must carry its seam_error (reflectance)": self.halo_kind == "exact"
             or isinstance(self.seam_error, int | float),
             f"bands must be None or at least 1, got {self.bands!r}": self.bands is None or _is_int(self.bands, 1, 4096),
             f"out_bands must be None or at least 1, got {self.out_bands!r}": self.out_bands is None
@@ -100,10 +102,10 @@ class ModelSpec:
         except ValueError as error:
             raise ModelError(f"model spec is not JSON: {error}") from None
         if not isinstance(values, dict):
-            raise ModelError(f"model spec must be a JSON object, got {text[:60]}")
+            raise ModelError("model spec must be a JSON object")
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
-            raise ModelError(f"model spec has the unknown key {unknown[0]}; known are {', '.join(sorted(known))}")
+            raise ModelError(f"model spec has unknown keys: {', '.join(unknown)}")
         try:
             return cls(**values)
         except TypeError as error:

@@ -158,6 +158,9 @@ def _stage(region: Region, target: Window, shape: tuple[int, int], enhancer: Enh
 
     out = np.zeros((out_bands, target.height * k, target.width * k), np.float32)
     valid = region.crop(target).valid
+    if guides := list(getattr(spec, "guides", ())):  # no other band is made without these, which are not changed
+        own, valid = valid[guides], valid & valid[guides].all(axis=0)
+        valid[guides] = own
     if spec.out_bands:  # bands were mixed: a pixel counts where every band had data
         valid = np.broadcast_to(valid.all(axis=0), (out_bands, *target.shape))
     elif spec.out_per_band > 1:

@@ -35,6 +35,12 @@ class SceneError(SceneliftError):
     """A raster that cannot be read, or that is not what it says."""
 
 
+class GridsError(SceneError):
+    """Files of one scene whose grids do not go together: others can be named."""
+
+    exit_code = 2
+
+
 class InputChangedError(SceneError):
     """The input was replaced while it was being enhanced: what was made of it is made of two."""
 

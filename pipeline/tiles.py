@@ -187,9 +187,13 @@ def patch_shape(shape: tuple[int, int], patch: int, multiple_of: int = 1) -> tup
     return height, width
 
 
-def sample_windows(shape: tuple[int, int]) -> list[Window]:
-    """Return up to 16 windows of 256 pixels a side, spread evenly over a scene."""
+def sample_windows(shape: tuple[int, int], multiple_of: int = 1) -> list[Window]:
+    """Return up to 16 windows of 256 pixels a side, spread evenly over a scene, that start at multiples of a number."""
     rows, cols = (
-        [round(p) for p in np.linspace(0, max(0, n - SAMPLE_SIDE), min(SAMPLES, -(-n // SAMPLE_SIDE)))] for n in shape
+        [
+            round(p) // multiple_of * multiple_of
+            for p in np.linspace(0, max(0, n - SAMPLE_SIDE), min(SAMPLES, -(-n // SAMPLE_SIDE)))
+        ]
+        for n in shape
     )
     return [Window(row, col, SAMPLE_SIDE, SAMPLE_SIDE).clip(shape) for row in rows for col in cols]

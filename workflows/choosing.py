@@ -15,6 +15,7 @@ from scenelift.models.catalog import (
     ModelRef,
     find,
     is_denoiser,
+    is_sharpener,
     precision_for,
     verify,
     wants_blur,
@@ -34,12 +35,12 @@ from scenelift.pipeline.jobs.plan import ModelHandle, work_folder
 from scenelift.pipeline.scenes.inputs import input_stamps
 from scenelift.pipeline.scenes.limits import absolute
 from scenelift.pipeline.scenes.noise import scene_noise
-from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.safe import check_manifest
-from scenelift.pipeline.scenes.scenes import Scene, SceneSource
+from scenelift.pipeline.scenes.scenes import Readable, Scene, SceneSource
 from scenelift.workflows.conditions import Conditions, band_names, colour_bands, scene_conditions
 from scenelift.workflows.expect import Expectation, expect
 from scenelift.workflows.familiarity import unfamiliar
+from scenelift.workflows.multigrid import SharpenedScene, open_for, prepare_sharpener, read_for
 from scenelift.workflows.settings import EnhanceSettings
 
 LEFT_BY_DENOISING = 0.25
@@ -128,6 +129,8 @@ class Prepared:
     """What the networks are told; None if none of them asks."""
     warnings: tuple[str, ...] = ()
     """What networks were not trained for, and what is not calibrated: lines for people."""
+    sharpened: SharpenedScene | None = None
+    """The scene on one grid, where it has several: the first model makes it, and the others see it."""
 
     def expect(self, settings: EnhanceSettings, seconds: float = math.inf) -> Expectation | None:
         """Try the models on the scene one level coarser.
@@ -141,11 +144,12 @@ class Prepared:
         objects = not all(isinstance(name, str) for name in self.names)
         if objects or specs[-1].out_bands or math.prod(spec.scale for spec in specs) == 1:
             return None
-        loaded = [_without_errors(model).load() for model in self.models]
+        scene: Readable = self.sharpened or self.scene
+        loaded = [_without_errors(model).load() for model in self.models[1 if self.sharpened else 0 :]]
         if loaded[-1].spec.out_per_band > 1:  # of the network itself
             return None
-        conditions = self.conditions or scene_conditions(self.scene, settings.blur, settings.noise)
-        return expect(self.scene, loaded, conditions, seconds)
+        conditions = self.conditions or scene_conditions(scene, settings.blur, settings.noise)
+        return expect(scene, loaded, conditions, seconds)
 
 
 def prepare(
@@ -174,18 +178,23 @@ def prepare(
     # absolute paths: workers may run in another folder, and so may who resumes
     source = replace(source, paths=tuple(absolute(p) for p in source.paths))
     names = model_names(models)
-    scene, stamps = open_scene(source), input_stamps(source)
+    source = read_for(source, names)
+    scene, stamps = open_for(source), input_stamps(source)
     check_product(source, scene)
     check_image(scene)
     runtime = Runtime.choose(settings, cluster, path)
-    found = scene_conditions(scene, settings.blur, settings.noise) if any(map(is_network, names)) else None
-    asked = any(isinstance(name, str) and wants_blur(name) for name in names)
+    first, notes = _sharpener(names, scene, runtime)
+    rest = names[len(first) :]
+    sharpened = SharpenedScene(scene, first[0].handle.load()) if first else None
+    seen: Readable = sharpened or scene
+    found = scene_conditions(seen, settings.blur, settings.noise) if any(map(is_network, rest)) else None
+    asked = any(isinstance(name, str) and wants_blur(name) for name in rest)
     conditions = found if asked else None
-    noise = scene_noise(scene, settings.noise) if any(isinstance(name, str) for name in names) else ()
-    chosen = _resolve(names, scene, settings, runtime, conditions, noise)
-    warnings = () if found is None else tuple(unfamiliar(names, band_names(scene), found, noise))
+    noise = scene_noise(seen, settings.noise) if any(isinstance(name, str) for name in rest) else ()
+    chosen = [*first, *_resolve(rest, scene, settings, runtime, conditions, noise, len(first))]
+    warnings = notes if found is None else (*notes, *unfamiliar(rest, band_names(scene), found, noise))
     warnings += tuple(note for model in chosen for extra in _extras_of(model) for note in extra.notes())
-    return Prepared(scene, stamps, tuple(names), tuple(chosen), runtime.device, conditions, warnings)
+    return Prepared(scene, stamps, tuple(names), tuple(chosen), runtime.device, conditions, warnings, sharpened)
 
 
 def _without_errors(model: ChosenModel) -> ModelHandle:
@@ -209,6 +218,20 @@ def check_product(source: SceneSource, scene: Scene) -> None:
         check_manifest(Path(source.paths[0]), sorted({Path(reader.path) for reader, _ in scene.readers}))
 
 
+def _sharpener(
+    names: list[str | Enhancer], scene: Scene, runtime: Runtime
+) -> tuple[list[ChosenModel], tuple[str, ...]]:
+    """Return the sharpener of a chain, fitted to the scene, and its notes; nothing where the first model is none."""
+    name = names[0]
+    if not (isinstance(name, str) and is_sharpener(name)):
+        return [], ()
+    ref = with_settings(
+        find(name), device=runtime.here, precision=runtime.precision_of(find(name), 1), threads=runtime.threads
+    )
+    ref, notes = prepare_sharpener(ref, scene)
+    return [ChosenModel(with_settings(ref, device=runtime.device), verify(ref), ref.precision)], notes
+
+
 def _resolve(
     names: list[str | Enhancer],
     scene: Scene,
@@ -216,15 +239,21 @@ def _resolve(
     runtime: Runtime,
     conditions: Conditions | None,
     noise: tuple[float, ...],
+    before: int,
 ) -> list[ChosenModel]:
-    """Turn names into references that carry every setting of the run, and check the halo of each model."""
+    """Turn names into references that carry every setting of the run, and check the halo of each model.
+
+    `before` counts the models of the chain that come before.
+    """
     denoised, extras = False, settings.extras()
     chosen: list[ChosenModel] = []
-    for number, name in enumerate(names, start=1):
+    if before and not names and extras:
+        raise UsageError(f"--{extras[0].name} is for networks, and there is none after the sharpener")
+    for number, name in enumerate(names, start=before + 1):
         if not isinstance(name, str):
             chosen.append(ChosenModel(GivenModel(name), name.spec, "fp32"))
             continue
-        last, ref = number == len(names), find(name)
+        last, ref = number == before + len(names), find(name)
         ref = with_settings(
             ref,
             device=runtime.here,

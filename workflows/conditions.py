@@ -11,7 +11,7 @@ import numpy as np
 from scenelift.models.sensing.blurs import MTF_RANGE, Blur
 from scenelift.models.sensing.estimation import cut_tiles, estimate_blur, quantile
 from scenelift.models.sensing.sensors import SENSORS, parse_blur, sensor_blur
-from scenelift.pipeline.scenes.scenes import Scene
+from scenelift.pipeline.scenes.scenes import Readable
 
 UNSURE = 0.5
 """Probability of the kind of blur below which a summary says that it is a guess."""
@@ -66,12 +66,12 @@ class Conditions:
         return f"blur {blurs} ({self.origin}); noise {' to '.join(dict.fromkeys((noise[0], noise[-1])))} reflectance"
 
 
-def scene_conditions(scene: Scene, blur: str = "auto", noise: float | None = None) -> Conditions:
+def scene_conditions(scene: Readable, blur: str = "auto", noise: float | None = None) -> Conditions:
     """Find the blur and the noise of each band.
 
     Parameters
     ----------
-    scene : Scene
+    scene : Readable
     blur : str
         See `scenelift.models.sensing.sensors.parse_blur`.
     noise : float, optional
@@ -86,7 +86,7 @@ def scene_conditions(scene: Scene, blur: str = "auto", noise: float | None = Non
     return replace(_found(scene, tiles, blur, noise), statistics=_statistics(tiles))
 
 
-def _found(scene: Scene, tiles: list[np.ndarray], blur: str, noise: float | None) -> Conditions:
+def _found(scene: Readable, tiles: list[np.ndarray], blur: str, noise: float | None) -> Conditions:
     names = [band.description or "" for band in scene.bands]
     given = parse_blur(blur, names)
     found = estimate_blur(tiles) if given is None or noise is None else (None,) * len(names)
@@ -98,7 +98,8 @@ def _found(scene: Scene, tiles: list[np.ndarray], blur: str, noise: float | None
         word = blur.strip().lower()
         origin = f"{word}, published" if word in SENSORS else "given"
         return Conditions(given, levels, origin, tuple(_warnings(given, levels, None)))
-    if scene.source.paths[0].rstrip("/").upper().endswith(".SAFE"):
+    sharpened = any(scene.coarse.values())  # what is published is of their own pixels
+    if scene.source.paths[0].rstrip("/").upper().endswith(".SAFE") and not sharpened:
         return Conditions(sensor_blur("sentinel-2", names), levels, "sentinel-2, published")
     blurs = tuple(each.blur if each else ASSUMED for each in found)
     certainty = next((each.certainty for each in found if each), None)
@@ -112,7 +113,7 @@ def _van_der_corput(number: int) -> float:
     return int(f"{number:b}"[::-1], 2) / 2 ** number.bit_length()
 
 
-def _tiles(scene: Scene) -> list[np.ndarray]:
+def _tiles(scene: Readable) -> list[np.ndarray]:
     """Return for each band the tiles (n, side, side) of a fixed sample of windows that no missing pixel touches."""
     tiles: list[list[np.ndarray]] = [[] for _ in scene.bands]
     for region in scene.sample:
@@ -146,12 +147,12 @@ def _warnings(blurs: Sequence[Blur], noise: Sequence[float], certainty: float | 
     return found
 
 
-def band_names(scene: Scene) -> list[str]:
+def band_names(scene: Readable) -> list[str]:
     """Return the name of each band, "band 1" and so on for those without."""
     return [band.description or f"band {number}" for number, band in enumerate(scene.bands, start=1)]
 
 
-def colour_bands(scene: Scene) -> tuple[int, int, int] | None:
+def colour_bands(scene: Readable) -> tuple[int, int, int] | None:
     """Return the 0-based bands with red, green and blue, by name or by colour interpretation; None without them."""
     names = [(band.description or "").strip() for band in scene.bands]
     found = []

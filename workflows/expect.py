@@ -23,7 +23,7 @@ from scenelift.models.classical.classical import classical
 from scenelift.models.sensing.blurs import Blur, decimate
 from scenelift.pipeline.enhance import Enhancer, Region, enhance_region
 from scenelift.pipeline.errors import UsageError
-from scenelift.pipeline.scenes.scenes import Scene
+from scenelift.pipeline.scenes.scenes import Readable
 from scenelift.pipeline.scores.bootstrap import Interval, sums
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.conditions import Conditions
@@ -81,13 +81,13 @@ class Expectation:
 
 
 def expect(
-    scene: Scene, enhancers: Sequence[Enhancer], conditions: Conditions, seconds: float = math.inf
+    scene: Readable, enhancers: Sequence[Enhancer], conditions: Conditions, seconds: float = math.inf
 ) -> Expectation | None:
     """Try a chain of models on the scene one level coarser.
 
     Parameters
     ----------
-    scene : Scene
+    scene : Readable
     enhancers : sequence of Enhancer
         The job's models, told the scene's conditions.
     conditions : Conditions
@@ -189,7 +189,7 @@ def _rule(gains: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     return share * first + slope * (first - gains[1]) + more * np.clip(first, 0, 1)
 
 
-def _windows(scene: Scene, scale: int) -> Iterator[NDArray[np.float32]]:
+def _windows(scene: Readable, scale: int) -> Iterator[NDArray[np.float32]]:
     """Yield windows (C, H, W) without missing pixels, spread over the scene."""
     height, width = scene.grid.shape
     coarse = min(COARSE, max(min(height, width) // (2 * scale), MIN_COARSE))  # small scenes: several windows too

@@ -69,6 +69,9 @@ class Reading:
     )
     nodata: float | None = option(None, "Value of missing pixels, if the file does not say.", panel=INPUT)
     crs: str | None = option(None, "Coordinate reference system for a raster without one.", panel=INPUT)
+    extent: str | None = option(
+        None, "Of several grids, for a sharpener: common (default; what all of them cover) or union.", panel=INPUT
+    )
 
 
 @dataclass(frozen=True)

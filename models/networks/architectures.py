@@ -16,6 +16,7 @@ from scenelift.models.networks.denoiser import Denoiser
 from scenelift.models.networks.discriminator import PatchDiscriminator, UNetDiscriminator
 from scenelift.models.networks.generator import DenseGenerator, Generator
 from scenelift.models.networks.segmenter import Segmenter
+from scenelift.models.networks.sharpener import DetailNetwork
 
 KINDS: dict[str, Callable[..., nn.Module]] = {
     "generator": Generator,
@@ -23,6 +24,7 @@ KINDS: dict[str, Callable[..., nn.Module]] = {
     "dense-generator": DenseGenerator,
     "denoiser": Denoiser,
     "autoencoder": Autoencoder,
+    "sharpener": DetailNetwork,
     "unet-discriminator": UNetDiscriminator,
     "patch-discriminator": PatchDiscriminator,
     "landcover-classifier": Classifier,

@@ -46,6 +46,8 @@ def fingerprint(
     told = reading.pop("told")
     if told:  # as a fingerprint without a catalogue always was
         reading["told"] = [[json_number(value) for value in facts] for facts in told]
+    if reading["extent"] is None:  # as it was before scenes could have several grids
+        del reading["extent"]
     reading["bands"] = list(scene.source.bands) if scene.source.bands else None
     reading["nodata"] = json_number(reading["nodata"])
     return {

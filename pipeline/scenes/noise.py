@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from scenelift.pipeline.scenes.scenes import Scene
+from scenelift.pipeline.scenes.scenes import Readable
 
 PATCH = 8
 MAX_PATCHES = 20_000
 
 
-def scene_noise(scene: Scene, dn: float | None = None) -> tuple[float, ...]:
+def scene_noise(scene: Readable, dn: float | None = None) -> tuple[float, ...]:
     """Return the noise level of each band, standard deviation in reflectance.
 
     Parameters
     ----------
-    scene : Scene
+    scene : Readable
     dn : float, optional
         A known level in the scene's own units (DN), used for all bands; None: estimated in each window of the scene's
         sample, of which the median is taken, so that neither a cloud nor a city decides.

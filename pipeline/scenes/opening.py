@@ -9,15 +9,18 @@ import numpy as np
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
-from scenelift.pipeline.errors import SceneError, UsageError
+from scenelift.pipeline.errors import GridsError, SceneError, UsageError
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.scenes.limits import Limits
+from scenelift.pipeline.scenes.multigrid import EXTENTS, on_finest, placement_of
 from scenelift.pipeline.scenes.radiometry import DTYPES, Product, band_of, told_of
 from scenelift.pipeline.scenes.rasters import Reader, open_raster
-from scenelift.pipeline.scenes.safe import find_bands
+from scenelift.pipeline.scenes.safe import RESOLUTIONS, find_bands
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.scenes.zarrs import is_zarr, open_zarr
 
+WARP = "warp one onto the other first"
+"""What can always be done about grids that differ."""
 _Located = tuple[Reader, int]
 """An open file and a 1-based band in it."""
 
@@ -28,13 +31,14 @@ def open_scene(source: SceneSource) -> Scene:
     Raises
     ------
     SceneError
-        If a file is unreadable, of no supported driver or data type, or its bands do not share one grid.
+        If a file is unreadable, or of no supported driver or data type.
+    GridsError
+        If its bands do not share one grid, or, where several are wanted, these do not fit each other.
     UsageError
         If a file or a band number does not exist, or the raster has no CRS and none is given.
     """
     files, safe = _open_files(source)
-    first = files[0]
-    _check_grids(files)
+    files, first = _on_one_grid(files, source)
     every = [(f, i) for f in files for i in range(1, f.count + 1)]
     readers = _pick_bands(every, source)
     dtypes = sorted({f.dtypes[i - 1] for f, i in readers})
@@ -74,7 +78,22 @@ def open_scene(source: SceneSource) -> Scene:
         notes=tuple(dict.fromkeys(notes)),
         numbers=tuple(every.index(reader) + 1 for reader in readers),
         hidden=tuple(i for i, (f, b) in enumerate(every, 1) if (f, b) not in readers and f.colors[b - 1] == "alpha"),
+        placements=tuple(placement_of(f) for f, _ in readers),
     )
+
+
+def _on_one_grid(files: list[Reader], source: SceneSource) -> tuple[list[Reader], Reader]:
+    """Return the files on one grid, and the one whose grid it is; a file of which no band is wanted decides nothing."""
+    if source.extent is None:
+        _check_grids(files)
+        return files, files[0]
+    if source.extent not in EXTENTS:
+        raise UsageError(f"--extent must be one of {', '.join(EXTENTS)}, got {source.extent!r}")
+    used = [f for f, _ in _pick_bands([(f, i) for f in files for i in range(1, f.count + 1)], source)]
+    wanted = [f for f in files if any(f is other for other in used)]
+    placed, first = on_finest(wanted, source.extent)
+    by_file = {id(f): on for f, on in zip(wanted, placed, strict=True)}
+    return [by_file.get(id(f), f) for f in files], first
 
 
 def _check_grids(files: list[Reader]) -> None:
@@ -83,9 +102,8 @@ def _check_grids(files: list[Reader]) -> None:
     for other in files[1:]:
         problem = _difference(first, other)
         if problem:
-            raise SceneError(
-                f"{other.path} is not on the grid of {first.path}: {problem}; bands of one scene must share it: "
-                "warp one onto the other first"
+            raise GridsError(
+                f"{other.path} is not on the grid of {first.path}: {problem}; bands of one scene must share it: {WARP}"
             )
 
 
@@ -148,9 +166,11 @@ def _open_files(source: SceneSource) -> tuple[list[Reader], Product]:
         raise UsageError("no input given: name a raster, a .SAFE folder or a Zarr store")
     paths, safe = list(source.paths), Product()
     if len(paths) == 1 and paths[0].rstrip("/").upper().endswith(".SAFE"):
-        found = find_bands(Path(paths[0]))
+        every = source.extent is not None
+        found = find_bands(Path(paths[0]), tuple(RESOLUTIONS)) if every else find_bands(Path(paths[0]))
         paths = [str(p) for p in found.paths]
-        safe = Product(found.quantification, found.offset, 0.0, found.tags)
+        names = dict(zip(paths, found.names, strict=True)) if every else {}
+        safe = Product(found.quantification, found.offset, 0.0, found.tags, names)
     readers: list[Reader] = [_open(p, source.limits) for p in paths]
     return readers, safe
 

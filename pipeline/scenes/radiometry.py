@@ -30,6 +30,8 @@ class Product:
     offset: float | None = None
     nodata: float | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    """Of bands, by the path of their file."""
 
 
 def has_value(dtype: str, value: float) -> bool:
@@ -99,9 +101,9 @@ def band_of(
         notes.append(
             f"no scale is declared: {dtype} is read as reflectance = DN x {scale:.6g} (--scale says otherwise)"
         )
-    color = reader.colors[index - 1]
+    color, stem = reader.colors[index - 1], Path(file_name(reader.path)).stem
     band = Band(
-        description=reader.descriptions[index - 1] or (None if single else Path(file_name(reader.path)).stem),
+        description=reader.descriptions[index - 1] or safe.names.get(reader.path, None if single else stem),
         scale=scale,
         offset=offset,
         declared=declared,

@@ -1,10 +1,10 @@
-"""Sentinel-2 products in ESA's SAFE folders: the four 10 m bands and what their metadata say about the numbers."""
+"""Sentinel-2 products in ESA's SAFE folders: their bands and what their metadata say about the numbers."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
@@ -15,17 +15,23 @@ from defusedxml.ElementTree import fromstring
 from scenelift.pipeline.addresses import is_litter
 from scenelift.pipeline.errors import SceneError, UsageError
 
-BANDS_10M = ("B02", "B03", "B04", "B08")
+RESOLUTIONS = {
+    "B01": 60, "B02": 10, "B03": 10, "B04": 10, "B05": 20, "B06": 20, "B07": 20, "B08": 10, "B8A": 20, "B09": 60,
+    "B11": 20, "B12": 20,
+}  # fmt: skip
+"""Metres of each band as the sensor takes it; Level-2A also has coarser copies, and no B10 (which sees cirrus only)."""
+BANDS_10M = tuple(band for band, metres in RESOLUTIONS.items() if metres == 10)
 MANIFEST = "manifest.safe"
 CHECKSUMS = {"MD5": "md5", "SHA-256": "sha256", "SHA3-256": "sha3_256"}
 
 
 @dataclass(frozen=True)
 class SafeBands:
-    """The 10 m bands of one product."""
+    """Bands of one product."""
 
+    names: tuple[str, ...]
     paths: tuple[Path, ...]
-    """JPEG 2000 files of B02, B03, B04, B08."""
+    """Their JPEG 2000 files."""
     quantification: float
     """DN per unit of reflectance, 10000 so far."""
     offset: float
@@ -34,8 +40,14 @@ class SafeBands:
     """Acquisition metadata for the output."""
 
 
-def find_bands(folder: Path) -> SafeBands:
-    """Find the 10 m bands of a Level-1C or Level-2A product and read its radiometric offset.
+def find_bands(folder: Path, bands: Sequence[str] = BANDS_10M) -> SafeBands:
+    """Find bands of a Level-1C or Level-2A product and read its radiometric offset.
+
+    Parameters
+    ----------
+    folder : Path
+    bands : sequence of str
+        Their names; each is taken at the resolution of `RESOLUTIONS`.
 
     Raises
     ------
@@ -46,12 +58,13 @@ def find_bands(folder: Path) -> SafeBands:
     """
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}; name one that exists")
-    paths = []
-    for band in BANDS_10M:
-        found = sorted(p for p in folder.glob("GRANULE/*/IMG_DATA/**/*.jp2") if _is_band(p.name, band))
+    files, paths = sorted(folder.glob("GRANULE/*/IMG_DATA/**/*.jp2")), []
+    for band in bands:
+        found = [path for path in files if _is_band(path.name, band)]
         if len(found) != 1:
             raise SceneError(
-                f"{folder} should hold one 10 m file of band {band}, found {len(found)}: fetch the product again"
+                f"{folder} should hold one {RESOLUTIONS[band]} m file of band {band}, found {len(found)}: fetch the "
+                "product again"
             )
         paths.append(found[0])
     metadata = sorted(p for p in folder.glob("MTD_MSIL*.xml") if not is_litter(p.name))
@@ -59,7 +72,7 @@ def find_bands(folder: Path) -> SafeBands:
         raise SceneError(
             f"{folder} should hold one MTD_MSIL1C.xml or MTD_MSIL2A.xml, found {len(metadata)}: fetch the product again"
         )
-    return _with_metadata(tuple(paths), metadata[0])
+    return _with_metadata(tuple(bands), tuple(paths), metadata[0])
 
 
 def read_xml(path: Path) -> Element:
@@ -83,10 +96,10 @@ def _is_band(name: str, band: str) -> bool:
     if is_litter(name):
         return False
     # L2A: T32TPS_20220105T101411_B02_10m.jp2; L1C: T32TPS_20220105T101411_B02.jp2
-    return re.search(rf"_{band}(_10m)?\.jp2$", name) is not None
+    return re.search(rf"_{band}(_{RESOLUTIONS[band]}m)?\.jp2$", name) is not None
 
 
-def _with_metadata(paths: tuple[Path, ...], metadata: Path) -> SafeBands:
+def _with_metadata(bands: tuple[str, ...], paths: tuple[Path, ...], metadata: Path) -> SafeBands:
     root = read_xml(metadata)
 
     def first(*names: str) -> str | None:
@@ -115,7 +128,7 @@ def _with_metadata(paths: tuple[Path, ...], metadata: Path) -> SafeBands:
         "CLOUD_COVERAGE_ASSESSMENT": ("Cloud_Coverage_Assessment",),
     }
     tags = {key: value for key, names in wanted.items() if (value := first(*names)) is not None}
-    return SafeBands(paths, quantification, offset, tags)
+    return SafeBands(bands, paths, quantification, offset, tags)
 
 
 def check_manifest(folder: Path, paths: Iterable[Path]) -> list[Path]:

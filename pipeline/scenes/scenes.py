@@ -6,8 +6,11 @@ workers. `Scene` is what is found there: grid, bands, radiometry, mask, metadata
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +20,7 @@ from scenelift.pipeline.addresses import file_name, local_path
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.regions import Region
 from scenelift.pipeline.scenes.limits import Limits
+from scenelift.pipeline.scenes.multigrid import Placement
 from scenelift.pipeline.scenes.rasters import Reader
 from scenelift.pipeline.tiles import Window, sample_windows
 
@@ -26,7 +30,7 @@ class SceneSource:
     """Where a scene is, and how the user wants it read."""
 
     paths: tuple[str, ...]
-    """One raster, several rasters of one grid, a `.SAFE` folder or a Zarr store."""
+    """One raster, several rasters, a `.SAFE` folder or a Zarr store."""
     bands: tuple[int, ...] | None = None
     """1-based numbers of the files' own bands in the order wanted, over all files, an alpha band counted too (named
     here it is data); None: every band that is not alpha."""
@@ -43,6 +47,9 @@ class SceneSource:
     told: tuple[tuple[float | None, float | None, float | None], ...] = ()
     """Scale, offset (both to reflectance) and nodata of each band of the files as a catalogue tells them; used where
     the files say nothing. Empty: no catalogue does."""
+    extent: str | None = None
+    """Which ground a scene of several grids covers, on the finest: "common", what all bands do, or "union"; None: all
+    bands share one grid, and of a `.SAFE` folder the 10 m bands are read."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "paths", tuple(local_path(path) for path in self.paths))
@@ -69,6 +76,22 @@ class Band:
     """Value that marks its missing pixels where it is stored; an output has one for all its bands."""
     flags: str | None = None
     """Why it must not be averaged (it holds classes or flags), None for an image."""
+
+
+class Readable(Protocol):
+    """What can be read by windows like a scene: one, or what a model makes of one."""
+
+    @property
+    def source(self) -> SceneSource: ...
+    @property
+    def grid(self) -> GeoGrid: ...
+    @property
+    def bands(self) -> tuple[Band, ...]: ...
+    @property
+    def coarse(self) -> Mapping[int, tuple[int, ...]]: ...
+    @property
+    def sample(self) -> tuple[Region, ...]: ...
+    def read(self, window: Window) -> Region: ...
 
 
 @dataclass(frozen=True)
@@ -101,6 +124,8 @@ class Scene:
     """Of the bands, as `SceneSource.bands` counts them."""
     hidden: tuple[int, ...] = ()
     """Of the alpha bands that are not among them."""
+    placements: tuple[Placement, ...] = ()
+    """Of each band, where its own pixels lie on the grid."""
 
     @property
     def name(self) -> str:
@@ -111,6 +136,17 @@ class Scene:
     def masked(self) -> bool:
         """Whether a pixel of this scene can be without data."""
         return self.mask_kind != "none" or self.dtype == "float32"
+
+    @property
+    def guides(self) -> tuple[int, ...]:
+        """0-based numbers of the bands whose own grid this is."""
+        return tuple(i for i, placement in enumerate(self.placements) if placement.ratio == 1)
+
+    @property
+    def coarse(self) -> dict[int, tuple[int, ...]]:
+        """0-based numbers of the bands of coarser grids, by how many times coarser these are."""
+        ratios = sorted({p.ratio for p in self.placements if p.ratio > 1})
+        return {r: tuple(i for i, p in enumerate(self.placements) if p.ratio == r) for r in ratios}
 
     @cached_property
     def _radiometry(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -170,8 +206,9 @@ class Scene:
     @cached_property
     def sample(self) -> tuple[Region, ...]:
         """Reflectance of up to 16 windows of 256 pixels a side, always the same: what is found of a scene before any
-        block is cut is found in these, which are read once."""
-        return tuple(self.read(window) for window in sample_windows(self.grid.shape))
+        block is cut is found in these, which are read once. They begin with a whole pixel of every grid."""
+        step = math.lcm(*(placement.ratio for placement in self.placements))
+        return tuple(self.read(window) for window in sample_windows(self.grid.shape, step))
 
     @property
     def is_byte(self) -> bool:

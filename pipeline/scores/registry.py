@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scores.areas import HALO
+from scenelift.pipeline.scores.fusion import fusion_sums
 from scenelift.pipeline.scores.pixels import pixel_sums
 from scenelift.pipeline.scores.similarity import information_sums, similarity_sums
 from scenelift.pipeline.scores.sums import Block, Sums, ratio
@@ -143,6 +144,10 @@ def _ergas(sums: Any, convention: Convention) -> Values:
     return 100 / convention.ratio * np.sqrt(_mean(ratio(ratio(sums.squared, sums.pixels), mean**2)))
 
 
+def _reconstruction(sums: Any, convention: Convention) -> Values:
+    return decibels(ratio(sums.squared, sums.power))
+
+
 def _texture(name: str, label: str, unit: str, digits: int, of: str, kind: Kind, **more: Any) -> Score:
     """Return a score of one image; one with a ``unit`` is multiplied by full scale."""
 
@@ -166,6 +171,9 @@ _BUILT_IN = (
     _pooled("coarse_rmse", "RMSE of 2 x 2 means", _REFLECTANCE, 5, _coarse, np.sqrt, halo=1, tables=()),
     Score("ssim", "SSIM", similarity_sums, lambda s, c: s.mean_ssim, digits=4, tables=("compare", "report")),
     Score("ms_ssim", "MS-SSIM", similarity_sums, lambda s, c: s.ms_ssim, tables=("compare",)),
+    Score("sre", "SRE", fusion_sums, _reconstruction, unit="dB", digits=2, tables=()),
+    Score("uiqi", "universal quality", fusion_sums, lambda s, c: ratio(s.quality, s.windows), digits=4, tables=()),
+    Score("q2n", "Q2n", fusion_sums, overall=lambda s, c: ratio(s.together, s.windows_together), digits=4, tables=()),
     Score("vif", "VIF", information_sums, lambda s, c: s.vif, tables=("compare", "report")),
     _texture("tenengrad", "Tenengrad", "", 6, "tenengrad", "ratio"),
     _texture("high_frequency", "high-frequency energy", "", 6, "high_frequency", "ratio", tables=("compare", "report")),

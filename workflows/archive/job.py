@@ -46,6 +46,7 @@ from scenelift.workflows.archive.transfer import at_hand, upload
 from scenelift.workflows.choosing import prepare
 from scenelift.workflows.enhance import expecting, refuse_foreign
 from scenelift.workflows.evidence.score import plain, score
+from scenelift.workflows.multigrid import read_for
 from scenelift.workflows.planning import plan_prepared
 
 RESUMABLE = 75
@@ -175,7 +176,8 @@ class SceneJob:
 
     def _source(self, paths: tuple[str, ...]) -> SceneSource:
         reading = self.settings.reading
-        return SceneSource(paths, None, reading.scale, reading.offset, reading.nodata, reading.crs)
+        source = SceneSource(paths, None, reading.scale, reading.offset, reading.nodata, reading.crs)
+        return read_for(replace(source, extent=reading.extent), self.settings.models)
 
     def _plan(self, entry: Entry, source: SceneSource) -> Plan:
         path = self.folder.output(entry.id, self.settings.format)

@@ -22,6 +22,7 @@ from scenelift.workflows.archive.filters import choose_bands, facts_of
 from scenelift.workflows.archive.record import is_settled, read_record
 from scenelift.workflows.archive.settings import ArchiveSettings, Folder
 from scenelift.workflows.archive.transfer import is_remote
+from scenelift.workflows.multigrid import read_for
 
 LOOKING = 8
 """Scenes looked at side by side."""
@@ -96,6 +97,7 @@ def _look(entry: Entry, settings: ArchiveSettings) -> Wanted | str:
         raise SceneError("lies elsewhere: it is fetched when its turn comes, not for a plan")
     reading = settings.reading
     source = SceneSource(entry.paths, None, reading.scale, reading.offset, reading.nodata, reading.crs, told=entry.told)
+    source = read_for(replace(source, extent=reading.extent), settings.models)
     scene = open_scene(source)
     if reason := settings.filters.reason(facts_of(entry, scene)) or no_image(scene):
         return reason

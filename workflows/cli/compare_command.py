@@ -20,6 +20,9 @@ from scenelift.workflows.evidence.compare import (
     write_images_csv,
 )
 from scenelift.workflows.evidence.pages import write_page
+from scenelift.workflows.sharpening.compare import SharpenSettings, compare_sharpening, to_markdown, write_places_csv
+from scenelift.workflows.sharpening.compare import table as sharpening_table
+from scenelift.workflows.sharpening.compare import to_json as places_json
 
 
 def run_compare(settings: CompareSettings, cluster: ClusterSettings, output: Path, as_json: bool = False) -> str:
@@ -40,6 +43,33 @@ def run_compare(settings: CompareSettings, cluster: ClusterSettings, output: Pat
         return text
     _print_tables(found)
     return f"page, figure and tables: {page}"
+
+
+def run_sharpen(places: tuple[Path, ...], ratio: int, network: str | None, output: Path, as_json: bool = False) -> str:
+    """Compare ways of sharpening, write ``sharpening.md``, ``.json`` and ``.csv``, and return the last line.
+
+    Raises
+    ------
+    UsageError
+        If the folder cannot be written.
+    """
+    settings = SharpenSettings(places, ratio, Path(network) if network else None)
+    make_folder(output)
+    with bar("comparing", "places", as_json) as move:
+        found = compare_sharpening(settings, move)
+    command = f"scenelift compare --task sharpen {' '.join(path.name for path in places)}"
+    command += f" --ratio {ratio}" if ratio != SharpenSettings.ratio else ""
+    command += f" --model {Path(network).name}" if network else ""
+    page = output / "sharpening.md"
+    page.write_text(to_markdown(found, command), encoding="utf-8")
+    write_places_csv(found, output / "sharpening.csv")
+    text = places_json(found)
+    (output / "sharpening.json").write_text(text + "\n", encoding="utf-8")
+    if as_json:
+        return text
+    head, *rows = sharpening_table(found)
+    table(f"{len(found.places)} places, {ratio} times as coarse", head, rows)
+    return f"page and tables: {page}"
 
 
 def _with_bar(settings: CompareSettings, cluster: ClusterSettings, quiet: bool) -> Comparison:

@@ -75,11 +75,31 @@ class Compared:
         None, "Networks to try, with commas; default: all that ship.", "--model", "-m", panel=MODEL
     )
     workers: int | None = option(None, WORKERS, panel=WHERE)
+    task: str = option("restore", "restore; or sharpen: coarse bands by fine ones, on PLACES of several grids.")
+    ratio: int = option(2, "How much coarser the bands of PLACES are made.", panel=INPUT)
 
 
 @with_options(Compared)
-def compare(compared: Compared, output: Folder = Path("comparison"), as_json: Json = False) -> None:
+def compare(
+    compared: Compared,
+    places: Annotated[
+        list[Path] | None,
+        typer.Argument(help="With --task sharpen: folders, or files NAME_10m.tif and NAME_20m.tif, or _pan and _ms."),
+    ] = None,
+    output: Folder = Path("comparison"),
+    as_json: Json = False,
+) -> None:
     """Compare every method on the same images: the paper's table and figure, with intervals."""
+    if compared.task == "sharpen":
+        from scenelift.workflows.cli.compare_command import run_sharpen
+
+        print(run_sharpen(tuple(places or ()), compared.ratio, compared.model, output, as_json=as_json))
+        return
+    if compared.task != "restore" or places:
+        from scenelift.pipeline.errors import UsageError
+
+        given = f"--task {compared.task}" if not places else f"{places[0]} without --task sharpen"
+        raise UsageError(f"--task must be restore (images: --data) or sharpen (places as arguments), got {given}")
     from scenelift.pipeline.cluster import ClusterSettings
     from scenelift.workflows.cli.compare_command import run_compare
     from scenelift.workflows.evidence.cases import Degradation

@@ -6,16 +6,16 @@ import dataclasses
 import json
 from typing import Any
 
-from scenelift.models.catalog import find, installed, load_spec
+from scenelift.models.catalog import CLOSED, find, installed, load_spec
 from scenelift.models.classical.classical import CLASSICAL
 from scenelift.models.shipped import card, shipped
 from scenelift.pipeline.addresses import without_secrets
 from scenelift.pipeline.jobs.fingerprints import json_number
-from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource, crs_name
 from scenelift.workflows.cli.console import table
 from scenelift.workflows.conditions import band_names, scene_conditions
 from scenelift.workflows.familiarity import unfamiliar
+from scenelift.workflows.multigrid import one_grid, open_to_show
 
 DEFAULTS = ("sr-x2", "sr-x4", "denoise")
 """Networks whose training a scene is compared with."""
@@ -23,8 +23,9 @@ DEFAULTS = ("sr-x2", "sr-x4", "denoise")
 
 def describe_scene(source: SceneSource) -> dict[str, Any]:
     """Return a scene's facts as plain values."""
-    scene = open_scene(source)
-    grid, conditions = scene.grid, scene_conditions(scene)
+    scene = open_to_show(source)
+    grid, told = scene.grid, one_grid(scene)
+    conditions = scene_conditions(told)
     return {
         "files": [without_secrets(path) for path in source.paths],
         "width": grid.width,
@@ -36,11 +37,15 @@ def describe_scene(source: SceneSource) -> dict[str, Any]:
         "corners": {name: list(xy) for name, xy in grid.corners.items()},
         "nodata": json_number(scene.nodata),
         "mask": scene.mask_kind,
-        "bands": [dataclasses.asdict(b) | {"nodata": json_number(b.nodata)} for b in scene.bands],
+        "bands": [
+            dataclasses.asdict(b)
+            | {"nodata": json_number(b.nodata), "ground_sample_distance": [side * p.ratio for side in grid.resolution]}
+            for b, p in zip(scene.bands, scene.placements, strict=True)
+        ],
         "tags": scene.tags,
         "notes": list(scene.notes),
         "conditions": conditions.to_dict() | {"lines": list(conditions.lines())},
-        "unfamiliar": unfamiliar(DEFAULTS, band_names(scene), conditions),
+        "unfamiliar": unfamiliar(DEFAULTS, band_names(told), conditions),
     }
 
 
@@ -55,6 +60,7 @@ def print_scene(facts: dict[str, Any]) -> None:
         *([name, f"{x:.6f}, {y:.6f}"] for name, (x, y) in facts["corners"].items()),
         ["missing pixels", facts["mask"] if facts["nodata"] is None else f"nodata {', '.join(_nodata(facts))}"],
     ]
+    rows += [["bands of", f"{size}: {', '.join(names)}"] for size, names in _by_size(facts).items()]
     rows += [["sharpness", line] for line in facts["conditions"]["lines"]]
     rows += [["not seen in training", line] for line in facts["unfamiliar"]]
     rows += [["note", note] for note in facts["notes"]]
@@ -70,6 +76,15 @@ def print_scene(facts: dict[str, Any]) -> None:
         for i, band in enumerate(facts["bands"], start=1)
     ]
     table("bands", ["", "name", "reflectance", "", "colour"], bands)
+
+
+def _by_size(facts: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the names of the bands by the size of their pixels; nothing where all have one."""
+    found: dict[str, list[str]] = {}
+    for number, band in enumerate(facts["bands"], start=1):
+        size = " x ".join(f"{side:g}" for side in band["ground_sample_distance"])
+        found.setdefault(size, []).append(band["description"] or f"band {number}")
+    return found if len(found) > 1 else {}
 
 
 def _nodata(facts: dict[str, Any]) -> list[str]:
@@ -100,6 +115,7 @@ def print_models(facts: list[dict[str, Any]], name: str | None) -> None:
     if name is None:
         methods = ", ".join(f"{m}-x2" if resampler else m for m, resampler in CLASSICAL.items())
         print(f"classical methods: {methods} (a resampler takes any factor: -x3, -x4)")
+        print(f"for scenes of several grids, as the first model: {CLOSED} (all bands on the finest grid)")
         print("your own: a .safetensors checkpoint, or module.path:factory")
         return
     print(json.dumps(facts[0]["card"] or facts[0], indent=2))

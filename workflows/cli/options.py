@@ -28,7 +28,7 @@ PANELS = (INPUT, MODEL, OUTPUT, WHERE, STOPS, None)
 
 Inputs = Annotated[
     list[str],
-    typer.Argument(help="A raster, several single-band rasters of one grid, a .SAFE folder or a Zarr store."),
+    typer.Argument(help="A raster, several rasters of one scene, a .SAFE folder or a Zarr store."),
 ]
 Output = Annotated[
     Path,
@@ -142,7 +142,8 @@ class Source:
 
         reading, paths = self.reading, (inputs,) if isinstance(inputs, str) else tuple(inputs)
         numbers = reading.scale, reading.offset, reading.nodata, reading.crs
-        return SceneSource(paths, band_numbers(reading.bands), *numbers, Limits.of(self.limit, self.remote))
+        limits = Limits.of(self.limit, self.remote)
+        return SceneSource(paths, band_numbers(reading.bands), *numbers, limits, extent=reading.extent)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,205 @@
+"""What is found once a scene: how the guides' detail becomes a coarse band's, and whether the grids fit together.
+
+The truth is not known at the fine scale, but one scale lower it is (Wald et al., PE&RS 63(6), 1997): the coarse band is
+blurred and sampled by two, the guides are brought to the coarse grid, and the detail that is then missing is regressed
+on theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scenelift.models.errors import ModelError
+from scenelift.models.sharpening.closed import grids_of
+from scenelift.models.sharpening.layout import BandGrid, check_layout, coarse, guides
+from scenelift.models.sharpening.projection import Projection
+
+LOWER = 2
+"""How much coarser than the coarse band the fit is made: the scales next to those that are to be found."""
+RADIUS = 3
+"""Of the interpolation in the fit: less than in a scene, so that small samples have something left."""
+EDGE = 6
+"""Coarse pixels at a sample's edge that are left out where there are plenty."""
+RIDGE = 1e-6
+DIGITS = 6
+"""Significant digits of the coefficients, so that they do not differ between processors."""
+SHIFT_GAIN = 0.05
+"""Share by which shifted guides must explain more before a shift is believed."""
+
+
+@dataclass
+class _Normal:
+    """Normal equations of one band's regression, summed over samples."""
+
+    xx: NDArray[np.float64]
+    xy: NDArray[np.float64]
+    yy: float = 0.0
+    count: int = 0
+
+    def add(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
+        """Add pixels: ``x`` (guides, n), ``y`` (n,)."""
+        self.xx += x @ x.T
+        self.xy += x @ y
+        self.yy += float(y @ y)
+        self.count += len(y)
+
+    def solve(self) -> NDArray[np.float64]:
+        size = len(self.xx)
+        ridge = RIDGE * np.trace(self.xx) / size
+        if not ridge > 0:
+            return np.zeros(size)
+        return np.linalg.solve(self.xx + ridge * np.eye(size), self.xy)
+
+    def unexplained(self) -> float:
+        """Return the share of the variance that the regression leaves."""
+        return 1.0 - float(self.solve() @ self.xy) / self.yy if self.yy > 0 else 1.0
+
+
+def fit(samples: Sequence[NDArray[np.float32]], layout: Sequence[BandGrid]) -> dict[str, Any]:
+    """Find the coefficients of a scene's sharpening.
+
+    Parameters
+    ----------
+    samples : sequence of ndarray of float32, shape (bands, H, W)
+        Windows on the fine grid, coarse bands replicated, that start at multiples of the layout's period; NaN where
+        there is no data. Always the same ones for a scene: the result decides the output.
+    layout : sequence of BandGrid
+
+    Returns
+    -------
+    dict
+        Plain numbers: ``regression``, for each coarse band one coefficient a guide; ``detail`` and ``guide_detail``,
+        root mean squares of the detail one scale lower of each coarse band and, for each, of the guides; ``level``
+        and ``guide_level``, means. Zeros where the samples hold no pixel that can be used.
+
+    Raises
+    ------
+    ModelError
+        If the layout cannot be sharpened, or samples do not fit it.
+    """
+    layout = check_layout(layout)
+    found = _normals(samples, layout)
+    rows = [found[i] for i in coarse(layout)]
+    return {
+        "regression": [_rounded(row.solve()) for row in rows],
+        "detail": _rounded(np.array([np.sqrt(row.yy / max(1, row.count)) for row in rows])),
+        "guide_detail": [_rounded(np.sqrt(np.diag(row.xx) / max(1, row.count))) for row in rows],
+        "level": _rounded(_levels(samples, coarse(layout))),
+        "guide_level": _rounded(_levels(samples, guides(layout))),
+    }
+
+
+def shift_of_guides(samples: Sequence[NDArray[np.float32]], layout: Sequence[BandGrid]) -> list[str]:
+    """Return a warning for each coarse grid that guides moved by a pixel would explain clearly better.
+
+    Parameters
+    ----------
+    samples, layout
+        As for `fit`.
+    """
+    layout = check_layout(layout)
+    moves = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+    left = {move: {i: normal.unexplained() for i, normal in _normals(samples, layout, move).items()} for move in moves}
+    lines = []
+    for group in grids_of(layout):
+        mean = {move: float(np.mean([left[move][i] for i in group])) for move in moves}
+        best = min(moves, key=lambda move: mean[move])
+        if best != (0, 0) and mean[best] < (1 - SHIFT_GAIN) * mean[0, 0]:
+            names = ", ".join(layout[i].name or f"band {i + 1}" for i in group)
+            lines.append(
+                f"guides seem shifted by ({best[0]:+d}, {best[1]:+d}) pixels against {names}: moved back they would "
+                f"leave {100 * mean[best]:.0f} % of its detail unexplained instead of {100 * mean[0, 0]:.0f} %; "
+                "check the georeference of the two"
+            )
+    return lines
+
+
+def _normals(
+    samples: Sequence[NDArray[np.float32]], layout: tuple[BandGrid, ...], move: tuple[int, int] = (0, 0)
+) -> dict[int, _Normal]:
+    """Return the normal equations of every coarse band."""
+    count = len(guides(layout))
+    found = {i: _Normal(np.zeros((count, count)), np.zeros(count)) for i in coarse(layout)}
+    for group in grids_of(layout):
+        tools = _Tools(layout, group)
+        for sample in samples:
+            if sample.ndim != 3 or len(sample) != len(layout):
+                raise ModelError(f"a sample must be (bands, height, width) of {len(layout)} bands, got {sample.shape}")
+            for index, x, y in tools.details(torch.from_numpy(np.ascontiguousarray(sample, np.float64))[None], move):
+                found[index].add(x, y)
+    return found
+
+
+class _Tools:
+    """The filters that bring one grid's bands and the guides one scale lower."""
+
+    def __init__(self, layout: tuple[BandGrid, ...], group: list[int]) -> None:
+        first = layout[group[0]]
+        self.group, self.guides = group, guides(layout)
+        at = first.ratio, first.row, first.col
+        self.ratio = first.ratio
+        self.bands = Projection([layout[i] for i in group]).double()
+        self.down = Projection([BandGrid(*at, layout[i].mtf) for i in self.guides]).double()
+        centre = (LOWER - 1) / 2
+        self.lower = [
+            Projection([BandGrid(LOWER, centre, centre, layout[i].mtf)] * (1 + len(self.guides)), RADIUS).double()
+            for i in group
+        ]
+
+    def details(
+        self, x: Tensor, move: tuple[int, int]
+    ) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.float64]]]:
+        """Yield each band's number, the guides' detail (guides, n) and its own (n,) one scale lower."""
+        margin = max(self.bands.margin, self.down.margin)
+        if min(x.shape[2:]) // self.ratio - 2 * margin < 2 * LOWER:
+            return
+        seen = _inner(self.bands.pick(x[:, self.group]), margin - self.bands.margin)
+        led = _inner(self.down.observe(_moved(x[:, self.guides], move)), margin - self.down.margin)
+        sides = [side // LOWER * LOWER for side in seen.shape[2:]]
+        seen, led = (t[:, :, : sides[0], : sides[1]] for t in (seen, led))
+        for number, (index, lower) in enumerate(zip(self.group, self.lower, strict=True)):
+            stack = torch.cat([seen[:, number : number + 1], led], 1)
+            wide = _mirrored(stack, lower.halo)
+            detail = (stack - lower.interpolate(lower.observe(wide)))[0]
+            edge = EDGE if min(sides) > 4 * EDGE else 0
+            flat = _inner(detail, edge).flatten(1).numpy()
+            flat = flat[:, np.isfinite(flat).all(axis=0)]
+            yield index, flat[1:], flat[0]
+
+
+def _inner(x: Tensor, margin: int) -> Tensor:
+    return x[..., margin : x.shape[-2] - margin, margin : x.shape[-1] - margin]
+
+
+def _moved(x: Tensor, move: tuple[int, int]) -> Tensor:
+    """Return fine pixels taken ``move`` further on."""
+    wide = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    rows, cols = (1 + step for step in move)
+    return wide[:, :, rows : rows + x.shape[2], cols : cols + x.shape[3]]
+
+
+def _mirrored(x: Tensor, halo: int) -> Tensor:
+    """Continue an image by reflection, as often as it takes; sides stay multiples of ``LOWER``."""
+    for axis in (2, 3):
+        size = x.shape[axis]
+        at = torch.arange(-halo, size + halo) % (2 * size)
+        x = x.index_select(axis, torch.minimum(at, 2 * size - 1 - at))
+    return x
+
+
+def _levels(samples: Sequence[NDArray[np.float32]], bands: list[int]) -> NDArray[np.float64]:
+    values = [np.concatenate([np.asarray(s[i], np.float64).ravel() for s in samples]) for i in bands]
+    known = [v[np.isfinite(v)] for v in values]
+    return np.array([float(v.mean()) if len(v) else 0.0 for v in known])
+
+
+def _rounded(values: NDArray[np.float64]) -> list[float]:
+    return [float(f"{value:.{DIGITS}g}") for value in values]
