@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import rasterio
 import torch
 import typer
 from numpy.typing import NDArray
@@ -24,6 +23,8 @@ from scenelift.models.sensing.blurs import KINDS, Blur, decimate
 from scenelift.models.sensing.estimation import CANDIDATES, FLAT
 from scenelift.models.training.estimation import Draw, dead_leaves, examples, fit, store
 from scenelift.models.whole import run_whole
+from scenelift.pipeline.scenes.rasters import open_raster
+from scenelift.pipeline.tiles import Window
 from scenelift.workflows.training.data import read_data
 from scenelift.workflows.training.images import PatchSampler
 from scenelift.workflows.training.recipe import Recipe, load_recipe
@@ -122,9 +123,10 @@ def read_bands(data: Path, patterns: Sequence[str]) -> list[Array]:
             with np.load(path) as file:
                 bands += [band for name in ("naip_new", "naip_old") for band in file[name] * np.float32(BRIGHT / 255)]
             continue
-        with rasterio.open(path) as raster:
-            values = raster.read().astype(np.float32)
-            known = raster.dtypes[0] == "uint16" and path.parent.name.startswith("s2")
+        raster = open_raster(str(path))
+        whole = Window(0, 0, *raster.shape)
+        values = np.stack([raster.read(band, whole)[0] for band in range(1, raster.count + 1)]).astype(np.float32)
+        known = raster.dtypes[0] == "uint16" and path.parent.name.startswith("s2")
         bands += list(values * np.float32(1e-4 if known else BRIGHT / np.quantile(values, 0.999)))
     return bands
 
@@ -160,7 +162,8 @@ def train_estimator(
     torch.set_num_threads(1)
     eurosat = of_eurosat(data)
     places = [of_place(bands) for patterns in PLACES if (bands := read_bands(data, patterns))]
-    sources = [([(eurosat, 1.0)], EUROSAT, 7), ([(drawn, 1.0)], DRAWN, 8)]
+    sources: list[tuple[list[tuple[Draw, float]], int, int]] = []
+    sources += [([(eurosat, 1.0)], EUROSAT, 7), ([(drawn, 1.0)], DRAWN, 8)]
     sources += [(draws, EACH, 100 + number) for number, draws in enumerate(places)]
     made = [examples(draws, max(1, round(share * count)), seed + own) for draws, count, own in sources]
     x, y, sigma = (np.concatenate(parts) for parts in zip(*made, strict=True))
