@@ -23,7 +23,8 @@ from scenelift.models.sensing.blurs import KINDS, Blur, decimate
 from scenelift.models.sensing.estimation import CANDIDATES, FLAT
 from scenelift.models.training.estimation import Draw, dead_leaves, examples, fit, store
 from scenelift.models.whole import run_whole
-from scenelift.pipeline.scenes.rasters import open_raster
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.training.data import read_data
 from scenelift.workflows.training.images import PatchSampler
@@ -123,10 +124,9 @@ def read_bands(data: Path, patterns: Sequence[str]) -> list[Array]:
             with np.load(path) as file:
                 bands += [band for name in ("naip_new", "naip_old") for band in file[name] * np.float32(BRIGHT / 255)]
             continue
-        raster = open_raster(str(path))
-        whole = Window(0, 0, *raster.shape)
-        values = np.stack([raster.read(band, whole)[0] for band in range(1, raster.count + 1)]).astype(np.float32)
-        known = raster.dtypes[0] == "uint16" and path.parent.name.startswith("s2")
+        scene = open_scene(SceneSource((str(path),), crs="EPSG:32633"))  # where it lies does not matter
+        values = scene.read_dn(Window(0, 0, *scene.grid.shape))[0].astype(np.float32)
+        known = scene.dtype == "uint16" and path.parent.name.startswith("s2")
         bands += list(values * np.float32(1e-4 if known else BRIGHT / np.quantile(values, 0.999)))
     return bands
 
@@ -162,8 +162,7 @@ def train_estimator(
     torch.set_num_threads(1)
     eurosat = of_eurosat(data)
     places = [of_place(bands) for patterns in PLACES if (bands := read_bands(data, patterns))]
-    sources: list[tuple[list[tuple[Draw, float]], int, int]] = []
-    sources += [([(eurosat, 1.0)], EUROSAT, 7), ([(drawn, 1.0)], DRAWN, 8)]
+    sources = [([(eurosat, 1.0)], EUROSAT, 7), ([(drawn, 1.0)], DRAWN, 8)]
     sources += [(draws, EACH, 100 + number) for number, draws in enumerate(places)]
     made = [examples(draws, max(1, round(share * count)), seed + own) for draws, count, own in sources]
     x, y, sigma = (np.concatenate(parts) for parts in zip(*made, strict=True))
