@@ -21,8 +21,12 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-from support import faults, faults_disks, faults_inputs, faults_locks, faults_networks
+from support import faults
 from support.faults import Bench, make_bench
+from support.faults import disks as faults_disks
+from support.faults import inputs as faults_inputs
+from support.faults import locks as faults_locks
+from support.faults import networks as faults_networks
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG = ROOT / "docs" / "soak.csv"

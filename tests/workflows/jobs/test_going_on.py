@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import faults, faults_disks
+from support import faults
 from support.builders import integer_net, noise_image, write_raster
 from support.faults import Bench, arguments, make_bench
+from support.faults import disks as faults_disks
 from support.jobs import run
 
 from scenelift.pipeline.cluster import attempts

@@ -6,10 +6,14 @@ import random
 from pathlib import Path
 
 import pytest
-from support import faults, faults_disks, faults_inputs, faults_locks, faults_networks
+from support import faults
 from support.builders import noise_image, write_raster
 from support.faults import Bench, arguments, make_bench
-from support.faults_disks import skipped_if_unable
+from support.faults import disks as faults_disks
+from support.faults import inputs as faults_inputs
+from support.faults import locks as faults_locks
+from support.faults import networks as faults_networks
+from support.faults.disks import skipped_if_unable
 
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows.bench.journal import run_journal_bench

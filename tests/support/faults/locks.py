@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scenelift.pipeline.jobs.locks import holder_of
 from support.faults import BLOCKS, Bench, arguments, begin, committed
-from support.faults_disks import UnableError, resume, wait_until_paused
+from support.faults.disks import UnableError, resume, wait_until_paused
 from support.processes import call, start, wait_until
 
 MOMENTS = ("journal-created", "after-journal:3", "blocks-done", "publication-recorded")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from support.faults import BLOCKS, Bench, arguments, committed, same
-from support.faults_disks import UnableError
+from support.faults.disks import UnableError
 from support.networks import Network, environment, why_not
 from support.processes import Command, call, start, wait_until
 
@@ -144,7 +144,7 @@ def hosts(bench: Bench, folder: Path) -> Iterator[Place]:
 def _environment(place: Place) -> dict[str, str]:
     # little is kept of a remote file, so that blocks read it while they are done
     spare = {"CPL_VSIL_CURL_CHUNK_SIZE": "1024", "CPL_VSIL_CURL_CACHE_SIZE": "2048"}
-    tests = str(Path(__file__).resolve().parents[1])
+    tests = str(Path(__file__).resolve().parents[2])
     path = {"PYTHONPATH": f"{place.folder}:{tests}"}
     return dict(environment(SLOW="0.2", HOLD=str(place.hold), **path, **spare))
 
