@@ -165,7 +165,8 @@ def train_estimator(
     left_out = tuple(without or ())
     kept = [patterns for patterns in PLACES if not (left_out and patterns[0].startswith(left_out))]
     places = [of_place(bands) for patterns in kept if (bands := read_bands(data, patterns))]
-    sources = [([(eurosat, 1.0)], EUROSAT, 7), ([(drawn, 1.0)], DRAWN, 8)]
+    sources: list[tuple[list[tuple[Draw, float]], int, int]] = []
+    sources += [([(eurosat, 1.0)], EUROSAT, 7), ([(drawn, 1.0)], DRAWN, 8)]
     sources += [(draws, EACH, 100 + number) for number, draws in enumerate(places)]
     made = [examples(draws, max(1, round(share * count)), seed + own) for draws, count, own in sources]
     x, y, sigma = (np.concatenate(parts) for parts in zip(*made, strict=True))
