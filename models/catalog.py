@@ -181,6 +181,7 @@ def _running(ref: ModelRef, module: Any, spec: ModelSpec) -> TorchEnhancer:
 
 def _sharpener(ref: ModelRef) -> TorchEnhancer:
     """Put the closed form, or the network that builds on it, to work on a scene's layout."""
+    from scenelift.models.networks.sharpener import DetailNetwork
     from scenelift.models.sharpening.closed import ClosedForm
     from scenelift.models.sharpening.network import Sharpener
 
@@ -191,6 +192,8 @@ def _sharpener(ref: ModelRef) -> TorchEnhancer:
     name, record, precision = ref.name, {}, "fp32"
     if path is not None:
         network, about = load_unchanged(path, ref.digest)
+        if not isinstance(network, DetailNetwork):
+            raise ModelError(f"{ref.name} must be a network that sharpens, got one for {about.task}")
         module = Sharpener(ref.layout, fitted, network)
         name, record, precision = about.name, about.record, ref.precision
     step = period(ref.layout)
