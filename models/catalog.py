@@ -193,7 +193,7 @@ def _sharpener(ref: ModelRef) -> TorchEnhancer:
     if path is not None:
         network, about = load_unchanged(path, ref.digest)
         if not isinstance(network, DetailNetwork):
-            raise ModelError(f"{ref.name} says that it sharpens, and holds a {type(network).__name__}")
+            raise ModelError(f"{ref.name} must be a network that sharpens, got one for {about.task}")
         module = Sharpener(ref.layout, fitted, network)
         name, record, precision = about.name, about.record, ref.precision
     step = period(ref.layout)

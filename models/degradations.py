@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scenelift.models.errors import ModelError
+from scenelift.models.sensing.sensors import SENTINEL2
 
-SENTINEL2_MTF: dict[str, float] = {"B02": 0.275, "B03": 0.28, "B04": 0.25, "B08": 0.24}
+SENTINEL2_MTF = {band: SENTINEL2[band] for band in ("B02", "B03", "B04", "B08")}
 """Modulation transfer at the Nyquist frequency of Sentinel-2's 10 m bands (used by the SEN2 fusion toolkits)."""
 
 DEFAULT_MTF = 0.26

@@ -38,9 +38,9 @@ MIN_TILES = 16
 TRANSFERS = tuple(round(0.05 * i, 2) for i in range(1, 13))
 """Transfers at Nyquist between which Gaussian blurs are told apart."""
 SIGMA_UNIT = 2e-4
-TEMPERATURE, DOUBT = 1.5, 0.02
-"""On places that it was not trained on the network is surer than it is right: its logits are divided by the one, and so
-much probability is shared by all candidates. The worst choice on 150 such crops costs half of what it did."""
+DOUBT = 0.02
+"""Probability shared by all candidates: no blur is impossible. On places left out of the training the probabilities are
+otherwise right as they are (of divisors of the logits from 1 to 2, 1 has the best likelihood and the least cost)."""
 CANDIDATES = (*(Blur("gaussian", mtf) for mtf in TRANSFERS), *(Blur(kind) for kind in KINDS[1:]))
 """Blurs between which an estimate decides."""
 
@@ -228,7 +228,7 @@ def _chances(tiles: Array) -> tuple[Array, float] | None:
     if not len(busy):
         return None
     logits = outputs(features(busy.astype(np.float64)), _weights())
-    chances = (1 - DOUBT) * _softmax(logits[:-1] / TEMPERATURE) + DOUBT / len(CANDIDATES)
+    chances = (1 - DOUBT) * _softmax(logits[:-1]) + DOUBT / len(CANDIDATES)
     return chances, round((2 ** max(float(logits[-1]), 0.0) - 1) * SIGMA_UNIT, 6)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
-from scenelift.models.degradations import quantize, white_noise
+from scenelift.models.degradations import EUROSAT, quantize, white_noise
 from scenelift.models.sensing.blurs import KINDS, MTF_RANGE, Blur, decimate
 from scenelift.models.sensing.estimation import SIGMA_UNIT, TRANSFERS, features
 
@@ -22,8 +22,6 @@ Draw = Callable[[int, torch.Generator], Tensor]
 COUNTS = (1, 2, 3, 8, 24, 48, 96)
 """Numbers of patches pooled in an example: one small image, or a scene."""
 NOISIEST = 0.01
-EIGHT_BITS = 0.275 / 255
-"""Step (reflectance) of the 8-bit images met."""
 
 
 def dead_leaves(count: int, side: int, generator: torch.Generator) -> Tensor:
@@ -87,7 +85,7 @@ def example(draw: Draw, count: int, generator: torch.Generator) -> tuple[NDArray
     sigma = 0.0 if u[6] < 0.5 else NOISIEST * u[7] ** 3
     coarse = decimate(clean, scale, [[blur.kernel(scale)]] * count)
     coarse = white_noise(coarse, sigma, generator)
-    step = EIGHT_BITS if u[8] < 0.25 else 1e-4 if u[8] < 0.5 else 0.0
+    step = EUROSAT.level if u[8] < 0.25 else 1e-4 if u[8] < 0.5 else 0.0
     if step:
         coarse, sigma = quantize(coarse, step), math.hypot(sigma, step / math.sqrt(12))
     return features(coarse[:, 0].double().numpy()), blur, sigma

@@ -73,6 +73,16 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "affine's * is its @",
     ),
     (
+        "pipeline/jobs/locks.py",
+        "aside.unlink(missing_ok=True)",
+        "True → False",
+    ): "no other process removes it while this one has the guard",
+    (
+        "pipeline/scores/pixels.py",
+        "@dataclass(frozen=True, eq=False)",
+        "False → True",
+    ): "sums are added and never compared",
+    (
         "pipeline/grids.py",
         "pairs = zip(self.corners.values(), other.corners.values(), strict=True)",
         "True → False",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +23,7 @@ from rasterio.transform import Affine
 
 from scenelift.models.catalog import find, load_spec
 from scenelift.models.classical.classical import classical
+from scenelift.models.sensing import estimation
 from scenelift.models.sensing.blurs import MTF_RANGE, Blur, decimate
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.scenes.scenes import SceneSource
@@ -43,7 +44,7 @@ SCENES = (
     "landcover/nc_wake_lsat7_2002.tif",
     "naip/train_*-[67].npz",
 )
-"""Places that no network for any sensor, and not the estimator, was trained on."""
+"""Places that no network for any sensor was trained on."""
 SIDE = 384
 RESAMPLED = ("area", "bicubic", "lanczos")
 
@@ -67,9 +68,11 @@ class Outcome:
     high: float | None
 
 
-def crops(data: Path, generator: np.random.Generator, count: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def crops(
+    data: Path, scenes: Sequence[str], generator: np.random.Generator, count: int
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Yield names and crops (C, SIDE or less, ...) of reflectance-like values, the scenes in turn."""
-    paths = [path for pattern in SCENES for path in sorted(data.glob(pattern))]
+    paths = [path for pattern in scenes for path in sorted(data.glob(pattern))]
     for number in range(count):
         path = paths[number % len(paths)]
         values = _read(path)
@@ -137,16 +140,24 @@ def main(
     count: Annotated[int, typer.Option(help="Scenes to try.")] = 100,
     model: Annotated[str, typer.Option("--model", "-m", help="What is run.")] = "sr-x2",
     noise: Annotated[float, typer.Option(help="Largest noise, reflectance; half of the scenes have none.")] = 0.002,
+    scenes: Annotated[
+        list[str] | None, typer.Option(help="Scenes in the folder; default: places of many sensors.")
+    ] = None,
+    estimator: Annotated[
+        Path | None, typer.Option(help="Weights of another estimator, as of one without them.")
+    ] = None,
     seed: int = 0,
 ) -> None:
     """Print a row a scene as CSV, and what they come to."""
     torch.set_num_threads(1)
+    if estimator is not None:
+        estimation.WEIGHTS = estimator
     generator = np.random.default_rng(seed)
     rows: list[Outcome] = []
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(Outcome.__dataclass_fields__)
     with tempfile.TemporaryDirectory() as folder:
-        for name, crop in crops(data, generator, count):
+        for name, crop in crops(data, scenes or SCENES, generator, count):
             sigma = float(generator.uniform(0, noise)) if generator.random() < 0.5 else 0.0
             rows.append(outcome(name, crop, blurs(generator), round(sigma, 5), model, Path(folder)))
             writer.writerow(asdict(rows[-1]).values())

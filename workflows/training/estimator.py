@@ -156,13 +156,17 @@ def train_estimator(
     data: Annotated[Path, typer.Option(help="Folder with the images.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Weights to write (.safetensors).")],
     share: Annotated[float, typer.Option(help="Share of the examples to learn from.", min=0.001, max=1)] = 1.0,
+    without: Annotated[list[str] | None, typer.Option(help="Leave a place out, by the start of its paths.")] = None,
     seed: int = 0,
 ) -> None:
     """Train the estimator of blur and noise."""
     torch.set_num_threads(1)
     eurosat = of_eurosat(data)
-    places = [of_place(bands) for patterns in PLACES if (bands := read_bands(data, patterns))]
-    sources = [([(eurosat, 1.0)], EUROSAT, 7), ([(drawn, 1.0)], DRAWN, 8)]
+    left_out = tuple(without or ())
+    kept = [patterns for patterns in PLACES if not (left_out and patterns[0].startswith(left_out))]
+    places = [of_place(bands) for patterns in kept if (bands := read_bands(data, patterns))]
+    sources: list[tuple[list[tuple[Draw, float]], int, int]] = []
+    sources += [([(eurosat, 1.0)], EUROSAT, 7), ([(drawn, 1.0)], DRAWN, 8)]
     sources += [(draws, EACH, 100 + number) for number, draws in enumerate(places)]
     made = [examples(draws, max(1, round(share * count)), seed + own) for draws, count, own in sources]
     x, y, sigma = (np.concatenate(parts) for parts in zip(*made, strict=True))

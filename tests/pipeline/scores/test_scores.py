@@ -273,6 +273,7 @@ def test_pixel_scores_alone_need_no_windows():
         (lambda: Convention(data_range=0), "data range"),
         (lambda: Convention(data_range=(0.3, float("nan"))), "data range"),
         (lambda: Convention(ratio=0), "ratio"),
+        (lambda: Convention(names=("psnr", "sharpness")), "unknown score 'sharpness'; known are "),
         (lambda: Convention((0.3, 0.3)).ranges(3), "one a band \\(3\\), got 2"),
         (lambda: Area.around((0, 0, 9, 9), (8, 8)), "does not lie"),
         (lambda: Area((3, 0), (8, 8), (0, 0, 8, 8)), "multiples"),
