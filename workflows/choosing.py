@@ -183,14 +183,15 @@ def prepare(
     check_product(source, scene)
     check_image(scene)
     runtime = Runtime.choose(settings, cluster, path)
-    first, notes = _sharpener(names, scene, runtime)
+    first, sharpened, notes = _sharpener(names, scene, runtime)
     rest = names[len(first) :]
-    sharpened = SharpenedScene(scene, first[0].handle.load()) if first else None
     seen: Readable = sharpened or scene
     found = scene_conditions(seen, settings.blur, settings.noise) if any(map(is_network, rest)) else None
+    noise = scene_noise(seen, settings.noise) if any(isinstance(name, str) for name in rest) else ()
+    if sharpened:  # which another processor makes with other last bits
+        noise, found = _rounded(noise), found and replace(found, noise=_rounded(found.noise))
     asked = any(isinstance(name, str) and wants_blur(name) for name in rest)
     conditions = found if asked else None
-    noise = scene_noise(seen, settings.noise) if any(isinstance(name, str) for name in rest) else ()
     chosen = [*first, *_resolve(rest, scene, settings, runtime, conditions, noise, len(first))]
     warnings = notes if found is None else (*notes, *unfamiliar(rest, band_names(scene), found, noise))
     warnings += tuple(note for model in chosen for extra in _extras_of(model) for note in extra.notes())
@@ -220,16 +221,21 @@ def check_product(source: SceneSource, scene: Scene) -> None:
 
 def _sharpener(
     names: list[str | Enhancer], scene: Scene, runtime: Runtime
-) -> tuple[list[ChosenModel], tuple[str, ...]]:
-    """Return the sharpener of a chain, fitted to the scene, and its notes; nothing where the first model is none."""
+) -> tuple[list[ChosenModel], SharpenedScene | None, tuple[str, ...]]:
+    """Return the sharpener of a chain, fitted to the scene, what it makes, and its notes; nothing if there is none."""
     name = names[0]
     if not (isinstance(name, str) and is_sharpener(name)):
-        return [], ()
+        return [], None, ()
     ref = with_settings(
         find(name), device=runtime.here, precision=runtime.precision_of(find(name), 1), threads=runtime.threads
     )
     ref, notes = prepare_sharpener(ref, scene)
-    return [ChosenModel(with_settings(ref, device=runtime.device), verify(ref), ref.precision)], notes
+    chosen = ChosenModel(with_settings(ref, device=runtime.device), verify(ref), ref.precision)
+    return [chosen], SharpenedScene(scene, ref.load()), notes
+
+
+def _rounded(noise: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(float(f"{sigma:.3g}") for sigma in noise)
 
 
 def _resolve(

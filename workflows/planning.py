@@ -120,6 +120,7 @@ def _describe(prepared: Prepared, settings: EnhanceSettings) -> Output:
             "dtype": settings.dtype,
             **{name: getattr(source, name) for name in ("scale", "offset", "crs")},
             "nodata": json_number(source.nodata),
+            **({} if source.extent is None else {"extent": source.extent}),
         },
     }
     output = output_of(scene, specs, _block(scene, settings), dtype=settings.dtype, provenance=provenance)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scenelift.models.errors import ModelError
-from scenelift.models.sharpening.closed import grids_of
+from scenelift.models.sharpening.closed import grids_of, standardized
 from scenelift.models.sharpening.layout import BandGrid, check_layout, coarse, guides
 from scenelift.models.sharpening.projection import Projection
 
@@ -29,6 +29,10 @@ RADIUS = 3
 EDGE = 6
 """Coarse pixels at a sample's edge that are left out where there are plenty."""
 RIDGE = 1e-6
+CONTEXT_RIDGE = 1e-3
+"""Of the coefficients that depend on the levels, relative to the square of what they multiply."""
+LEAST = 10
+"""Pixels for each coefficient, without which none depends on the levels."""
 DIGITS = 6
 """Significant digits of the coefficients, so that they do not differ between processors."""
 SHIFT_GAIN = 0.05
@@ -39,6 +43,7 @@ SHIFT_GAIN = 0.05
 class _Normal:
     """Normal equations of one band's regression, summed over samples."""
 
+    guides: int
     xx: NDArray[np.float64]
     xy: NDArray[np.float64]
     yy: float = 0.0
@@ -52,11 +57,19 @@ class _Normal:
         self.count += len(y)
 
     def solve(self) -> NDArray[np.float64]:
-        size = len(self.xx)
-        ridge = RIDGE * np.trace(self.xx) / size
-        if not ridge > 0:
-            return np.zeros(size)
-        return np.linalg.solve(self.xx + ridge * np.eye(size), self.xy)
+        """Return the coefficients, those of the context drawn towards zero."""
+        scale = np.sqrt(np.diag(self.xx))
+        if not scale.max() > 0:
+            return np.zeros(len(self.xx))
+        if self.count < LEAST * len(scale) > LEAST * self.guides:  # too few to tell contexts apart
+            few = _Normal(
+                self.guides, self.xx[: self.guides, : self.guides], self.xy[: self.guides], self.yy, self.count
+            )
+            return np.concatenate([few.solve(), np.zeros(len(scale) - self.guides)])
+        scale = np.where(scale > 0, scale, 1.0)
+        ridge = np.where(np.arange(len(self.xx)) < self.guides, RIDGE, CONTEXT_RIDGE)
+        found: NDArray[np.float64] = np.linalg.solve(self.xx / scale / scale[:, None] + np.diag(ridge), self.xy / scale)
+        return found / scale
 
     def unexplained(self) -> float:
         """Return the share of the variance that the regression leaves."""
@@ -76,24 +89,29 @@ def fit(samples: Sequence[NDArray[np.float32]], layout: Sequence[BandGrid]) -> d
     Returns
     -------
     dict
-        Plain numbers: ``regression``, for each coarse band one coefficient a guide; ``detail`` and ``guide_detail``,
-        root mean squares of the detail one scale lower of each coarse band and, for each, of the guides; ``level``
-        and ``guide_level``, means. Zeros where the samples hold no pixel that can be used.
+        Plain numbers: ``regression``, for each coarse band one coefficient a guide; ``context``, for each coarse band
+        and each guide's level those by which they change; ``detail`` and ``guide_detail``, root mean squares of the
+        detail one scale lower of each coarse band and, for each, of the guides; ``level`` and ``guide_level``, means;
+        ``guide_spread``, standard deviations. Zeros where the samples hold no pixel that can be used.
 
     Raises
     ------
     ModelError
         If the layout cannot be sharpened, or samples do not fit it.
     """
-    layout = check_layout(layout)
-    found = _normals(samples, layout)
-    rows = [found[i] for i in coarse(layout)]
+    layout = _checked(samples, layout)
+    mean, spread = _levels(samples, layout)
+    found = _normals(samples, layout, context=(mean, spread))
+    rows, count = [found[i] for i in coarse(layout)], len(guides(layout))
+    solved = [row.solve() for row in rows]
     return {
-        "regression": [_rounded(row.solve()) for row in rows],
+        "regression": [_rounded(each[:count]) for each in solved],
+        "context": [[_rounded(part) for part in each[count:].reshape(count, count)] for each in solved],
         "detail": _rounded(np.array([np.sqrt(row.yy / max(1, row.count)) for row in rows])),
-        "guide_detail": [_rounded(np.sqrt(np.diag(row.xx) / max(1, row.count))) for row in rows],
-        "level": _rounded(_levels(samples, coarse(layout))),
-        "guide_level": _rounded(_levels(samples, guides(layout))),
+        "guide_detail": [_rounded(np.sqrt(np.diag(row.xx)[:count] / max(1, row.count))) for row in rows],
+        "level": _rounded(mean[coarse(layout)]),
+        "guide_level": _rounded(mean[guides(layout)]),
+        "guide_spread": _rounded(spread[guides(layout)]),
     }
 
 
@@ -105,7 +123,7 @@ def shift_of_guides(samples: Sequence[NDArray[np.float32]], layout: Sequence[Ban
     samples, layout
         As for `fit`.
     """
-    layout = check_layout(layout)
+    layout = _checked(samples, layout)
     moves = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
     left = {move: {i: normal.unexplained() for i, normal in _normals(samples, layout, move).items()} for move in moves}
     lines = []
@@ -122,17 +140,31 @@ def shift_of_guides(samples: Sequence[NDArray[np.float32]], layout: Sequence[Ban
     return lines
 
 
+def _checked(samples: Sequence[NDArray[np.float32]], layout: Sequence[BandGrid]) -> tuple[BandGrid, ...]:
+    layout = check_layout(layout)
+    for sample in samples:
+        if sample.ndim != 3 or len(sample) != len(layout):
+            raise ModelError(f"a sample must be (bands, height, width) of {len(layout)} bands, got {sample.shape}")
+    return layout
+
+
+Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Mean and standard deviation of every band."""
+
+
 def _normals(
-    samples: Sequence[NDArray[np.float32]], layout: tuple[BandGrid, ...], move: tuple[int, int] = (0, 0)
+    samples: Sequence[NDArray[np.float32]],
+    layout: tuple[BandGrid, ...],
+    move: tuple[int, int] = (0, 0),
+    context: Moments | None = None,
 ) -> dict[int, _Normal]:
-    """Return the normal equations of every coarse band."""
+    """Return the normal equations of every coarse band; without a context those of the guides' detail alone."""
     count = len(guides(layout))
-    found = {i: _Normal(np.zeros((count, count)), np.zeros(count)) for i in coarse(layout)}
+    size = count if context is None else count * (1 + count)
+    found = {i: _Normal(count, np.zeros((size, size)), np.zeros(size)) for i in coarse(layout)}
     for group in grids_of(layout):
-        tools = _Tools(layout, group)
+        tools = _Tools(layout, group, context)
         for sample in samples:
-            if sample.ndim != 3 or len(sample) != len(layout):
-                raise ModelError(f"a sample must be (bands, height, width) of {len(layout)} bands, got {sample.shape}")
             for index, x, y in tools.details(torch.from_numpy(np.ascontiguousarray(sample, np.float64))[None], move):
                 found[index].add(x, y)
     return found
@@ -141,8 +173,10 @@ def _normals(
 class _Tools:
     """The filters that bring one grid's bands and the guides one scale lower."""
 
-    def __init__(self, layout: tuple[BandGrid, ...], group: list[int]) -> None:
+    def __init__(self, layout: tuple[BandGrid, ...], group: list[int], context: Moments | None) -> None:
         first = layout[group[0]]
+        own = guides(layout)
+        self.context = None if context is None else [torch.from_numpy(v[own])[:, None, None] for v in context]
         self.group, self.guides = group, guides(layout)
         at = first.ratio, first.row, first.col
         self.ratio = first.ratio
@@ -169,6 +203,10 @@ class _Tools:
             stack = torch.cat([seen[:, number : number + 1], led], 1)
             wide = _mirrored(stack, lower.halo)
             detail = (stack - lower.interpolate(lower.observe(wide)))[0]
+            if self.context:
+                level = standardized(stack[0, 1:] - detail[1:], *self.context)
+                products = (level[:, None] * detail[1:]).flatten(0, 1)  # by level, then by guide
+                detail = torch.cat([detail, products])
             edge = EDGE if min(sides) > 4 * EDGE else 0
             flat = _inner(detail, edge).flatten(1).numpy()
             flat = flat[:, np.isfinite(flat).all(axis=0)]
@@ -195,10 +233,15 @@ def _mirrored(x: Tensor, halo: int) -> Tensor:
     return x
 
 
-def _levels(samples: Sequence[NDArray[np.float32]], bands: list[int]) -> NDArray[np.float64]:
-    values = [np.concatenate([np.asarray(s[i], np.float64).ravel() for s in samples]) for i in bands]
-    known = [v[np.isfinite(v)] for v in values]
-    return np.array([float(v.mean()) if len(v) else 0.0 for v in known])
+def _levels(samples: Sequence[NDArray[np.float32]], layout: tuple[BandGrid, ...]) -> Moments:
+    """Return mean and standard deviation of every band; zeros for one without data."""
+    found = []
+    for band in range(len(layout)):
+        values = np.concatenate([np.asarray(s[band], np.float64).ravel() for s in samples])
+        known = values[np.isfinite(values)]
+        found.append((float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0))
+    mean, spread = np.array(found).T
+    return mean, spread
 
 
 def _rounded(values: NDArray[np.float64]) -> list[float]:

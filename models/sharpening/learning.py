@@ -10,10 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scenelift.models.networks.layers import crop
 from scenelift.models.networks.sharpener import DetailNetwork
+from scenelift.models.sharpening.closed import project
 from scenelift.models.sharpening.fitting import fit
 from scenelift.models.sharpening.layout import BandGrid
 from scenelift.models.sharpening.network import Inputs
@@ -21,6 +24,8 @@ from scenelift.models.sharpening.projection import mirrored
 
 EDGE = 4
 """Pixels at a patch's edge that do not count: zero padding reaches further than it should."""
+HUBER = 4.0
+"""Errors, in root mean squares, beyond which they count by their size and no longer by its square."""
 GAINS = 0.2
 """Largest change (natural logarithm) of an example's levels and of its details."""
 
@@ -35,6 +40,8 @@ class Example:
     """(bands, 1, H, W): what the closed form lacks, in units of the band's detail."""
     facts: Tensor
     """(bands, FACTS)."""
+    size: Tensor
+    """(bands,) root mean square of the target: decibels count alike, however large."""
     weight: float = 1.0
     """How often it is drawn."""
 
@@ -53,11 +60,17 @@ def example(
     weight : float
     """
     module = Inputs(layout, fit([images], layout))
-    halo = module.projection(0).halo
+    closed = module.closed
+    first, last = closed.projection(0).halo, closed.correction(0).halo
+    wide = torch.from_numpy(mirrored(images, first + last, (first + last, first + last)))[None]
     with torch.no_grad():
-        closed, inputs = module(torch.from_numpy(mirrored(images, halo, (halo, halo)))[None], 0)
-        missing = (torch.from_numpy(truth) - closed[0]) / module.unit(0).clamp(min=1e-6)
-    return Example(inputs[0].half(), missing[:, None].half(), module.facts(0), weight)
+        found, inputs = module(wide, 0)
+        inputs = crop(inputs, last)
+        last_step = closed.correction(0)
+        sharp = project(last_step, found.sharp, last_step.pick(crop(wide[:, closed.groups[0]], first)))
+        missing = (torch.from_numpy(truth) - sharp[0]) / module.unit(0).clamp(min=1e-6)
+    size = missing[:, EDGE:-EDGE, EDGE:-EDGE].square().mean((1, 2)).sqrt().clamp(min=1e-3)
+    return Example(inputs[0].half(), missing[:, None].half(), module.facts(0), size, weight)
 
 
 @dataclass(frozen=True)
@@ -87,7 +100,7 @@ def train(
     ----------
     examples : sequence of Example
     network : DetailNetwork
-        Padded; changed.
+        Padded; changed. Training runs on its device.
     schedule : Schedule, optional
     seed : int
     report : callable, optional
@@ -95,6 +108,7 @@ def train(
     """
     plan, started = schedule or Schedule(), time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
+    device = next(network.parameters()).device
     optimizer = torch.optim.Adam(network.parameters(), lr=plan.rate, betas=(0.9, 0.99))
     kept = copy.deepcopy(network)
     network.to(memory_format=torch.channels_last)
@@ -106,10 +120,11 @@ def train(
             break
         for group in optimizer.param_groups:
             group["lr"] = plan.rate * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * done))
-        inputs, target, facts = _draw(examples, weights, plan, network.guides, generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        batch = _draw(examples, weights, plan, network.guides, generator)
+        inputs, target, facts, size = (values.to(device) for values in batch)
+        with torch.autocast(device.type, torch.bfloat16):
             found = network(inputs.contiguous(memory_format=torch.channels_last), facts)
-        loss = (found.float() - target)[inner].abs().mean()
+        loss = F.huber_loss(((found.float() - target) / size)[inner], torch.zeros((), device=device), delta=HUBER)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -126,13 +141,13 @@ def train(
 
 def _draw(
     examples: Sequence[Example], weights: Tensor, plan: Schedule, guides: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return a batch: patches at random places, flipped and turned, levels and details scaled."""
 
     def number(below: int) -> int:
         return int(torch.randint(max(1, below), (1,), generator=generator))
 
-    inputs, targets, facts = [], [], []
+    inputs, targets, facts, sizes = [], [], [], []
     for which in torch.multinomial(weights, plan.batch, True, generator=generator).tolist():
         chosen = examples[which]
         band = number(len(chosen.inputs))
@@ -149,4 +164,5 @@ def _draw(
         inputs.append(x)
         targets.append(y)
         facts.append(chosen.facts[band])
-    return torch.stack(inputs), torch.stack(targets), torch.stack(facts)
+        sizes.append(chosen.size[band])
+    return torch.stack(inputs), torch.stack(targets), torch.stack(facts), torch.stack(sizes)[:, None, None, None]

@@ -11,18 +11,16 @@ from torch import Tensor, nn
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.layers import crop
 from scenelift.models.networks.sharpener import DetailNetwork, facts_of
-from scenelift.models.sharpening.closed import ClosedForm, project
+from scenelift.models.sharpening.closed import ClosedForm, Predicted, project
 from scenelift.models.sharpening.layout import BandGrid, coarse, period
-from scenelift.models.sharpening.projection import Projection
+from scenelift.models.sharpening.projection import whole_float32
 
-LAST_RADIUS = 3
-"""Of the last correction: what the network adds hardly changes what the coarse band sees."""
 LIMIT = 10.0
 """Inputs are held within so many times their usual size: clouds and glints stay in the range that was trained."""
 
 
 class Sharpener(nn.Module):
-    """The closed form, and a network's correction of it that the coarse bands agree with.
+    """The closed form, and before its last step a network's correction of it.
 
     Parameters
     ----------
@@ -44,19 +42,17 @@ class Sharpener(nn.Module):
         if network.guides != len(closed.guides):
             raise ModelError(f"the network is for {network.guides} guides, the scene has {len(closed.guides)}")
         self.layout, self.network = closed.layout, network
-        self.last = nn.ModuleList(Projection([closed.layout[i] for i in group], LAST_RADIUS) for group in closed.groups)
         step = period(closed.layout)
         self.halo = max(-(-self._reach(number) // step) * step for number in range(len(closed.groups)))
         """Fine pixels on every side that are used up; a multiple of the period."""
 
     def _network_halo(self, number: int) -> int:
-        ratio = self.inputs.projection(number).ratio
+        ratio = self.inputs.closed.projection(number).ratio
         return -(-self.network.halo // ratio) * ratio
 
     def _reach(self, number: int) -> int:
-        last = self.last[number]
-        assert isinstance(last, Projection)
-        return self.inputs.projection(number).halo + self._network_halo(number) + last.halo
+        closed = self.inputs.closed
+        return closed.projection(number).halo + self._network_halo(number) + closed.correction(number).halo
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the core with all bands at fine resolution, as `ClosedForm.forward`."""
@@ -67,16 +63,15 @@ class Sharpener(nn.Module):
 
     def _sharpen(self, x: Tensor, number: int) -> Tensor:
         """Return the bands of one grid; ``x`` reaches as far as they need."""
-        closed, inputs = self.inputs(x, number)  # (N, bands, H, W), (N, bands, inputs, H, W)
-        found = self.network(inputs.flatten(0, 1), self.inputs.facts(number).repeat(len(x), 1))
-        found = crop(found.float(), self._network_halo(number) - self.network.halo)
-        group, last = self.inputs.closed.groups[number], self.last[number]
-        assert isinstance(last, Projection)
-        with torch.autocast(x.device.type, enabled=False):
-            added = found.reshape(*closed.shape[:2], *found.shape[2:]) * self.inputs.unit(number)
-            predicted = crop(closed, self._network_halo(number)) + added
-            used = self.inputs.projection(number).halo + self._network_halo(number)
-            return project(last, predicted, last.pick(crop(x[:, group], used)))
+        closed, halo = self.inputs.closed, self._network_halo(number)
+        predicted, inputs = self.inputs(x, number)
+        found = self.network(inputs.flatten(0, 1), self.inputs.facts(number).repeat(len(x), 1)).float()
+        found = crop(found, halo - self.network.halo)
+        with whole_float32(x.device):
+            added = found.reshape(*predicted.sharp.shape[:2], *found.shape[2:]) * self.inputs.unit(number)
+            last = closed.correction(number)
+            seen = last.pick(crop(x[:, closed.groups[number]], closed.projection(number).halo + halo))
+            return project(last, crop(predicted.sharp, halo) + added, seen)
 
 
 class Inputs(nn.Module):
@@ -91,13 +86,8 @@ class Inputs(nn.Module):
     def __init__(self, layout: Sequence[BandGrid], coefficients: dict[str, Any]) -> None:
         super().__init__()
         self.closed = ClosedForm(layout, coefficients)
-        closed = self.closed
-        order = {index: row for row, index in enumerate(coarse(closed.layout))}
-        count = len(closed.guides)
-        self.by_guide = nn.ModuleList()
-        for number, group in enumerate(closed.groups):
-            bands = [closed.layout[i] for i in group]
-            self.by_guide.append(Projection([band for band in bands for _ in range(count)]))
+        order = {index: row for row, index in enumerate(coarse(self.closed.layout))}
+        for number, group in enumerate(self.closed.groups):
             rows = [order[i] for i in group]
             each = {
                 "guide_detail": [coefficients["guide_detail"][row] for row in rows],
@@ -108,14 +98,8 @@ class Inputs(nn.Module):
             for name, values in each.items():
                 scale = torch.tensor(values, dtype=torch.float32)[:, :, None, None]
                 self.register_buffer(f"{name}_{number}", scale, persistent=False)
-            facts = torch.tensor([facts_of(band.mtf, band.ratio) for band in bands])
+            facts = torch.tensor([facts_of(self.closed.layout[i].mtf, self.closed.layout[i].ratio) for i in group])
             self.register_buffer(f"facts_{number}", facts, persistent=False)
-
-    def projection(self, number: int) -> Projection:
-        """Return the filters of a grid."""
-        found = self.closed.projections[number]
-        assert isinstance(found, Projection)
-        return found
 
     def facts(self, number: int) -> Tensor:
         """Return what the network is told of the bands of a grid, (bands, FACTS)."""
@@ -125,41 +109,26 @@ class Inputs(nn.Module):
         """Return the size of each band's detail, (bands, 1, 1): what the network's output is in units of."""
         return self.get_buffer(f"detail_{number}")[:, 0]
 
-    def forward(self, x: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Return the closed form and the network's inputs.
+    def forward(self, x: Tensor, number: int) -> tuple[Predicted, Tensor]:
+        """Return the closed form before its last step, and the network's inputs (N, bands, 2 guides + 2, H', W').
 
         Parameters
         ----------
         x : Tensor
-            (N, bands, H, W) as for `ClosedForm.forward`.
+            (N, bands, H, W) as for `ClosedForm.forward`; results are smaller by the halo of ``projection(number)``.
         number : int
             Which grid's bands.
-
-        Returns
-        -------
-        closed : Tensor
-            (N, bands of the grid, H', W'), smaller by the halo of ``projection(number)`` on every side.
-        inputs : Tensor
-            (N, bands of the grid, 2 guides + 2, H', W').
         """
-        closed, projection, by_guide = self.closed, self.projection(number), self.by_guide[number]
-        assert isinstance(by_guide, Projection)
-        group = closed.groups[number]
-        with torch.autocast(x.device.type, enabled=False):
-            sharp = closed.sharpen(x, number)
-            smooth = projection.interpolate(projection.pick(x[:, group]))
-            guides = x[:, closed.guides].repeat(1, len(group), 1, 1)  # (N, bands x guides, H, W)
-            fine = projection.crop(guides)
-            detail = fine - by_guide.interpolate(by_guide.observe(guides))
+        with whole_float32(x.device):
+            found = self.closed.predict(x, number)
 
             def relative(values: Tensor, name: str) -> Tensor:
-                scale = self.get_buffer(f"{name}_{number}")
-                return values.reshape(len(x), *scale.shape[:2], *values.shape[2:]) / scale.clamp(min=1e-6)
+                return values / self.get_buffer(f"{name}_{number}").clamp(min=1e-6)
 
             parts = [
-                relative(detail, "guide_detail"),
-                relative(fine, "guide_level") - 1,
-                relative(sharp - smooth, "detail"),
-                relative(smooth, "level") - 1,
+                relative(found.detail, "guide_detail"),
+                relative(found.guides, "guide_level") - 1,
+                relative((found.sharp - found.smooth)[:, :, None], "detail"),
+                relative(found.smooth[:, :, None], "level") - 1,
             ]
-            return sharp, torch.cat(parts, 2).clamp(-LIMIT, LIMIT)
+            return found, torch.cat(parts, 2).clamp(-LIMIT, LIMIT)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +15,16 @@ from scenelift.models.sharpening.filters import RADIUS, Taps, blur, first_fine, 
 from scenelift.models.sharpening.layout import BandGrid
 
 Image = NDArray[np.float32]
+
+
+@contextlib.contextmanager
+def whole_float32(device: torch.device) -> Iterator[None]:
+    """Compute in float32 whatever the precision around it: neither autocast nor, on a GPU, TF32's ten bits."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        if device.type == "cuda":
+            stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+        yield
 
 
 class Projection(nn.Module):

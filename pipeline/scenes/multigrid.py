@@ -15,6 +15,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from scenelift.pipeline.errors import GridsError
+from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.scenes.rasters import Reader
 from scenelift.pipeline.tiles import Window
 
@@ -151,6 +152,14 @@ def on_finest(files: Sequence[Reader], extent: str) -> tuple[list[Reader], Reade
         for file, its in zip(files, moved, strict=True)
     ]
     return placed, placed[finest]
+
+
+def own_grid(fine: GeoGrid, placement: Placement) -> GeoGrid:
+    """Return the grid of those of a band's own pixels whose values stand where the placement says, in its scene."""
+    ratio, starts = placement.ratio, (placement.row, placement.col)
+    height, width = (max(0, (n - 1 - int(at)) // ratio + 1) for n, at in zip(fine.shape, starts, strict=True))
+    row, col = (at + (1 - ratio) / 2 for at in starts)
+    return GeoGrid(fine.crs, fine.transform @ Affine.translation(col, row) @ Affine.scale(ratio), height, width)
 
 
 def placement_of(reader: Reader) -> Placement:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from scenelift.pipeline.cluster import Cluster, ClusterSettings, open_cluster
 from scenelift.pipeline.errors import SceneError
 from scenelift.pipeline.outputs.geotiffs import write_geotiff
+from scenelift.pipeline.scenes.multigrid import own_grid
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.archive.entries import Entry
@@ -174,18 +176,27 @@ def _crops(wanted: list[Wanted], folder: Path, count: int, side: int) -> list[En
     for number in range(count):
         chosen = by_size[min(len(by_size) - 1, (2 * number + 1) * len(by_size) // (2 * count))]
         path = folder / f"{number}-{chosen.entry.id}.tif"
-        _cut(chosen, path, (side, side))
-        made.append(Entry(path.stem, (str(path),)))
+        made.append(Entry(path.stem, _cut(chosen, path, (side, side))))
     return made
 
 
-def _cut(wanted: Wanted, path: Path, shape: tuple[int, int]) -> None:
+def _cut(wanted: Wanted, path: Path, shape: tuple[int, int]) -> tuple[str, ...]:
+    """Write the middle of a scene, each of its grids as a raster of its own; return their paths."""
     scene = open_scene(wanted.source)
+    step = math.lcm(*(placement.ratio for placement in scene.placements))
     height, width = (min(a, b) for a, b in zip(shape, wanted.shape, strict=True))
-    window = Window((wanted.shape[0] - height) // 2, (wanted.shape[1] - width) // 2, height, width)
+    row, col = ((n - side) // 2 // step * step for n, side in zip(wanted.shape, (height, width), strict=True))
+    window = Window(row, col, height, width)
     values, _ = scene.read_dn(window)
-    names = [band.description or "" for band in scene.bands]
-    write_geotiff(path, values, scene.grid.window(window), scene.nodata, names)
+    paths: list[str] = []
+    for placement in dict.fromkeys(scene.placements):
+        members = [i for i, its in enumerate(scene.placements) if its == placement]
+        names = [scene.bands[i].description or "" for i in members]
+        own = values[members, int(placement.row) :: placement.ratio, int(placement.col) :: placement.ratio]
+        file = path if placement.ratio == 1 else path.with_name(f"{path.stem}-{len(paths)}{path.suffix}")
+        write_geotiff(file, own, own_grid(scene.grid.window(window), placement), scene.nodata, names)
+        paths.append(str(file))
+    return tuple(paths)
 
 
 __all__ = ["Estimate", "Survey", "estimate", "survey"]

@@ -81,6 +81,9 @@ class ArchiveSettings:
         unused = [name for name in ("extra", "interval") if not getattr(self.enhance, name)]
         never = ("batch", "overwrite", *unused)
         settings = {name: value for name, value in asdict(self.enhance).items() if name not in never}
+        reading = asdict(self.reading)
+        if reading["extent"] is None:  # as keys were before scenes could have several grids
+            del reading["extent"]
         facts = {
             "software": [version("scenelift"), version("torch")],
             "models": [(name, find(name).digest) for name in self.models],
@@ -89,7 +92,7 @@ class ArchiveSettings:
             "format": self.format,
             # "auto" precision stays "auto": nodes of one archive may have processors of several kinds
             "enhance": settings | {"device": device},
-            "reading": asdict(self.reading),
+            "reading": reading,
             "scores": self.scores,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

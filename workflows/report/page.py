@@ -75,7 +75,7 @@ def sources_of(run: Path, before: Path | None, truth: Path | None) -> ReportSour
 
 
 def _before(run: Path, after: SceneSource, named: Path | None) -> SceneSource:
-    """Return what a scene was made from, read as it was then: the bands, scale, offset, nodata value and CRS wanted."""
+    """Return what a scene was made from, read as it was then: bands, scale, offset, nodata value, CRS and extent."""
     made = provenance_of(open_scene(after))
     names = made.get("input", {}).get("files", [])
     if named and names != [named.name]:
@@ -84,7 +84,7 @@ def _before(run: Path, after: SceneSource, named: Path | None) -> SceneSource:
     if not found or not all(path.exists() for path in found):
         raise UsageError(f"cannot find what {run.name} was made from; name it with --before")
     bands = tuple(made["bands"]) if made.get("bands") else None
-    options = {name: made.get("settings", {}).get(name) for name in ("scale", "offset", "nodata", "crs")}
+    options = {name: made.get("settings", {}).get(name) for name in ("scale", "offset", "nodata", "crs", "extent")}
     options["nodata"] = None if options["nodata"] is None else float(options["nodata"])  # NaN is a text there
     return replace(SceneSource(tuple(map(str, found)), bands), **options)
 

@@ -1,7 +1,7 @@
 """Train the sharpening network: ``python -m scenelift.workflows.sharpening.train --data DIR -o sharpen.safetensors``.
 
 It learns from Sentinel-2's own 20 m bands made 40 m and 120 m: its task, one scale lower.
-With ``--leave-out PLACE`` a place is not looked at and measured afterwards; without, the lower fifth of every place is.
+Places that are left out are measured afterwards; where none is, the lower fifth of every place is.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 import typer
 
 from scenelift.models.checkpoint import load_checkpoint, save_checkpoint
+from scenelift.models.enhancer import pick_device
 from scenelift.models.networks.sharpener import DetailNetwork
 from scenelift.models.sharpening.closed import ClosedForm
 from scenelift.models.sharpening.fitting import fit
@@ -80,46 +81,50 @@ def gains(network: DetailNetwork, trials: list[Trial], share: float = 1.0) -> di
 def train_sharpener(
     data: Annotated[Path, typer.Option(help="Folder that the places' paths start from.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Weights to write (.safetensors).")],
-    leave_out: Annotated[str, typer.Option(help="A place to measure on instead of learning from it.")] = "",
+    leave_out: Annotated[str, typer.Option(help="Places, with commas, to measure on instead of learning from.")] = "",
     steps: Annotated[int, typer.Option(help="Steps of training.")] = 6000,
     minutes: Annotated[float, typer.Option(help="The schedule is shortened to end about then.")] = 30.0,
     seed: int = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "cpu",
 ) -> None:
     """Train the sharpening network."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     started, rng = time.perf_counter(), np.random.default_rng(seed)
     places = [read_place(name, files[:2]) for name, files in find_places(data / path for path in PLACES)]
-    if leave_out and leave_out not in [place.name for place in places]:
-        raise UsageError(f"--leave-out: no place {leave_out!r}, there are {', '.join(p.name for p in places)}")
+    left = [name for name in leave_out.split(",") if name]
+    if unknown := sorted(set(left) - {place.name for place in places}):
+        raise UsageError(f"--leave-out: no place {unknown[0]!r}, there are {', '.join(p.name for p in places)}")
     examples: list[Example] = []
     measured: list[Trial] = []
     for place in places:
         for ratio, share in RATIOS.items():
             trial = degrade(place, ratio)
-            if place.name == leave_out:
+            if place.name in left:
                 measured.append(trial)
                 continue
             both = [trial, degrade(changed(place, rng), ratio)]
             drawn = [example(each.images, each.truth, each.layout, share) for each in both]
-            if not leave_out:
+            if not left:
                 measured.append(trial)
-            examples += drawn if leave_out else map(upper, drawn)
-    network = DetailNetwork(channels=CHANNELS, blocks=BLOCKS)
+            examples += drawn if left else map(upper, drawn)
+    network = DetailNetwork(channels=CHANNELS, blocks=BLOCKS).to(pick_device(device))
     plan = Schedule(steps=steps, seconds=60 * minutes)
-    trained = train(examples, network, plan, seed, lambda step, loss: print(f"step {step}: loss {loss:.4f}"))
+    trained = train(
+        examples, network, plan, seed, lambda step, loss: print(f"step {step}: loss {loss:.4f}", flush=True)
+    )
     spec = ModelSpec("sharpen", "sharpening", halo=trained.halo)
     arch = {"kind": "sharpener", "guides": trained.guides, "channels": CHANNELS, "blocks": BLOCKS}
     save_checkpoint(output, trained.half(), spec, arch)
     stored, _ = load_checkpoint(output)
     assert isinstance(stored, DetailNetwork)
     facts: dict[str, Any] = {
-        "trained_on": [place.name for place in places if place.name != leave_out],
-        "split": f"{leave_out} left out" if leave_out else f"the lower {HELD_OUT:.0%} of every place's rows left out",
+        "trained_on": [place.name for place in places if place.name not in left],
+        "split": f"{leave_out} left out" if left else f"the lower {HELD_OUT:.0%} of every place's rows left out",
         "steps": steps,
         "seed": seed,
         "minutes_of_this_process": round((time.perf_counter() - started) / 60, 1),
-        "validation": gains(stored, measured, 1.0 if leave_out else HELD_OUT),
+        "validation": gains(stored, measured, 1.0 if left else HELD_OUT),
     }
     print(facts["validation"])
     save_card(
@@ -130,6 +135,10 @@ def train_sharpener(
         "Apache-2.0 (weights and code); training data: Copernicus Sentinel data (free and open), DSen2 (CC BY 4.0)",
         facts,
     )
+
+
+def _say(step: int, loss: float) -> None:
+    print(f"step {step}: loss {loss:.4f}", flush=True)
 
 
 if __name__ == "__main__":

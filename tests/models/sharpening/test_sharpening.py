@@ -169,7 +169,7 @@ def test_interpolation_undoes_the_blur():
             layout = (BandGrid(1), band)
             images = np.zeros((2, 25 * ratio, 25 * ratio), np.float32)
             images[1] = replicate(lone, band, images.shape[1:])[0]
-            none = {"regression": [[0.0]]}
+            none = {"regression": [[0.0]], "context": [[[0.0]]], "guide_level": [0.0], "guide_spread": [0.0]}
             back = seen(whole(ClosedForm(layout, none), images)[1], band)[0]
             assert np.abs(back[:25, :25] - lone[0, : back.shape[0], : back.shape[1]]).max() < 0.03
 

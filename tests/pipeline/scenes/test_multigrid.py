@@ -15,7 +15,7 @@ from support.builders import ROTATED, SOUTH_UP, UTM, noise_image, write_raster
 from support.products import write_safe
 
 from scenelift.pipeline.errors import GridsError, SceneError, UsageError
-from scenelift.pipeline.scenes.multigrid import Placement
+from scenelift.pipeline.scenes.multigrid import Placement, own_grid
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
@@ -89,6 +89,8 @@ def test_windows_hold_what_covers_their_pixels(tmp_path_factory, case, extent, f
     (top, bottom), (left, right) = spans
     assert scene.grid.shape == (bottom - top, right - left)
     np.testing.assert_allclose(scene.grid.transform @ (0, 0), transform @ (left, top))
+    if not scene.read_dn(whole(scene))[1].all():
+        assert scene.masked and scene.mask_kind == "nodata" and scene.nodata == 0
     bands = (0, 1, 2) if fine_first else (1, 2, 0)
     rng = np.random.default_rng(seed)
     for _ in range(4):
@@ -126,6 +128,13 @@ def test_coarse_values_stand_where_the_placement_says(tmp_path_factory, case):  
     assert scene.placements[1] == Placement() and scene.guides == (1,) and scene.coarse == {ratio: (0,)}
     assert place.ratio == ratio and 0 <= place.row < ratio and 0 <= place.col < ratio
     values = scene.read_dn(whole(scene))[0][0]
+    if place.row < scene.grid.height and place.col < scene.grid.width:
+        own = own_grid(scene.grid, place)
+        assert values[int(place.row) :: ratio, int(place.col) :: ratio].shape == own.shape
+        np.testing.assert_allclose(
+            own.transform @ (0.5, 0.5), scene.grid.transform @ (place.col + 0.5, place.row + 0.5)
+        )
+        assert own.resolution == pytest.approx([ratio * side for side in scene.grid.resolution])
     back = ~coarse_transform(transform, ratio, row, col) @ scene.grid.transform
     for y in np.arange(place.row, scene.grid.height, ratio):
         for x in np.arange(place.col, scene.grid.width, ratio):
@@ -150,6 +159,19 @@ def test_three_grids_meet_on_the_finest(tmp_path: Path) -> None:
     assert np.array_equal(values[0], low[0].repeat(6, 0).repeat(6, 1)[1:47, :45])
     with pytest.raises(GridsError, match="is not on the grid of"):
         scene_of(*paths, extent=None)
+
+
+def test_the_sample_of_a_scene_begins_with_a_whole_pixel_of_every_grid(tmp_path: Path) -> None:
+    paths = (
+        write_raster(tmp_path / "10.tif", noise_image(0, (1, 600, 288)), transform=UTM),
+        write_raster(tmp_path / "20.tif", noise_image(1, (1, 300, 144)), transform=coarse_transform(UTM, 2, 0, 0)),
+        write_raster(tmp_path / "60.tif", noise_image(2, (1, 100, 48)), transform=coarse_transform(UTM, 6, 0, 0)),
+    )
+    windows = [region.window for region in scene_of(*paths).sample]
+    assert [(w.row, w.col) for w in windows] == [(r, c) for r in (0, 168, 342) for c in (0, 30)]
+    assert all(w.shape == (256, 256) for w in windows)
+    alone = [region.window for region in scene_of(paths[0], extent=None).sample]
+    assert [(w.row, w.col) for w in alone] == [(r, c) for r in (0, 172, 344) for c in (0, 32)]
 
 
 def test_masks_nodata_alpha_scale_and_offset_stay_each_grid_s_own(tmp_path: Path) -> None:

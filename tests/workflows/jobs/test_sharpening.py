@@ -16,8 +16,12 @@ from support.jobs import pixels, run, scenelift
 from support.processes import call
 from support.products import METRES, write_safe
 
+from scenelift.models.checkpoint import save_checkpoint
+from scenelift.models.errors import ModelError
+from scenelift.models.networks.sharpener import DetailNetwork
 from scenelift.models.sharpening.closed import ClosedForm
 from scenelift.models.sharpening.layout import BandGrid
+from scenelift.models.spec import ModelSpec
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import GridsError, UsageError
 from scenelift.pipeline.jobs.fingerprints import fingerprint
@@ -167,6 +171,24 @@ def test_networks_after_the_sharpener_are_told_of_what_it_makes(tmp_path: Path) 
     assert len(prepared.conditions.blur) == 7 and prepared.models[1].handle.noise is not None
 
 
+def test_a_network_sharpens_like_the_closed_form_does(tmp_path: Path) -> None:
+    paths = pair(tmp_path)
+    torch.manual_seed(0)
+    arch = {"kind": "sharpener", "guides": 4, "channels": 8, "blocks": 1}
+    network = DetailNetwork(4, 8, 1)
+    save_checkpoint(tmp_path / "net.safetensors", network, ModelSpec("net", "sharpening", halo=network.halo), arch)
+    model = str(tmp_path / "net.safetensors")
+    run(source_of(paths), tmp_path / "a.tif", model)
+    run(source_of(paths), tmp_path / "b.tif", model, block=70, batch=1)
+    run(source_of(paths), tmp_path / "closed.tif", "sharpen-closed")
+    values, closed = pixels(tmp_path / "a.tif"), pixels(tmp_path / "closed.tif")
+    assert np.array_equal(values, pixels(tmp_path / "b.tif"))
+    assert np.array_equal(values[3:], closed[3:])  # the guides
+    assert 0 < np.abs(values[:3].astype(int) - closed[:3]).max() < 1000
+    with pytest.raises(ModelError, match="for 4 guides, the scene has 3"):
+        prepare(source_of(paths, bands=(1, 2, 4, 5, 6)), model, EnhanceSettings(), ClusterSettings(workers=0))
+
+
 def test_a_sharpened_pixel_needs_its_coarse_pixel_and_every_guide(tmp_path: Path) -> None:
     paths = pair(tmp_path)
     for path, holes in ((paths[0], {0: (30, 40)}), (paths[1], {1: (90, 101)})):
@@ -251,6 +273,17 @@ def test_a_product_comes_out_with_all_its_bands_at_10_m(tmp_path: Path, level: s
     assert pixels(tmp_path / "ten.tif").shape[0] == 4  # as ever without a sharpener
 
 
+def test_an_archive_of_products_comes_out_with_all_bands(tmp_path: Path) -> None:
+    write_safe(tmp_path / "in" / "S2A_MSIL2A_20220105T101411.SAFE", "L2A", 120)
+    how = ["archive", "in", "-o", "out", "-m", "sharpen-closed", "--workers", 0]
+    told = json.loads(call(tmp_path, *how, "--dry-run", "--json").splitlines()[-1])
+    assert told["scenes"] == 1 and told["unusable"] == {} and told["output_bytes"] > 0
+    call(tmp_path, *how)
+    (made,) = (tmp_path / "out" / "scenes").rglob("*.tif")
+    with rasterio.open(made) as scene:
+        assert scene.shape == (120, 120) and scene.descriptions == tuple(b for b in METRES if b != "B10")
+
+
 def test_scenes_of_one_grid_keep_their_fingerprint(tmp_path: Path) -> None:
     path = pair(tmp_path)[1]
     plan = make_plan(source_of([path]), tmp_path / "o.tif", "lanczos-x2", EnhanceSettings(), ClusterSettings(workers=0))
@@ -258,6 +291,13 @@ def test_scenes_of_one_grid_keep_their_fingerprint(tmp_path: Path) -> None:
     scene = open_scene(source_of(pair(tmp_path), extent="common"))
     found = fingerprint(scene, plan.job.models, plan.job.output, "x", True, ())
     assert found["reading"]["extent"] == "common"
+
+
+def test_a_report_finds_the_grids_that_a_scene_was_made_from(tmp_path: Path) -> None:
+    paths = pair(tmp_path)
+    run(source_of(paths), tmp_path / "out.tif", "sharpen-closed")
+    call(tmp_path, "report", "out.tif", "-o", "page.html")
+    assert (tmp_path / "page.html").stat().st_size > 10_000
 
 
 def test_info_tells_the_grids(tmp_path: Path) -> None:
