@@ -124,7 +124,7 @@ def train(
         inputs, target, facts, size = (values.to(device) for values in batch)
         with torch.autocast(device.type, torch.bfloat16):
             found = network(inputs.contiguous(memory_format=torch.channels_last), facts)
-        loss = F.huber_loss(((found.float() - target) / size)[inner], torch.zeros((), device=device), delta=HUBER)
+        loss = F.huber_loss((found.float() / size)[inner], (target / size)[inner], delta=HUBER)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -32,13 +32,15 @@ class Sharpener(nn.Module):
     Raises
     ------
     ModelError
-        If the network is for another number of guides.
+        If it is another kind of network, or one for another number of guides.
     """
 
-    def __init__(self, layout: Sequence[BandGrid], coefficients: dict[str, Any], network: DetailNetwork) -> None:
+    def __init__(self, layout: Sequence[BandGrid], coefficients: dict[str, Any], network: nn.Module) -> None:
         super().__init__()
         self.inputs = Inputs(layout, coefficients)
         closed = self.inputs.closed
+        if not isinstance(network, DetailNetwork):
+            raise ModelError(f"sharpening needs a network of the kind 'sharpener', got {type(network).__name__}")
         if network.guides != len(closed.guides):
             raise ModelError(f"the network is for {network.guides} guides, the scene has {len(closed.guides)}")
         self.layout, self.network = closed.layout, network

@@ -73,7 +73,9 @@ def test_training_is_the_same_for_the_same_seed_and_ends_in_time():
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
 
 
-def test_a_network_for_other_guides_is_refused():
+def test_another_network_and_one_for_other_guides_are_refused():
     images, _ = scene(0)
+    with pytest.raises(ModelError, match="kind 'sharpener', got Conv2d"):
+        Sharpener(LAYOUT, fit([images], LAYOUT), torch.nn.Conv2d(1, 1, 3))
     with pytest.raises(ModelError, match="network is for 4 guides, the scene has 1"):
         Sharpener(LAYOUT, fit([images], LAYOUT), DetailNetwork(4, 4, 1, valid=True))
