@@ -267,7 +267,7 @@ def test_what_cannot_be_made_is_refused() -> None:
         output_of(scene(), [three], (16, 16))
     with pytest.raises(UsageError, match=r"wants 3 bands together, a\.tif gives 4"):
         output_of(scene(), [UNSURE, three], (16, 16))
-    with pytest.raises(UsageError, match="'complex64' is not supported; choose one of uint8, uint16, int16, float32"):
+    with pytest.raises(UsageError, match="--dtype must be one of uint8, uint16, int16, float32, got 'complex64'"):
         output_of(scene(), [SAME], (16, 16), dtype="complex64")
 
 
