@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from scenelift.models.sensing.blurs import MTF_RANGE, Blur
-from scenelift.models.sensing.estimation import cut_tiles, estimate_blur, quantile
+from scenelift.models.sensing.estimation import CANDIDATES, cut_tiles, estimate_blur, quantile
 from scenelift.models.sensing.sensors import SENSORS, parse_blur, sensor_blur
 from scenelift.pipeline.scenes.scenes import Readable
 
 UNSURE = 0.5
 """Probability of the kind of blur below which a summary says that it is a guess."""
+POSSIBLE = 0.03
+"""Probability from which on a resampling is one that the pixels may have been made by."""
 NOISIEST = 0.008
 """Largest noise (reflectance) that super-resolution networks were trained for."""
 ASSUMED = Blur("gaussian", 0.26)
@@ -53,6 +55,20 @@ class Conditions:
         pairs = list(zip(self.chances, self.blur, strict=True))
         points = [_van_der_corput(number + 1) for number in range(count)]
         return [tuple(quantile(chances, at) if chances else blur for chances, blur in pairs) for at in points]
+
+    def others(self) -> list[tuple[Blur, float]]:
+        """Return the resamplings that may have made the pixels instead of what is told, and how likely each is.
+
+        Only those that blur less: what is told too strong a blur sharpens what is sharp.
+        """
+        known = [chances for chances in self.chances if chances]
+        told = float(np.mean([blur.at_nyquist(2) for blur in self.blur]))
+        mean = np.mean(known, 0) if known else np.zeros(len(CANDIDATES))
+        return [
+            (blur, round(float(chance), 3))
+            for blur, chance in zip(CANDIDATES, mean, strict=True)
+            if blur.kind != "gaussian" and chance >= POSSIBLE and blur.at_nyquist(2) > told
+        ]
 
     def lines(self) -> tuple[str, ...]:
         """Return what a summary says of them."""

@@ -50,6 +50,21 @@ MOST_RATIO = 4.0
 
 
 @dataclass(frozen=True)
+class Doubt:
+    """A resampling that may have made the pixels, though the models are told another blur."""
+
+    blur: str
+    chance: float
+    """Its probability, 0 to 1."""
+    gain_db: float
+    """What the job would then gain over Lanczos, tried one level coarser."""
+
+    def describe(self) -> str:
+        """Return it in words."""
+        return f"{self.gain_db:+.1f} dB if the pixels were made by {self.blur} ({self.chance:.0%} likely)"
+
+
+@dataclass(frozen=True)
 class Expectation:
     """Gain in PSNR, and how well the result agrees with what it was made from."""
 
@@ -59,6 +74,8 @@ class Expectation:
     """Root mean square difference (reflectance) between the input and the blurred, decimated result."""
     windows: int
     seconds: float
+    doubts: tuple[Doubt, ...] = ()
+    """Where the blur was estimated: what it may be as well, and would cost the job its gain."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -75,9 +92,10 @@ class Expectation:
         verdict = "expected gain "
         if self.worse:
             verdict = "EXPECTED TO BE WORSE THAN LANCZOS: "
-        elif self.gain_db["lanczos"].low < 0:
+        elif self.gain_db["lanczos"].low < 0 or self.doubts:
             verdict = "NOT SURE TO BE BETTER THAN LANCZOS: "
-        return f"{verdict}{gains} ({self.windows} windows one level coarser)"
+        doubts = "".join(f"; {doubt.describe()}: give --blur if you know it" for doubt in self.doubts)
+        return f"{verdict}{gains} ({self.windows} windows one level coarser){doubts}"
 
 
 def expect(
@@ -109,15 +127,33 @@ def expect(
         raise UsageError("only what enlarges can be tried one level coarser: add a super-resolution model")
     plausible = conditions.plausible(MOST)
     trials: list[_Trial] = []
+    first: list[NDArray[np.float32]] = []
     for number, fine in enumerate(_windows(scene, scale)):
         if number >= 2 and time.monotonic() - started > seconds:
             break
         trials.append(_try(fine, enhancers, plausible[number], conditions.noise, scale, number))
+        first += [fine] if number < 2 else []
     if not trials:
         return None
     gains = {name: _gain(name, trials) for name in REFERENCES}
     consistency = float(np.sqrt(np.mean([trial.residual for trial in trials])))
-    return Expectation(gains, consistency, len(trials), time.monotonic() - started)
+    doubts = [_doubt(*other, first, enhancers, conditions.noise, scale) for other in conditions.others()]
+    costly = tuple(doubt for doubt in doubts if doubt.gain_db <= 0)
+    return Expectation(gains, consistency, len(trials), time.monotonic() - started, costly)
+
+
+def _doubt(
+    blur: Blur,
+    chance: float,
+    windows: Sequence[NDArray[np.float32]],
+    enhancers: Sequence[Enhancer],
+    noise: Sequence[float],
+    scale: int,
+) -> Doubt:
+    """Try the models, told what they are told, on windows that were shrunk in another way."""
+    trials = [_try(fine, enhancers, [blur] * len(fine), noise, scale, number) for number, fine in enumerate(windows)]
+    theirs, ours = (sum(trial.levels[0][key] for trial in trials) for key in ("lanczos", OURS))
+    return Doubt(blur.describe(), chance, round(float(10 * np.log10(theirs / ours).mean()), 2))
 
 
 @dataclass(frozen=True)

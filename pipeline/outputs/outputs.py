@@ -124,7 +124,8 @@ def _nodata(scene: Scene, dtype: str) -> float | None:
     nodata = scene.nodata
     if dtype == "float32":
         return nodata
-    unmarked = scene.dtype == "float32" and scene.mask_kind == "none"  # NaN is missing, declared or not
+    # NaN is missing, declared or not, and in one band alone where no mask of all bands can say so
+    unmarked = scene.dtype == "float32" and nodata is None
     if unmarked or (nodata is not None and not has_value(dtype, nodata)):
         return float(np.iinfo(dtype).min)
     return nodata
@@ -219,12 +220,13 @@ def output_of(
         scale *= spec.scale
     if scene.alpha is not None:
         bands.append(Band("alpha", 1.0, 0.0, False, "alpha"))
+    nodata = _nodata(scene, dtype)
     return Output(
         grid=scene.grid.scaled(scale),
         dtype=dtype,
         bands=tuple(bands),
-        nodata=_nodata(scene, dtype),
-        mask=scene.mask_kind == "mask",
+        nodata=nodata,
+        mask=scene.mask_kind == "mask" and nodata is None,
         block=(block[0] * scale, block[1] * scale),
         tags=scene.tags,
         tag_domains=_scaled_domains(scene.tag_domains, scale),

@@ -23,6 +23,7 @@ from scenelift.workflows.choosing import Prepared, prepare
 from scenelift.workflows.conditions import Conditions, colour_bands, scene_conditions
 from scenelift.workflows.demo import packaged_scene
 from scenelift.workflows.enhance import enhance, resume
+from scenelift.workflows.expect import expect
 from scenelift.workflows.familiarity import unfamiliar
 from scenelift.workflows.settings import EnhanceSettings
 
@@ -234,3 +235,23 @@ def test_expect_is_a_command_of_its_own(tmp_path):
     assert done.returncode == 4
     assert "--require-gain asks for 30" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_likely_resampling_that_would_cost_the_gain_is_named(tmp_path):
+    scene = write(tmp_path / "in.tif", Blur("area"), side=384)
+    told = Blur("gaussian", 0.2)
+    models = [load(with_settings(find("sr-x2"), blur=(told,) * 4, noise=(0.0,) * 4))]
+    area = CANDIDATES.index(Blur("area"))
+    chances = np.zeros(len(CANDIDATES))
+    chances[[3, area]] = 0.8, 0.2
+    unsure = Conditions((told,) * 4, (0.0,) * 4, "estimated", chances=(tuple(chances),) * 4)
+    assert unsure.others() == [(Blur("area"), 0.2)]
+    (doubt,) = expect(scene, models, unsure).doubts
+    assert (doubt.blur, doubt.chance) == ("area resampling", 0.2)
+    assert doubt.gain_db < -1  # what is sharp is sharpened
+    line = expect(scene, models, unsure).describe()
+    assert line.startswith("NOT SURE") and "by area resampling (20% likely): give --blur" in line
+    chances[[3, area]] = 0.99, 0.01
+    sure = replace(unsure, chances=(tuple(chances),) * 4)
+    assert sure.others() == [] and expect(scene, models, sure).doubts == ()
+    assert Conditions((Blur("area"),), (0.0,), "estimated", chances=(tuple(chances),)).others() == []
