@@ -193,7 +193,7 @@ def test_variables_of_one_long_name_are_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("nodata", [np.nan, np.inf, -1, 0.5, 1e300])
 def test_nodata_that_whole_numbers_lack_is_one_clear_error(tmp_path: Path, nodata: float) -> None:
     path = write_raster(tmp_path / "a.tif", noise_image(1, (1, 20, 30)))
-    with pytest.raises(UsageError, match="does not exist in uint16"):
+    with pytest.raises(UsageError, match="--nodata must be a value of uint16, got "):
         scene_of(path, nodata=nodata)
 
 

@@ -223,9 +223,9 @@ def resume(command: Command) -> None:
 
 
 def _line_fits(path: Path) -> bool:
-    """Whether one more record would fit into the journal's last page."""
+    """Whether one more record may fit into the journal's last page; their lengths differ by some digits."""
     content = path.read_bytes()
-    record = len(content.splitlines()[-1]) + 40
+    record = len(content.splitlines()[-1]) - 40
     return -len(content) % 4096 >= record or not committed(path.parent.parent, path.parent.name[1:-10])
 
 
