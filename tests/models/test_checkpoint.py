@@ -64,7 +64,10 @@ def test_half_precision_storage_loads_as_float32(saved):
         (lambda t: t.pop("head.weight"), "lacks the tensor 'head.weight'"),
         (lambda t: t.update(extra=torch.zeros(1)), "does not have: 'extra'"),
         (lambda t: t.update({"head.bias": torch.zeros(5)}), "'head.bias' has shape"),
-        (lambda t: t.update({"head.bias": torch.zeros(4, dtype=torch.int32)}), "must be torch.float32, got torch.int32"),
+        (
+            lambda t: t.update({"head.bias": torch.zeros(4, dtype=torch.int32)}),
+            "must be torch.float32, got torch.int32",
+        ),
         (lambda t: t["head.bias"].fill_(float("nan")), "not finite"),
     ],
 )

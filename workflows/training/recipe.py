@@ -40,6 +40,8 @@ class Source:
             raise ModelError(f"the weight of the source {self.path} must be above 0, got {self.weight:g}")
         if self.bands is not None and (not self.bands or min(self.bands) < 1):
             raise ModelError(f"the bands of the source {self.path} must be numbers from 1 up, got {list(self.bands)}")
+        if self.bands is not None and len(set(self.bands)) < len(self.bands):
+            raise ModelError(f"the bands of the source {self.path} must differ, got {list(self.bands)}: name each once")
 
 
 @dataclass(frozen=True)

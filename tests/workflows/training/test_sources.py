@@ -150,6 +150,7 @@ def test_other_data_is_another_training(tmp_path):
             {"data": {"train": [{"path": "x", "bands": [0]}]}},
             "bands of the source x must be numbers from 1 up, got .0.",
         ),
+        ({"data": {"train": [{"path": "x", "bands": [1, 1]}]}}, "bands of the source x must differ, got .1, 1."),
         ({"plan": {"phases": [{"steps": 1}], "optimizer": "sgd"}}, "optimizer must be one of adam, .*, got 'sgd'"),
         ({"plan": {"phases": [{"steps": 1}], "batch": 0}}, "batch must be at least 1, got 0"),
         ({"plan": {"phases": [{"steps": 1}], "ema": 1.0}}, "ema must be from 0 to below 1, got 1.0"),
