@@ -89,7 +89,7 @@ def test_blends_run_from_one_network_to_the_other():
     torch.testing.assert_close(middle, (first.head.bias + second.head.bias).detach() / 2)
     with pytest.raises(ModelError, match="one architecture"):
         blend(first, network(channels=6)[0], 0.5)
-    with pytest.raises(ModelError, match="must be from 0 to 1, got 1.5"):
+    with pytest.raises(ModelError, match=r"must be from 0 to 1, got 1\.5"):
         blend(first, second, 1.5)
 
 
