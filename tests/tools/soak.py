@@ -108,7 +108,7 @@ ROWS = {
     "disk too small by chance": Row(20, small_disk),
     "two runs at once, stale locks": Row(20, locks),
     "truncated or flipped input: refused, or what it reads as": Row(100, broken_input),
-    "file of an output flipped, cut, emptied, deleted: found, mended": Row(400, damaged),
+    "file of an output flipped, cut, emptied, deleted: found, restored": Row(400, damaged),
     "block that raises": Row(10, lambda b, f, r, n: faults.poison_block(b, f, NAMES[n % 2])),
     "block that kills its workers": Row(10, lambda b, f, r, n: faults.lethal_block(b, f, 1 + n % 2)),
     "CUDA out of memory (simulated)": Row(10, lambda b, f, r, n: faults.out_of_memory(b, f, 1 + n % 3)),
