@@ -167,7 +167,7 @@ def test_what_ships_belongs_to_its_network_and_says_what_it_holds(name: str) -> 
     assert card["measured"]["all"]["rank_correlation"] > 0.5
 
 
-@pytest.mark.skipif("SCENELIFT_DATA" not in os.environ, reason="SCENELIFT_DATA names no folder with real scenes")
+@pytest.mark.skipif("SCENELIFT_DATA" not in os.environ, reason="SCENELIFT_DATA does not name a folder with real scenes")
 @pytest.mark.skipif("sr-x2-rgb" not in CALIBRATED, reason="sr-x2-rgb has no error model")
 def test_bounds_hold_on_a_real_scene_that_was_coarsened(tmp_path: Path) -> None:
     """Wald's protocol on a place that nothing was fitted on, all bands of it: colours together, the rest alone."""

@@ -30,7 +30,9 @@ from scenelift.workflows.sharpening.compare import (
 from scenelift.workflows.sharpening.places import degrade, find_places, read_place
 
 DATA = Path(os.environ.get("SCENELIFT_DATA", "/nowhere"))
-REAL = pytest.mark.skipif("SCENELIFT_DATA" not in os.environ, reason="SCENELIFT_DATA names no folder with real scenes")
+REAL = pytest.mark.skipif(
+    "SCENELIFT_DATA" not in os.environ, reason="SCENELIFT_DATA does not name a folder with real scenes"
+)
 
 
 def write(path: Path, values: np.ndarray, left: float, top: float, size: float, names: tuple[str, ...]) -> Path:
