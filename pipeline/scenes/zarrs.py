@@ -145,7 +145,7 @@ def _say_fill_values(data: Any, path: str) -> None:
                 raise SceneError(f"{path}: _FillValue of {name} must be a number, got {str(told)[:60]!r}") from None
         if told is not None:
             data[name].attrs["_FillValue"] = number
-        elif group.metadata.zarr_format == 3:
+        elif group.metadata.zarr_format == 3 or any(key in array.attrs for key in _NODATA):
             data[name].attrs.pop("_FillValue", None)
 
 
