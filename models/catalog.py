@@ -188,26 +188,29 @@ def _sharpener(ref: ModelRef) -> TorchEnhancer:
     if ref.layout is None or ref.coefficients is None:
         raise ModelError(f"{ref.name} sharpens the coarse bands of a scene of several grids, and runs on no other")
     path, fitted = checkpoint_path(ref.name), json.loads(ref.coefficients)
-    module: Any = ClosedForm(ref.layout, fitted)
-    name, record, precision = ref.name, {}, "fp32"
-    if path is not None:
-        network, about = load_unchanged(path, ref.digest)
-        if not isinstance(network, DetailNetwork):
-            raise ModelError(f"{ref.name} must be a network that sharpens, got one for {about.task}")
-        module = Sharpener(ref.layout, fitted, network)
-        name, record, precision = about.name, about.record, ref.precision
-    step = period(ref.layout)
-    spec = ModelSpec(
-        name,
+    if path is None:
+        closed = ClosedForm(ref.layout, fitted)
+        return TorchEnhancer(closed, sharpening_spec(closed), ref.device, "fp32", ref.threads)
+    network, about = load_unchanged(path, ref.digest)
+    if not isinstance(network, DetailNetwork):
+        raise ModelError(f"{ref.name} must be a network that sharpens, got one for {about.task}")
+    module = Sharpener(ref.layout, fitted, network)
+    spec = dataclasses.replace(sharpening_spec(module), name=about.name, record=about.record)
+    return TorchEnhancer(module, spec, ref.device, ref.precision, ref.threads)
+
+
+def sharpening_spec(module: Any) -> ModelSpec:
+    """Return the contract of a `ClosedForm` or a `Sharpener`, which follows from its layout."""
+    step = period(module.layout)
+    return ModelSpec(
+        CLOSED,
         "sharpening",
         halo=module.halo,
-        bands=len(ref.layout),
+        bands=len(module.layout),
         multiple_of=step,
         patch=PATCH // step * step,
-        guides=tuple(guides(ref.layout)),
-        record=record,
+        guides=tuple(guides(module.layout)),
     )
-    return TorchEnhancer(module, spec, ref.device, precision, ref.threads)
 
 
 def is_sharpener(name: str) -> bool:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scenelift.models.errors import ModelError
+from scenelift.models.sensing.blurs import gaussian_sigma
 from scenelift.models.sensing.sensors import SENTINEL2
 
 SENTINEL2_MTF = {band: SENTINEL2[band] for band in ("B02", "B03", "B04", "B08")}
@@ -58,14 +59,16 @@ def mtf_of(bands: Sequence[str | None]) -> list[float]:
 
 
 def mtf_sigma(mtf: float, scale: int) -> float:
-    """Return the standard deviation, in fine pixels, of the Gaussian with that transfer at coarse Nyquist.
+    """Return `gaussian_sigma` of a transfer that is checked.
 
-    exp(-2 pi² sigma² f²) = m at f = 1 / (2 s) gives sigma = s sqrt(-2 ln m) / pi (Aiazzi et al., PE&RS 72(5),
-    2006: MTF-matched filters for Wald's protocol).
+    Raises
+    ------
+    ModelError
+        If it is none.
     """
     if not 0 < mtf < 1:
         raise ModelError(f"the MTF at Nyquist must be between 0 and 1, got {mtf}")
-    return scale * math.sqrt(-2 * math.log(mtf)) / math.pi
+    return gaussian_sigma(mtf, scale)
 
 
 def mtf_kernel(mtf: float, scale: int) -> Tensor:

@@ -226,12 +226,12 @@ def _sharpener(
     name = names[0]
     if not (isinstance(name, str) and is_sharpener(name)):
         return [], None, ()
-    ref = with_settings(
-        find(name), device=runtime.here, precision=runtime.precision_of(find(name), 1), threads=runtime.threads
-    )
+    ref = find(name)
+    ref = with_settings(ref, device=runtime.here, precision=runtime.precision_of(ref, 1), threads=runtime.threads)
     ref, notes = prepare_sharpener(ref, scene)
-    chosen = ChosenModel(with_settings(ref, device=runtime.device), verify(ref), ref.precision)
-    return [chosen], SharpenedScene(scene, ref.load()), notes
+    loaded = ref.load()
+    chosen = ChosenModel(with_settings(ref, device=runtime.device), loaded.spec, ref.precision)
+    return [chosen], SharpenedScene(scene, loaded), notes
 
 
 def _rounded(noise: tuple[float, ...]) -> tuple[float, ...]:

@@ -152,7 +152,7 @@ def _doubt(
     scale: int,
 ) -> Doubt:
     """Try the models, told what they are told, on windows that were shrunk in another way."""
-    trials = [_try(fine, enhancers, [blur] * len(fine), noise, scale, number) for number, fine in enumerate(windows)]
+    trials = [_try(fine, enhancers, [blur] * len(fine), noise, scale, number, 1) for number, fine in enumerate(windows)]
     theirs, ours = (sum(trial.levels[0][key] for trial in trials) for key in ("lanczos", OURS))
     return Doubt(blur.describe(), chance, round(float(10 * np.log10(theirs / ours).mean()), 2))
 
@@ -174,13 +174,14 @@ def _try(
     noise: Sequence[float],
     scale: int,
     seed: int,
+    depth: int = 2,
 ) -> _Trial:
-    """Run the models and the classical methods on a window (C, H, W) that was shrunk, once and twice."""
+    """Run the models and the classical methods on a window (C, H, W) that was shrunk, once and so on to `depth`."""
     kernels = [blur.kernel(scale) for blur in blurs]
     transfer = float(np.mean([blur.at_nyquist(scale) for blur in blurs]))
     levels: list[dict[str, NDArray[np.float64]]] = []
     residual = 0.0
-    while not levels or (len(levels) < 2 and min(fine.shape[1:]) >= LEAST * scale):
+    while not levels or (len(levels) < depth and min(fine.shape[1:]) >= LEAST * scale):
         low = decimate(torch.from_numpy(fine)[None], scale, [kernels])[0].numpy()
         low = low + _missing_noise(fine, low, kernels, noise, seed)
         ours = run_chain(enhancers, low)

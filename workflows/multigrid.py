@@ -138,7 +138,7 @@ def prepare_sharpener(ref: ModelRef, scene: Scene) -> tuple[ModelRef, tuple[str,
             "name the rasters of the other grids too, or a .SAFE folder"
         )
     layout, unknown = layout_of(scene)
-    fitted, warnings = fit_sharpener(ref, layout, [_missing_as_nan(region) for region in scene.sample])
+    fitted, warnings = fit_sharpener(ref, layout, [missing_as_nan(region) for region in scene.sample])
     notes = [describe(scene), *warnings]
     if unknown:
         notes.append(f"the sensor's blur of {', '.join(unknown)} is unknown: an MTF of {UNKNOWN_MTF} is assumed")
@@ -175,5 +175,6 @@ def describe(scene: Scene) -> str:
     return f"sharpened to {size(1)} {unit}: {'; '.join(parts)}, guided by {guides}"
 
 
-def _missing_as_nan(region: Region) -> NDArray[np.float32]:
+def missing_as_nan(region: Region) -> NDArray[np.float32]:
+    """Return reflectance, NaN where there is no data."""
     return np.where(region.valid, region.values, np.float32("nan"))

@@ -13,6 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from scenelift.models.sensing.blurs import gaussian_sigma
+
 Array = NDArray[np.floating]
 
 
@@ -89,10 +91,9 @@ def _upsample_axis(x: NDArray[np.float32], weights: NDArray[np.float32], axis: i
 def _mtf_taps(mtf: float, scale: int) -> NDArray[np.float32]:
     """Return the Gaussian whose transfer at the coarse grid's Nyquist frequency is ``mtf``.
 
-    sigma = scale * sqrt(-2 ln mtf) / pi fine pixels, cut at four sigma; of even length for even scales, so that
-    it is centred on a coarse pixel (Aiazzi et al., PE&RS 72(5), 2006).
+    Cut at four sigma; of even length for even scales, so that it is centred on a coarse pixel.
     """
-    sigma = scale * math.sqrt(-2 * math.log(mtf)) / math.pi
+    sigma = gaussian_sigma(mtf, scale)
     length = 2 * math.ceil(4 * sigma) + scale % 2
     at = np.arange(length) - (length - 1) / 2
     weights = np.exp(-(at**2) / (2 * sigma**2))

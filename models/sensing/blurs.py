@@ -55,10 +55,19 @@ class Blur:
         return _kernel(self.kind, self.mtf if self.kind == "gaussian" else 0.0, scale)
 
 
+def gaussian_sigma(mtf: float, scale: int) -> float:
+    """Return the standard deviation, in fine pixels, of the Gaussian with that transfer at coarse Nyquist.
+
+    exp(-2 pi² sigma² f²) = m at f = 1 / (2 s) gives sigma = s sqrt(-2 ln m) / pi (Aiazzi et al., PE&RS 72(5), 2006:
+    MTF-matched filters for Wald's protocol).
+    """
+    return scale * math.sqrt(-2 * math.log(mtf)) / math.pi
+
+
 @functools.cache
 def _kernel(kind: str, mtf: float, scale: int) -> NDArray[np.float64]:
-    if kind == "gaussian":  # sigma = s sqrt(-2 ln m) / pi: Aiazzi et al., PE&RS 72(5), 2006
-        sigma = scale * math.sqrt(-2 * math.log(mtf)) / math.pi
+    if kind == "gaussian":
+        sigma = gaussian_sigma(mtf, scale)
         at = _positions(math.ceil(4 * sigma), scale)
         weights = np.exp(-(at**2) / (2 * sigma**2))
     elif kind == "area":

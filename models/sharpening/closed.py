@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.layers import crop
-from scenelift.models.sharpening.layout import BandGrid, check_layout, coarse, guides, period
+from scenelift.models.sharpening.layout import BandGrid, check_layout, coarse, guides, whole_periods
 from scenelift.models.sharpening.projection import Projection, whole_float32
 
 LAST_RADIUS = 3
@@ -77,8 +77,7 @@ class ClosedForm(nn.Module):
             self._keep(f"weights_{number}", weights, 0)
         self._keep("mean", coefficients["guide_level"], 2)
         self._keep("spread", coefficients["guide_spread"], 2)
-        step = period(layout)
-        self.halo = max(-(-self._reach(number) // step) * step for number in range(len(self.groups)))
+        self.halo = whole_periods(layout, max(map(self._reach, range(len(self.groups)))))
         """Fine pixels on every side that are used up; a multiple of the period."""
 
     def _keep(self, name: str, values: list[Any], axes: int) -> None:

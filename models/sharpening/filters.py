@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scenelift.models.sensing.blurs import gaussian_sigma
 from scenelift.models.sensing.wiener import matern
 
 Array = NDArray[np.float64]
@@ -48,7 +49,7 @@ class Taps:
 def blur(mtf: float, ratio: int, centre: float) -> Taps:
     """Return the Gaussian whose transfer at the coarse Nyquist frequency is ``mtf``, on fine pixels.
 
-    sigma = ratio sqrt(-2 ln mtf) / pi fine pixels, cut at four sigma (Aiazzi et al., PE&RS 72(5), 2006).
+    Cut at four sigma.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ def blur(mtf: float, ratio: int, centre: float) -> Taps:
     centre : float
         Centre of coarse pixel 0; a multiple of 0.5. Decides whether the filter is even or odd.
     """
-    sigma = ratio * math.sqrt(-2 * math.log(mtf)) / math.pi
+    sigma = gaussian_sigma(mtf, ratio)
     reach = math.ceil(4 * sigma)
     first = math.floor(centre) - reach + (1 if centre % 1 else 0)
     at = np.arange(first, math.floor(centre) + reach + 1) - centre

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scenelift.models.errors import ModelError
+from scenelift.models.networks.layers import crop
 from scenelift.models.sharpening.closed import grids_of, standardized
 from scenelift.models.sharpening.layout import BandGrid, check_layout, coarse, guides
 from scenelift.models.sharpening.projection import Projection
@@ -195,8 +196,8 @@ class _Tools:
         margin = max(self.bands.margin, self.down.margin)
         if min(x.shape[2:]) // self.ratio - 2 * margin < 2 * LOWER:
             return
-        seen = _inner(self.bands.pick(x[:, self.group]), margin - self.bands.margin)
-        led = _inner(self.down.observe(_moved(x[:, self.guides], move)), margin - self.down.margin)
+        seen = crop(self.bands.pick(x[:, self.group]), margin - self.bands.margin)
+        led = crop(self.down.observe(_moved(x[:, self.guides], move)), margin - self.down.margin)
         sides = [side // LOWER * LOWER for side in seen.shape[2:]]
         seen, led = (t[:, :, : sides[0], : sides[1]] for t in (seen, led))
         for number, (index, lower) in enumerate(zip(self.group, self.lower, strict=True)):
@@ -208,13 +209,9 @@ class _Tools:
                 products = (level[:, None] * detail[1:]).flatten(0, 1)  # by level, then by guide
                 detail = torch.cat([detail, products])
             edge = EDGE if min(sides) > 4 * EDGE else 0
-            flat = _inner(detail, edge).flatten(1).numpy()
+            flat = crop(detail, edge).flatten(1).numpy()
             flat = flat[:, np.isfinite(flat).all(axis=0)]
             yield index, flat[1:], flat[0]
-
-
-def _inner(x: Tensor, margin: int) -> Tensor:
-    return x[..., margin : x.shape[-2] - margin, margin : x.shape[-1] - margin]
 
 
 def _moved(x: Tensor, move: tuple[int, int]) -> Tensor:

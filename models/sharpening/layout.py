@@ -58,6 +58,12 @@ def period(layout: Sequence[BandGrid]) -> int:
     return math.lcm(*(band.ratio for band in layout))
 
 
+def whole_periods(layout: Sequence[BandGrid], reach: int) -> int:
+    """Return a number of fine pixels that is at least `reach` and a multiple of the layout's period."""
+    step = period(layout)
+    return -(-reach // step) * step
+
+
 def check_layout(layout: Sequence[BandGrid]) -> tuple[BandGrid, ...]:
     """Return the layout as a tuple.
 

@@ -12,7 +12,7 @@ from scenelift.models.errors import ModelError
 from scenelift.models.networks.layers import crop
 from scenelift.models.networks.sharpener import DetailNetwork, facts_of
 from scenelift.models.sharpening.closed import ClosedForm, Predicted, project
-from scenelift.models.sharpening.layout import BandGrid, coarse, period
+from scenelift.models.sharpening.layout import BandGrid, coarse, whole_periods
 from scenelift.models.sharpening.projection import whole_float32
 
 LIMIT = 10.0
@@ -44,8 +44,7 @@ class Sharpener(nn.Module):
         if network.guides != len(closed.guides):
             raise ModelError(f"the network is for {network.guides} guides, the scene has {len(closed.guides)}")
         self.layout, self.network = closed.layout, network
-        step = period(closed.layout)
-        self.halo = max(-(-self._reach(number) // step) * step for number in range(len(closed.groups)))
+        self.halo = whole_periods(closed.layout, max(map(self._reach, range(len(closed.groups)))))
         """Fine pixels on every side that are used up; a multiple of the period."""
 
     def _network_halo(self, number: int) -> int:

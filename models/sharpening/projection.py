@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from scenelift.models.networks.layers import crop
 from scenelift.models.sharpening.filters import RADIUS, Taps, blur, first_fine, interpolation, pick
 from scenelift.models.sharpening.layout import BandGrid
 
@@ -90,7 +91,7 @@ class Projection(nn.Module):
 
     def crop(self, x: Tensor) -> Tensor:
         """Cut the halo off fine pixels (..., H, W)."""
-        return x[..., self.halo : x.shape[-2] - self.halo, self.halo : x.shape[-1] - self.halo]
+        return crop(x, self.halo)
 
     def _sample(self, x: Tensor, taps: Sequence[Taps], name: str) -> Tensor:
         """Filter both axes and keep the coarse pixels ``margin`` to H / ratio - margin."""

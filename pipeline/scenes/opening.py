@@ -15,7 +15,7 @@ from scenelift.pipeline.scenes.limits import Limits
 from scenelift.pipeline.scenes.multigrid import EXTENTS, on_finest, placement_of
 from scenelift.pipeline.scenes.radiometry import DTYPES, Product, band_of, told_of
 from scenelift.pipeline.scenes.rasters import Reader, open_raster
-from scenelift.pipeline.scenes.safe import RESOLUTIONS, find_bands
+from scenelift.pipeline.scenes.safe import BANDS_10M, RESOLUTIONS, find_bands
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.scenes.zarrs import is_zarr, open_zarr
 
@@ -167,7 +167,7 @@ def _open_files(source: SceneSource) -> tuple[list[Reader], Product]:
     paths, safe = list(source.paths), Product()
     if len(paths) == 1 and paths[0].rstrip("/").upper().endswith(".SAFE"):
         every = source.extent is not None
-        found = find_bands(Path(paths[0]), tuple(RESOLUTIONS)) if every else find_bands(Path(paths[0]))
+        found = find_bands(Path(paths[0]), tuple(RESOLUTIONS) if every else BANDS_10M)
         paths = [str(p) for p in found.paths]
         names = dict(zip(paths, found.names, strict=True)) if every else {}
         safe = Product(found.quantification, found.offset, 0.0, found.tags, names)

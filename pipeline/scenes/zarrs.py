@@ -121,22 +121,19 @@ def open_zarr(path: str) -> XarrayRaster:
     except Exception as error:
         raise SceneError(f"cannot open {path} as Zarr: {str(error).splitlines()[0]}") from error
     data = _opened(path, "Zarr", file=store)
-    _say_fill_values(data, path)
+    _say_fill_values(data, store.zarr_group, path)
     return XarrayRaster(path, data)
 
 
-def _say_fill_values(data: Any, path: str) -> None:
+def _say_fill_values(data: Any, group: Any, path: str) -> None:
     """Put right what xarray says of missing pixels: an array's own attribute counts before what Zarr fills gaps with.
 
     xarray takes the latter for Zarr 2 whatever the attribute says, and refuses numbers in attributes of Zarr 3.
     """
-    import zarr
     from xarray.backends.zarr import FillValueCoder
 
-    group = zarr.open_group(path, mode="r")
     for name in data.data_vars:
         array = group[str(name)]
-        assert isinstance(array, zarr.Array)
         told: Any = array.attrs.get("_FillValue")
         if told is not None and (number := _number(told)) is None:
             try:

@@ -21,12 +21,8 @@ MOST_BANDS = 16
 
 @dataclass(frozen=True, eq=False)
 class FusionSums(Sums):
-    """Sums over valid pixels and whole windows; float64 arrays of shape (C,) or ()."""
+    """Sums over whole windows; float64 arrays of shape (C,) or ()."""
 
-    power: np.ndarray
-    """Sum of the reference squared."""
-    squared: np.ndarray
-    """Sum of (test - reference) squared."""
     quality: np.ndarray
     """Sum of the universal quality index over windows."""
     windows: np.ndarray
@@ -44,22 +40,19 @@ def fusion_sums(block: Block) -> FusionSums:
     (IEEE GRSL 6(4), 2009), of the values as they are, in windows of 32 x 32 pixels that start every 16 pixels; whole
     valid windows only. A window without variance in both images has the quality of its means.
     """
-    own = (slice(None), *block.area.owned())
-    x, y = block.reference[own], block.test[own]
     moments = _Moments(block.reference, block.test, block.area)
     whole = _windows(block.valid.astype(np.float64), block.area) == WINDOW**2
     each = _universal(moments.means_x, moments.means_y, moments.variances_x, moments.variances_y, moments.own)
     everywhere = whole.all(axis=0)
     together = 0.0
-    if 1 < len(x) <= MOST_BANDS and everywhere.any():
+    comparable = 1 < len(block.reference) <= MOST_BANDS
+    if comparable and everywhere.any():
         together = float(_hypercomplex(moments)[everywhere].sum())
     return FusionSums(
-        power=(x**2).sum(axis=(1, 2)),
-        squared=((y - x) ** 2).sum(axis=(1, 2)),
         quality=np.where(whole, each, 0).sum(axis=(1, 2)),
         windows=whole.sum(axis=(1, 2), dtype=np.float64),
         together=np.array(together),
-        windows_together=np.array(float(everywhere.sum()) if 1 < len(x) <= MOST_BANDS else 0.0),
+        windows_together=np.array(float(everywhere.sum()) if comparable else 0.0),
     )
 
 

@@ -24,6 +24,8 @@ class PixelSums(Sums):
     """Sum of (test - reference) squared."""
     reference: np.ndarray
     """Sum of the reference."""
+    power: np.ndarray
+    """Sum of the reference squared."""
     angle: np.ndarray
     """Sum of the angles between the two spectra, radians, shape ()."""
     angles: np.ndarray
@@ -48,6 +50,7 @@ def pixel_sums(block: Block) -> PixelSums:
         absolute=np.abs(error).sum(axis=(1, 2)),
         squared=(error**2).sum(axis=(1, 2)),
         reference=x[own].sum(axis=(1, 2)),
+        power=(x[own] ** 2).sum(axis=(1, 2)),
         angle=np.array(angles.sum()),
         angles=np.array(float(angles.size)),
         coarse=np.array([total for total, _ in coarse]),

@@ -171,7 +171,7 @@ _BUILT_IN = (
     _pooled("coarse_rmse", "RMSE of 2 x 2 means", _REFLECTANCE, 5, _coarse, np.sqrt, halo=1, tables=()),
     Score("ssim", "SSIM", similarity_sums, lambda s, c: s.mean_ssim, digits=4, tables=("compare", "report")),
     Score("ms_ssim", "MS-SSIM", similarity_sums, lambda s, c: s.ms_ssim, tables=("compare",)),
-    Score("sre", "SRE", fusion_sums, _reconstruction, unit="dB", digits=2, tables=()),
+    _whole("sre", "SRE", of=_reconstruction, unit="dB", digits=2, tables=()),
     Score("uiqi", "universal quality", fusion_sums, lambda s, c: ratio(s.quality, s.windows), digits=4, tables=()),
     Score("q2n", "Q2n", fusion_sums, overall=lambda s, c: ratio(s.together, s.windows_together), digits=4, tables=()),
     Score("vif", "VIF", information_sums, lambda s, c: s.vif, tables=("compare", "report")),

@@ -42,11 +42,11 @@ from scenelift.workflows.archive.record import (
 )
 from scenelift.workflows.archive.settings import ArchiveSettings, Folder
 from scenelift.workflows.archive.stac import COLLECTION, item_of, write_item
+from scenelift.workflows.archive.survey import source_of
 from scenelift.workflows.archive.transfer import at_hand, upload
 from scenelift.workflows.choosing import prepare
 from scenelift.workflows.enhance import expecting, refuse_foreign
 from scenelift.workflows.evidence.score import plain, score
-from scenelift.workflows.multigrid import read_for
 from scenelift.workflows.planning import plan_prepared
 
 RESUMABLE = 75
@@ -144,7 +144,7 @@ class SceneJob:
             raise SceneError(entry.problem)
         base = replace(base, states={"inputs": records.state_of(entry.paths)})
         with at_hand(entry.paths, self.folder.records.parent / "fetched" / entry.id) as paths:
-            return self._perform(entry, replace(self._source(paths), told=entry.told), order, progress, clock, base)
+            return self._perform(entry, source_of(entry, paths, self.settings), order, progress, clock, base)
 
     def _perform(
         self,
@@ -173,11 +173,6 @@ class SceneJob:
             found = self._scores(source, plan)
         with clock.step("describe"):
             return self._finish(entry, plan, summary, found, base)
-
-    def _source(self, paths: tuple[str, ...]) -> SceneSource:
-        reading = self.settings.reading
-        source = SceneSource(paths, None, reading.scale, reading.offset, reading.nodata, reading.crs)
-        return read_for(replace(source, extent=reading.extent), self.settings.models)
 
     def _plan(self, entry: Entry, source: SceneSource) -> Plan:
         path = self.folder.output(entry.id, self.settings.format)

@@ -90,14 +90,19 @@ def survey(entries: Sequence[Entry], output: Path, settings: ArchiveSettings) ->
     return found
 
 
+def source_of(entry: Entry, paths: tuple[str, ...], settings: ArchiveSettings) -> SceneSource:
+    """Return how an entry whose files are at `paths` is read by an archive's settings."""
+    r = settings.reading
+    source = SceneSource(paths, None, r.scale, r.offset, r.nodata, r.crs, told=entry.told, extent=r.extent)
+    return read_for(source, settings.models)
+
+
 def _look(entry: Entry, settings: ArchiveSettings) -> Wanted | str:
     if entry.problem:
         raise SceneError(entry.problem)
     if any(map(is_remote, entry.paths)):
         raise SceneError("lies elsewhere: it is fetched when its turn comes, not for a plan")
-    reading = settings.reading
-    source = SceneSource(entry.paths, None, reading.scale, reading.offset, reading.nodata, reading.crs, told=entry.told)
-    source = read_for(replace(source, extent=reading.extent), settings.models)
+    source, reading = source_of(entry, entry.paths, settings), settings.reading
     scene = open_scene(source)
     if reason := settings.filters.reason(facts_of(entry, scene)) or no_image(scene):
         return reason

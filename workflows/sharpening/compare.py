@@ -14,15 +14,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from scenelift.models import whole
+from scenelift.models.catalog import CLOSED, sharpening_spec
 from scenelift.models.checkpoint import load_checkpoint
+from scenelift.models.enhancer import TorchEnhancer
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.sharpener import DetailNetwork
 from scenelift.models.sharpening.classical import METHODS, ONE_GUIDE, Task
 from scenelift.models.sharpening.closed import ClosedForm
 from scenelift.models.sharpening.fitting import fit
-from scenelift.models.sharpening.layout import BandGrid, coarse, guides, period
+from scenelift.models.sharpening.layout import BandGrid, coarse, guides
 from scenelift.models.sharpening.network import Sharpener
-from scenelift.models.sharpening.projection import mirrored, observe, replicate
+from scenelift.models.sharpening.projection import observe, replicate
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scores.bootstrap import Interval, interval
 from scenelift.pipeline.scores.fusion import no_reference_sums, without_reference
@@ -30,7 +33,6 @@ from scenelift.pipeline.scores.scores import Convention, block_statistics, score
 from scenelift.workflows.sharpening.places import Place, Trial, degrade, find_places, read_place
 
 Image = NDArray[np.float32]
-CLOSED = "sharpen-closed"
 REFERENCE = ("sre", "rmse", "ergas", "sam", "uiqi", "q2n")
 """Scores one scale lower, where the truth is known; ``again`` (the consistency) is added to them."""
 BLIND = ("d_lambda", "d_s", "qnr")
@@ -165,11 +167,7 @@ def _sharpen(
 
 def run_whole(module: ClosedForm | Sharpener, images: Image) -> Image:
     """Sharpen a whole image (bands, H, W), mirrored at its edges as the engine does."""
-    step = period(module.layout)
-    after = [module.halo + (-side) % step for side in images.shape[1:]]
-    with torch.no_grad():
-        found = module.eval()(torch.from_numpy(mirrored(images, module.halo, (after[0], after[1])))[None])[0]
-    return found[:, : images.shape[1], : images.shape[2]].numpy()
+    return whole.run_whole(TorchEnhancer(module, sharpening_spec(module)), images[None])[0]
 
 
 def score_trial(trial: Trial, found: Image) -> dict[str, float]:

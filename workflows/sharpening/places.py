@@ -18,11 +18,12 @@ from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
+from scenelift.workflows.conditions import band_names
+from scenelift.workflows.multigrid import UNKNOWN_MTF, missing_as_nan
 
 Image = NDArray[np.float32]
 PAN, GUIDE = ("pan", "ms"), ("10m", "20m", "60m")
 """Ends of the names of files that belong together: the first is the fine one."""
-DEFAULT_MTF = 0.3
 PAN_MTF = 0.15
 """Of a panchromatic band that no list knows (Vivone et al., 2015)."""
 MOST = 1024
@@ -115,7 +116,7 @@ def read_place(name: str, files: Sequence[Path]) -> Place:
     guides = _read(fine, window)
     bands = tuple(
         BandGrid(1, mtf=PAN_MTF if pan else mtf, name=label)
-        for label, mtf in zip(_names(fine), _mtfs(fine), strict=True)
+        for label, mtf in zip(band_names(fine), _mtfs(fine), strict=True)
     )
     coarse = tuple(_coarse(scene, fine, window) for scene in others)
     return Place(name, guides, bands, coarse)
@@ -147,7 +148,7 @@ def _coarse(scene: Scene, fine: Scene, window: Window) -> Coarse:
     values = np.pad(values, ((0, 0), (lead[0], 0), (lead[1], 0)), constant_values=np.nan)
     at = row + ratio * first[0], col + ratio * first[1]
     bands = tuple(
-        BandGrid(ratio, at[0], at[1], mtf, label) for label, mtf in zip(_names(scene), _mtfs(scene), strict=True)
+        BandGrid(ratio, at[0], at[1], mtf, label) for label, mtf in zip(band_names(scene), _mtfs(scene), strict=True)
     )
     return Coarse(values, bands)
 
@@ -159,16 +160,11 @@ def _middle(shape: tuple[int, int], most: int) -> Window:
 
 
 def _read(scene: Scene, window: Window) -> Image:
-    region = scene.read(window)
-    return np.where(region.valid, region.values, np.nan).astype(np.float32)
-
-
-def _names(scene: Scene) -> list[str]:
-    return [band.description or f"band {i}" for i, band in enumerate(scene.bands, start=1)]
+    return missing_as_nan(scene.read(window))
 
 
 def _mtfs(scene: Scene) -> list[float]:
-    return [SENTINEL2.get(name, DEFAULT_MTF) for name in _names(scene)]
+    return [SENTINEL2.get(name, UNKNOWN_MTF) for name in band_names(scene)]
 
 
 @dataclass(frozen=True)

@@ -110,9 +110,7 @@ def train_sharpener(
             examples += drawn if left else map(upper, drawn)
     network = DetailNetwork(channels=CHANNELS, blocks=BLOCKS).to(pick_device(device))
     plan = Schedule(steps=steps, seconds=60 * minutes)
-    trained = train(
-        examples, network, plan, seed, lambda step, loss: print(f"step {step}: loss {loss:.4f}", flush=True)
-    )
+    trained = train(examples, network, plan, seed, _say)
     spec = ModelSpec("sharpen", "sharpening", halo=trained.halo)
     arch = {"kind": "sharpener", "guides": trained.guides, "channels": CHANNELS, "blocks": BLOCKS}
     save_checkpoint(output, trained.half(), spec, arch)
