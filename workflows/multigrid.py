@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenelift.models.catalog import CLOSED, ModelRef, fit_sharpener, is_sharpener
-from scenelift.models.sensing.sensors import SENTINEL2
+from scenelift.models.sensing.sensors import SENTINEL2, SENTINEL2_NM
 from scenelift.models.sharpening.layout import BandGrid
 from scenelift.pipeline.enhance import Enhancer, context, enhance_region
 from scenelift.pipeline.errors import GridsError, UsageError
@@ -149,10 +149,12 @@ def layout_of(scene: Scene) -> tuple[tuple[BandGrid, ...], list[str]]:
     """Return how the grids of a scene's bands lie to each other, and the coarse bands whose blur is not known."""
     layout, unknown = [], []
     for name, placement in zip(band_names(scene), scene.placements, strict=True):
-        mtf = SENTINEL2.get(_code(name))
+        code = _code(name)
+        mtf = SENTINEL2.get(code)
         if mtf is None and placement.ratio > 1:
             unknown.append(name)
-        layout.append(BandGrid(placement.ratio, placement.row, placement.col, mtf or UNKNOWN_MTF, name))
+        at = placement.ratio, placement.row, placement.col
+        layout.append(BandGrid(*at, mtf or UNKNOWN_MTF, name, SENTINEL2_NM.get(code, 0)))
     return tuple(layout), unknown
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scenelift.models.sensing.sensors import SENTINEL2
+from scenelift.models.sensing.sensors import SENTINEL2, SENTINEL2_NM
 from scenelift.models.sharpening.layout import BandGrid
 from scenelift.models.sharpening.projection import observe, replicate
 from scenelift.pipeline.errors import UsageError
@@ -148,7 +148,8 @@ def _coarse(scene: Scene, fine: Scene, window: Window) -> Coarse:
     values = np.pad(values, ((0, 0), (lead[0], 0), (lead[1], 0)), constant_values=np.nan)
     at = row + ratio * first[0], col + ratio * first[1]
     bands = tuple(
-        BandGrid(ratio, at[0], at[1], mtf, label) for label, mtf in zip(band_names(scene), _mtfs(scene), strict=True)
+        BandGrid(ratio, at[0], at[1], mtf, label, SENTINEL2_NM.get(label, 0))
+        for label, mtf in zip(band_names(scene), _mtfs(scene), strict=True)
     )
     return Coarse(values, bands)
 
@@ -209,7 +210,7 @@ def degrade(place: Place, ratio: int, part: int = 0) -> Trial:
     truth = own.values[:, rows, cols]
     same = ratio == first.ratio and first.row % 1 == 0  # a grid that lies half a pixel aside does so again
     at = (first.row, first.col) if same else ((ratio - 1) / 2,) * 2
-    bands = tuple(BandGrid(ratio, at[0], at[1], band.mtf, band.name) for band in own.bands)
+    bands = tuple(replace(band, ratio=ratio, row=at[0], col=at[1]) for band in own.bands)
     sides = [side // ratio for side in truth.shape[1:]]
     truth, guides = (x[:, : sides[0] * ratio, : sides[1] * ratio] for x in (truth, guides))
     seen = observe(truth, bands, (sides[0], sides[1]))
