@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenelift.models.catalog import CLOSED, ModelRef, fit_sharpener, is_sharpener
-from scenelift.models.sensing.sensors import SENTINEL2, SENTINEL2_NM
+from scenelift.models.sensing.sensors import COMMON_NM, SENTINEL2, SENTINEL2_NM
 from scenelift.models.sharpening.layout import BandGrid
 from scenelift.pipeline.enhance import Enhancer, context, enhance_region
 from scenelift.pipeline.errors import GridsError, UsageError
@@ -140,6 +140,8 @@ def prepare_sharpener(ref: ModelRef, scene: Scene) -> tuple[ModelRef, tuple[str,
     layout, unknown = layout_of(scene)
     fitted, warnings = fit_sharpener(ref, layout, [missing_as_nan(region) for region in scene.sample])
     notes = [describe(scene), *warnings]
+    if ref.name != CLOSED and not all(band.wavelength for band in layout if band.ratio == 1):
+        notes.append("the guides' names do not say their colours: taken for blue, green, red, near infrared in order")
     if unknown:
         notes.append(f"the sensor's blur of {', '.join(unknown)} is unknown: an MTF of {UNKNOWN_MTF} is assumed")
     return fitted, tuple(notes)
@@ -154,8 +156,13 @@ def layout_of(scene: Scene) -> tuple[tuple[BandGrid, ...], list[str]]:
         if mtf is None and placement.ratio > 1:
             unknown.append(name)
         at = placement.ratio, placement.row, placement.col
-        layout.append(BandGrid(*at, mtf or UNKNOWN_MTF, name, SENTINEL2_NM.get(code, 0)))
+        layout.append(BandGrid(*at, mtf or UNKNOWN_MTF, name, wavelength(name)))
     return tuple(layout), unknown
+
+
+def wavelength(name: str) -> float:
+    """Return the centre, nm, of the band of this name, 0 if the name does not tell."""
+    return SENTINEL2_NM.get(_code(name)) or COMMON_NM.get(name.strip().lower(), 0)
 
 
 def _code(name: str) -> str:

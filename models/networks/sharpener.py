@@ -11,6 +11,10 @@ from scenelift.models.networks.layers import PaddingMode, ResidualBlock, check_r
 
 CENTRES = (705.0, 740.0, 783.0, 865.0, 1612.0, 2196.0)
 """Wavelengths, nm, that the network knows: Sentinel-2's bands at 20 m."""
+GUIDES = (493.0, 560.0, 665.0, 833.0)
+"""Wavelengths, nm, of the guides that the shipped network has learned from, in this order."""
+ASIDE = 0.1
+"""Natural logarithm of how far from these a guide may lie."""
 WIDTH = 0.045
 """Natural logarithm of how far from these a band may lie and still be taken for much the same."""
 FACTS = 2 + len(CENTRES)
@@ -26,8 +30,8 @@ class DetailNetwork(nn.Module):
     Parameters
     ----------
     guides : int
-        Fine bands. Inputs are their details, their levels, the detail found without it, what of that is local, and the band's
-        level.
+        Fine bands. Inputs are their details, their levels, the detail that is found without the network, what of that
+        is local, and the band's level.
     channels, blocks : int
         Width and number of residual blocks.
     valid : bool

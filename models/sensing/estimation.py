@@ -46,8 +46,8 @@ ALIKE = 0.06
 OTHERS = 3
 """Bands that count for a band beside its own pixels, at most: all show the same ground."""
 DOUBT_OF_ALL = 0.05
-"""As ``DOUBT``, of what the bands say together. On left-out places (300 crops of two to four bands) 71 % of the choices lie
-within .05 of the true transfer; 66 % where each band is told by its own pixels alone."""
+"""As ``DOUBT``, of what the bands say together. On left-out places (300 crops of one to four bands) 71 % of the choices
+lie within .05 of the true transfer; 66 % where each band is told by its own pixels alone."""
 CANDIDATES = (*(Blur("gaussian", mtf) for mtf in TRANSFERS), *(Blur(kind) for kind in KINDS[1:]))
 """Blurs between which an estimate decides."""
 
@@ -190,7 +190,7 @@ def _pooled(chances: Array) -> Array:
 
 @functools.cache
 def _alike() -> Array:
-    """Return how likely a band has one blur (column) if another has another (row): the same kind, much the same transfer."""
+    """Return how likely a band has one blur (column) if another has another (row): of one kind, with transfers near."""
     transfer = np.array([blur.at_nyquist(2) for blur in CANDIDATES])
     kind = np.array([KINDS.index(blur.kind) for blur in CANDIDATES])
     near = np.exp(-((transfer[:, None] - transfer) ** 2) / (2 * ALIKE**2)) * (kind[:, None] == kind)

@@ -18,6 +18,11 @@ SENTINEL2_NM = {
     "B09": 945, "B10": 1374, "B11": 1614, "B12": 2202,
 }  # fmt: skip
 """Centre wavelengths of Sentinel-2A's bands, nm (ESA, Sentinel-2 spectral response functions)."""
+COMMON_NM = {
+    "coastal": 443, "blue": 490, "green": 560, "red": 665, "rededge": 740, "nir": 840, "nir08": 865, "swir16": 1610,
+    "swir22": 2200,
+}  # fmt: skip
+"""Middle of the range of each common name, nm (STAC extension eo)."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class LocalGains(nn.Module):
             (N, guides, H, W) the guides.
         """
         led = self.down.observe(fine)
-        n, count = seen.shape[:2]
+        count = seen.shape[1]
         stack = torch.cat([seen[:, :, None], led[:, None].expand(-1, count, -1, -1, -1)], 2)
         level = _separable(stack.flatten(1, 2), self.get_buffer("level")).unflatten(1, (count, 1 + self.guides))
         return crop(stack, SMOOTHED) - level, level

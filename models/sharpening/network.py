@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.layers import crop
-from scenelift.models.networks.sharpener import DetailNetwork, facts_of
+from scenelift.models.networks.sharpener import ASIDE, GUIDES, DetailNetwork, facts_of
 from scenelift.models.sharpening.closed import ClosedForm, Predicted, project
 from scenelift.models.sharpening.layout import BandGrid, coarse, whole_periods
 from scenelift.models.sharpening.local import REACH, LocalGains
@@ -46,7 +47,10 @@ class Sharpener(nn.Module):
         if not isinstance(network, DetailNetwork):
             raise ModelError(f"sharpening needs a network of the kind 'sharpener', got {type(network).__name__}")
         if network.guides != len(closed.guides):
-            raise ModelError(f"the network is for {network.guides} guides, the scene has {len(closed.guides)}")
+            raise ModelError(
+                f"the network is for {network.guides} guides, the scene has {len(closed.guides)}; use -m sharpen-closed"
+            )
+        _check_guides([closed.layout[i] for i in closed.guides])
         self.layout, self.network = closed.layout, network
         self.halo = whole_periods(closed.layout, max(map(self._reach, range(len(closed.groups)))))
         """Fine pixels on every side that are used up; a multiple of the period."""
@@ -106,6 +110,9 @@ class Inputs(nn.Module):
             facts = torch.tensor([_facts(self.closed.layout[i]) for i in group])
             self.register_buffer(f"facts_{number}", facts, persistent=False)
         own = [self.closed.layout[i] for i in self.closed.guides]
+        known = all(band.wavelength for band in own)
+        self.order = sorted(range(len(own)), key=lambda i: own[i].wavelength) if known else list(range(len(own)))
+        """Of the guides as the network sees them: from the shortest wavelength to the longest."""
         groups = [[self.closed.layout[i] for i in group] for group in self.closed.groups]
         self.local = nn.ModuleList(LocalGains(bands, own) for bands in groups)
 
@@ -146,8 +153,8 @@ class Inputs(nn.Module):
                 return values / self.get_buffer(f"{name}_{number}").clamp(min=LEAST)
 
             parts = [
-                relative(found.detail, "guide_detail"),
-                relative(found.guides, "guide_level") - 1,
+                relative(found.detail, "guide_detail")[:, :, self.order],
+                (relative(found.guides, "guide_level") - 1)[:, :, self.order],
                 relative((found.sharp - found.smooth)[:, :, None], "detail"),
                 relative(local[:, :, None], "detail"),
                 relative(found.smooth[:, :, None], "level") - 1,
@@ -171,3 +178,16 @@ class Inputs(nn.Module):
 
 def _facts(band: BandGrid) -> list[float]:
     return facts_of(band.mtf, band.ratio, band.wavelength)
+
+
+def _check_guides(guides: Sequence[BandGrid]) -> None:
+    """Refuse guides of which it is known that they are of other wavelengths than those that were learned from."""
+    if len(guides) != len(GUIDES) or not all(band.wavelength for band in guides):
+        return
+    for band, wanted in zip(sorted(guides, key=lambda band: band.wavelength), GUIDES, strict=True):
+        if abs(math.log(band.wavelength / wanted)) > ASIDE:
+            listed = ", ".join(f"{at:g}" for at in GUIDES)
+            raise ModelError(
+                f"the network knows guides near {listed} nm, {band.name or 'one'} lies at {band.wavelength:g} nm; "
+                "use -m sharpen-closed"
+            )

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scenelift.models.sensing.sensors import SENTINEL2, SENTINEL2_NM
+from scenelift.models.sensing.sensors import SENTINEL2
 from scenelift.models.sharpening.layout import BandGrid
 from scenelift.models.sharpening.projection import observe, replicate
 from scenelift.pipeline.errors import UsageError
@@ -19,7 +19,7 @@ from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.conditions import band_names
-from scenelift.workflows.multigrid import UNKNOWN_MTF, missing_as_nan
+from scenelift.workflows.multigrid import UNKNOWN_MTF, missing_as_nan, wavelength
 
 Image = NDArray[np.float32]
 PAN, GUIDE = ("pan", "ms"), ("10m", "20m", "60m")
@@ -115,7 +115,7 @@ def read_place(name: str, files: Sequence[Path]) -> Place:
     window = _middle(fine.grid.shape, MOST)
     guides = _read(fine, window)
     bands = tuple(
-        BandGrid(1, mtf=PAN_MTF if pan else mtf, name=label)
+        BandGrid(1, mtf=PAN_MTF if pan else mtf, name=label, wavelength=wavelength(label))
         for label, mtf in zip(band_names(fine), _mtfs(fine), strict=True)
     )
     coarse = tuple(_coarse(scene, fine, window) for scene in others)
@@ -148,7 +148,7 @@ def _coarse(scene: Scene, fine: Scene, window: Window) -> Coarse:
     values = np.pad(values, ((0, 0), (lead[0], 0), (lead[1], 0)), constant_values=np.nan)
     at = row + ratio * first[0], col + ratio * first[1]
     bands = tuple(
-        BandGrid(ratio, at[0], at[1], mtf, label, SENTINEL2_NM.get(label, 0))
+        BandGrid(ratio, at[0], at[1], mtf, label, wavelength(label))
         for label, mtf in zip(band_names(scene), _mtfs(scene), strict=True)
     )
     return Coarse(values, bands)
@@ -215,7 +215,7 @@ def degrade(place: Place, ratio: int, part: int = 0) -> Trial:
     truth, guides = (x[:, : sides[0] * ratio, : sides[1] * ratio] for x in (truth, guides))
     seen = observe(truth, bands, (sides[0], sides[1]))
     images = np.concatenate([guides, replicate(seen, bands[0], truth.shape[1:])])
-    layout = (*(BandGrid(1, mtf=band.mtf, name=band.name) for band in place.bands), *bands)
+    layout = (*place.bands, *bands)
     return Trial(place.name, layout, images.astype(np.float32), seen, truth)
 
 
