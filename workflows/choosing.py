@@ -34,8 +34,10 @@ from scenelift.pipeline.jobs.journal import read_fingerprint
 from scenelift.pipeline.jobs.plan import ModelHandle, work_folder
 from scenelift.pipeline.scenes.inputs import input_stamps
 from scenelift.pipeline.scenes.limits import absolute
+from scenelift.pipeline.scenes.masks import Shares
 from scenelift.pipeline.scenes.noise import scene_noise
-from scenelift.pipeline.scenes.safe import check_manifest
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.products.safe import check_manifest
 from scenelift.pipeline.scenes.scenes import Readable, Scene, SceneSource
 from scenelift.workflows.conditions import Conditions, band_names, colour_bands, scene_conditions
 from scenelift.workflows.expect import Expectation, expect
@@ -131,6 +133,8 @@ class Prepared:
     """What networks were not trained for, and what is not calibrated: lines for people."""
     sharpened: SharpenedScene | None = None
     """The scene on one grid, where it has several: the first model makes it, and the others see it."""
+    hidden: Shares | None = None
+    """How much the mask hides; None without one."""
 
     def expect(self, settings: EnhanceSettings, seconds: float = math.inf) -> Expectation | None:
         """Try the models on the scene one level coarser.
@@ -177,9 +181,11 @@ def prepare(
     """
     # absolute paths: workers may run in another folder, and so may who resumes
     source = replace(source, paths=tuple(absolute(p) for p in source.paths))
+    if source.mask_file:
+        source = replace(source, mask=absolute(source.mask_file))
     names = model_names(models)
     source = read_for(source, names)
-    scene, stamps = open_for(source), input_stamps(source)
+    scene, stamps = by_numbers(open_for(source)), input_stamps(source)
     check_product(source, scene)
     check_image(scene)
     runtime = Runtime.choose(settings, cluster, path)
@@ -195,7 +201,17 @@ def prepare(
     chosen = [*first, *_resolve(rest, scene, settings, runtime, conditions, noise, len(first))]
     warnings = notes if found is None else (*notes, *unfamiliar(rest, band_names(scene), found, noise))
     warnings += tuple(note for model in chosen for extra in _extras_of(model) for note in extra.notes())
-    return Prepared(scene, stamps, tuple(names), tuple(chosen), runtime.device, conditions, warnings, sharpened)
+    hidden = scene.mask.shares() if scene.mask else None
+    if hidden and hidden.masked == 1:
+        raise UsageError(f"{scene.name}: the mask hides every pixel; choose other classes with --mask-classes")
+    return Prepared(scene, stamps, tuple(names), tuple(chosen), runtime.device, conditions, warnings, sharpened, hidden)
+
+
+def by_numbers(scene: Scene) -> Scene:
+    """Return a scene whose source names its bands by number: they are found once, the same for all workers."""
+    if not any(isinstance(band, str) for band in scene.source.bands or ()):
+        return scene
+    return open_scene(replace(scene.source, bands=scene.numbers))
 
 
 def _without_errors(model: ChosenModel) -> ModelHandle:

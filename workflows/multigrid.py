@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenelift.models.catalog import CLOSED, ModelRef, fit_sharpener, is_sharpener
-from scenelift.models.sensing.sensors import COMMON_NM, SENTINEL2, SENTINEL2_NM
+from scenelift.models.sensing.sensors import SENTINEL2
 from scenelift.models.sharpening.layout import BandGrid
 from scenelift.pipeline.enhance import Enhancer, context, enhance_region
 from scenelift.pipeline.errors import GridsError, UsageError
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.regions import Region
 from scenelift.pipeline.scenes.opening import WARP, open_scene
+from scenelift.pipeline.scenes.products.bands import sentinel2_code, wavelength
 from scenelift.pipeline.scenes.scenes import Band, Scene, SceneSource
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.conditions import band_names
@@ -47,6 +47,11 @@ class SharpenedScene:
     def bands(self) -> tuple[Band, ...]:
         """All bands of the scene, in its order."""
         return self.scene.bands
+
+    @property
+    def sensor(self) -> str | None:
+        """As of the scene."""
+        return self.scene.sensor
 
     @property
     def coarse(self) -> Mapping[int, tuple[int, ...]]:
@@ -150,25 +155,13 @@ def prepare_sharpener(ref: ModelRef, scene: Scene) -> tuple[ModelRef, tuple[str,
 def layout_of(scene: Scene) -> tuple[tuple[BandGrid, ...], list[str]]:
     """Return how the grids of a scene's bands lie to each other, and the coarse bands whose blur is not known."""
     layout, unknown = [], []
-    for name, placement in zip(band_names(scene), scene.placements, strict=True):
-        code = _code(name)
-        mtf = SENTINEL2.get(code)
+    for name, band, placement in zip(band_names(scene), scene.bands, scene.placements, strict=True):
+        mtf = SENTINEL2.get(sentinel2_code(name))
         if mtf is None and placement.ratio > 1:
             unknown.append(name)
         at = placement.ratio, placement.row, placement.col
-        layout.append(BandGrid(*at, mtf or UNKNOWN_MTF, name, wavelength(name)))
+        layout.append(BandGrid(*at, mtf or UNKNOWN_MTF, name, wavelength(name, band.tags)))
     return tuple(layout), unknown
-
-
-def wavelength(name: str) -> float:
-    """Return the centre, nm, of the band of this name, 0 if the name does not tell."""
-    return SENTINEL2_NM.get(_code(name)) or COMMON_NM.get(name.strip().lower(), 0)
-
-
-def _code(name: str) -> str:
-    """Return the name of a Sentinel-2 band that the name of a file or a band holds, else nothing."""
-    found = re.search(r"(?:^|[^A-Z0-9])(B(?:0[1-9]|1[0-2]|8A))(?:$|[^A-Z0-9])", name.upper())
-    return found[1] if found else ""
 
 
 def describe(scene: Scene) -> str:

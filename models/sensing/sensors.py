@@ -13,17 +13,6 @@ SENTINEL2 = {
     "B8A": 0.33, "B09": 0.26, "B11": 0.22, "B12": 0.23,
 }  # fmt: skip
 
-SENTINEL2_NM = {
-    "B01": 443, "B02": 493, "B03": 560, "B04": 665, "B05": 704, "B06": 741, "B07": 783, "B08": 833, "B8A": 865,
-    "B09": 945, "B10": 1374, "B11": 1614, "B12": 2202,
-}  # fmt: skip
-"""Centre wavelengths of Sentinel-2A's bands, nm (ESA, Sentinel-2 spectral response functions)."""
-COMMON_NM = {
-    "coastal": 443, "blue": 490, "green": 560, "red": 665, "rededge": 740, "nir": 840, "nir08": 865, "swir16": 1610,
-    "swir22": 2200,
-}  # fmt: skip
-"""Middle of the range of each common name, nm (STAC extension eo)."""
-
 
 @dataclass(frozen=True)
 class Sensor:

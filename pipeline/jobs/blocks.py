@@ -196,6 +196,8 @@ def _enhance_part(
 ) -> _Part | None:
     """Read and enhance one part of a block; None for a whole block (`alone`) without data."""
     clock = time.perf_counter()
+    if alone and scene.hides(part):
+        return None
     wide = context(scene.grid.shape, part, [e.spec for e in enhancers], scene.masked)[0]
     region = scene.read(wide)
     read_s = time.perf_counter() - clock
@@ -223,10 +225,10 @@ def _joined(output: Output, window: Window, parts: list[_Part]) -> tuple[NDArray
 def _stored(scene: Scene, output: Output, result: Region, target: Window, scale: int) -> NDArray[np.generic]:
     """Return the values to store: the enhanced bands in the output's dtype, and the alpha band behind them."""
     values = output.encode(result.values, result.valid)
-    if scene.alpha is None or len(output.bands) == len(values):
+    plane = None if len(output.bands) == len(values) else scene.read_alpha(target)
+    if plane is None:
         return values
-    plane, known = scene.alpha[0].read(scene.alpha[1], target)
-    alpha = recoded_alpha(np.where(known, plane, np.zeros_like(plane)), output.dtype)  # a mask beside it counts too
+    alpha = recoded_alpha(plane, output.dtype)
     return np.concatenate([values, alpha.repeat(scale, axis=0).repeat(scale, axis=1)[None]])
 
 

@@ -16,10 +16,11 @@ from scenelift.models.sharpening.layout import BandGrid
 from scenelift.models.sharpening.projection import observe, replicate
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.products.bands import wavelength
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.conditions import band_names
-from scenelift.workflows.multigrid import UNKNOWN_MTF, missing_as_nan, wavelength
+from scenelift.workflows.multigrid import UNKNOWN_MTF, missing_as_nan
 
 Image = NDArray[np.float32]
 PAN, GUIDE = ("pan", "ms"), ("10m", "20m", "60m")
@@ -115,7 +116,7 @@ def read_place(name: str, files: Sequence[Path]) -> Place:
     window = _middle(fine.grid.shape, MOST)
     guides = _read(fine, window)
     bands = tuple(
-        BandGrid(1, mtf=PAN_MTF if pan else mtf, name=label, wavelength=wavelength(label))
+        BandGrid(1, mtf=PAN_MTF if pan else mtf, name=label, wavelength=wavelength(label, {}))
         for label, mtf in zip(band_names(fine), _mtfs(fine), strict=True)
     )
     coarse = tuple(_coarse(scene, fine, window) for scene in others)
@@ -148,7 +149,7 @@ def _coarse(scene: Scene, fine: Scene, window: Window) -> Coarse:
     values = np.pad(values, ((0, 0), (lead[0], 0), (lead[1], 0)), constant_values=np.nan)
     at = row + ratio * first[0], col + ratio * first[1]
     bands = tuple(
-        BandGrid(ratio, at[0], at[1], mtf, label, wavelength(label))
+        BandGrid(ratio, at[0], at[1], mtf, label, wavelength(label, {}))
         for label, mtf in zip(band_names(scene), _mtfs(scene), strict=True)
     )
     return Coarse(values, bands)
