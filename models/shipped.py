@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from scenelift.models.checkpoint import checkpoint_digest, load_checkpoint
 from scenelift.models.errors import ModelError
-from scenelift.models.networks.classifier import Classifier
 from scenelift.models.spec import ModelSpec
+
+if TYPE_CHECKING:  # a name is looked up without waiting for torch
+    from torch import nn
+
+    from scenelift.models.networks.classifier import Classifier
 
 WEIGHTS = Path(__file__).parent / "weights"
 VARIANTS = ("gan", "taught")
@@ -88,6 +89,10 @@ def load_classifier(name: str) -> tuple[Classifier, ModelSpec]:
     ModelError
         If there is none, or it is another kind of network.
     """
+    import torch
+
+    from scenelift.models.networks.classifier import Classifier
+
     path = checkpoint_path(name)
     if path is None:
         raise ModelError(f"no classifier {name!r}: give a shipped one ({CLASSIFIER}) or a .safetensors checkpoint")

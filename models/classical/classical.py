@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scenelift.models.classical import filters
+from scenelift.models.classical import CLASSICAL, filters
 from scenelift.models.classical.resampling import KERNELS, back_project, back_projection_reach, upsample
 from scenelift.models.degradations import DEFAULT_MTF
 from scenelift.models.errors import ModelError
@@ -94,9 +94,6 @@ FILTERS: dict[str, Callable[..., filters.Band]] = {
 
 _BY_NOISE = ("bilateral", "wavelet", "nlm", "tv", "wiener")
 """The filters that a noise level steers; without noise they change nothing."""
-
-CLASSICAL: dict[str, bool] = dict.fromkeys((*KERNELS, "ibp"), True) | dict.fromkeys(FILTERS, False)
-"""The methods, and whether each takes a scale."""
 
 _REACH: dict[str, Callable[[dict[str, int]], int]] = {
     "bilateral": lambda p: p["radius"],

@@ -9,14 +9,15 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from scenelift.models.errors import ModelError
+
+if TYPE_CHECKING:  # who only names a blur does not wait for torch
+    from torch import Tensor
 
 KINDS = ("gaussian", "area", "bicubic", "lanczos")
 MTF_RANGE = (0.05, 0.60)
@@ -113,6 +114,9 @@ def decimate(x: Tensor, scale: int, kernels: list[list[NDArray[np.float64]]]) ->
     Tensor
         (N, C, H / scale, W / scale).
     """
+    import torch
+    import torch.nn.functional as F
+
     n, c = x.shape[:2]
     taps = max(len(k) for row in kernels for k in row)
     padded = [np.pad(k, (taps - len(k)) // 2) for row in kernels for k in row]
