@@ -14,24 +14,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scenelift.models.checkpoint import checkpoint_digest, read_metadata
 from scenelift.models.classical.classical import CLASSICAL, classical
 from scenelift.models.composite import ByBands
-from scenelift.models.enhancer import TorchEnhancer, Translated
 from scenelift.models.errors import ModelError
 from scenelift.models.extras import Extra, apply_extras, code_digest
-from scenelift.models.precision import pick_precision
-from scenelift.models.receptive import check_halo
 from scenelift.models.sensing.blurs import Blur
 from scenelift.models.sharpening.layout import BandGrid, guides, period
 from scenelift.models.shipped import checkpoint_path, load_unchanged, shipped
 from scenelift.models.spec import ModelSpec
-from scenelift.models.wrappers import Cropped
+
+if TYPE_CHECKING:  # torch is imported where a network is: workers with a classical method have half the size
+    from scenelift.models.enhancer import TorchEnhancer
 
 ENTRY_POINTS = "scenelift.networks"
 """Group of entry points by which an installed package names its networks: name, ``module.path:factory``."""
@@ -114,7 +112,7 @@ def find(name: str) -> ModelRef:
     """
     path = checkpoint_path(name)
     if path is not None:
-        return ModelRef(name, checkpoint_digest(path))
+        return ModelRef(name, _digest(path))
     if name == CLOSED or _classical(name) or _is_factory(name):
         return ModelRef(name, hashlib.sha256(name.encode()).hexdigest())
     if name in installed():
@@ -169,6 +167,9 @@ def load(ref: ModelRef) -> Any:
 
 def _running(ref: ModelRef, module: Any, spec: ModelSpec) -> TorchEnhancer:
     """Put a network to work as the reference says."""
+    from scenelift.models.enhancer import TorchEnhancer
+    from scenelift.models.wrappers import Cropped
+
     spec = dataclasses.replace(spec, labels=tuple(getattr(module, "classes", ())) or spec.labels)
     modules, spec = _folded(ref, module, spec)
     if ref.extras and checkpoint_path(ref.name) is None:
@@ -181,6 +182,7 @@ def _running(ref: ModelRef, module: Any, spec: ModelSpec) -> TorchEnhancer:
 
 def _sharpener(ref: ModelRef) -> TorchEnhancer:
     """Put the closed form, or the network that builds on it, to work on a scene's layout."""
+    from scenelift.models.enhancer import TorchEnhancer
     from scenelift.models.networks.sharpener import DetailNetwork
     from scenelift.models.sharpening.closed import ClosedForm
     from scenelift.models.sharpening.network import Sharpener
@@ -216,7 +218,7 @@ def sharpening_spec(module: Any) -> ModelSpec:
 def is_sharpener(name: str) -> bool:
     """Whether a model of this name brings the coarse bands of a scene of several grids to the finest."""
     path = checkpoint_path(name)
-    return name == CLOSED or (path is not None and read_metadata(path)[0].task == "sharpening")
+    return name == CLOSED or (path is not None and _spec_of(path).task == "sharpening")
 
 
 def fit_sharpener(
@@ -288,11 +290,13 @@ def with_colour(ref: ModelRef, colour: tuple[int, int, int] | None) -> ModelRef:
     joint = shipped().get(_joint_name(ref.name))
     if colour is None or joint is None or ref.name not in shipped():
         return ref
-    return dataclasses.replace(ref, colour=colour, joint=checkpoint_digest(joint))
+    return dataclasses.replace(ref, colour=colour, joint=_digest(joint))
 
 
 def _from_factory(ref: ModelRef) -> Any:
     """Call the user's factory: it returns an enhancer, or a torch module with its spec."""
+    from scenelift.models.enhancer import TorchEnhancer, Translated
+
     module_name, _, function = ref.name.partition(":")
     try:
         made = getattr(importlib.import_module(module_name), function)()
@@ -327,6 +331,8 @@ def precision_for(name: str, wanted: str, device: str) -> str:
     ModelError
         If the precision is unknown.
     """
+    from scenelift.models.precision import pick_precision
+
     picked = pick_precision(wanted, device)
     return picked if wanted != "auto" or name in shipped() or _classical(name) else "fp32"
 
@@ -342,16 +348,20 @@ def verify(ref: ModelRef) -> ModelSpec:
     enhancer = load(ref)
     # Shipped models are measured by the tests; a second here for every run would buy nothing. That of a sharpener
     # follows from its layout.
-    exact = isinstance(enhancer, TorchEnhancer) and enhancer.spec.halo_kind == "exact"
+    exact = not _classical(ref.name) and enhancer.spec.halo_kind == "exact"
     if exact and ref.name not in shipped() and enhancer.spec.task != "sharpening":
-        check_halo(enhancer.module, enhancer.spec)
+        from scenelift.models.enhancer import TorchEnhancer
+        from scenelift.models.receptive import check_halo
+
+        if isinstance(enhancer, TorchEnhancer):
+            check_halo(enhancer.module, enhancer.spec)
     return enhancer.spec
 
 
 def wants_blur(name: str) -> bool:
     """Whether a model of this name is told the blur of each band."""
     path = checkpoint_path(name)
-    return path is not None and read_metadata(path)[0].needs_blur
+    return path is not None and _spec_of(path).needs_blur
 
 
 def is_denoiser(name: str) -> bool:
@@ -359,12 +369,24 @@ def is_denoiser(name: str) -> bool:
     return load_spec(find(name)).task == "denoise"
 
 
+def _digest(path: Path) -> str:
+    from scenelift.models.checkpoint import checkpoint_digest
+
+    return checkpoint_digest(path)
+
+
+def _spec_of(path: Path) -> ModelSpec:
+    from scenelift.models.checkpoint import read_metadata
+
+    return read_metadata(path)[0]
+
+
 def load_spec(ref: ModelRef) -> ModelSpec:
     """Return a model's spec, loading as little as possible."""
     if ref.name == CLOSED and ref.layout is None:
         return ModelSpec(CLOSED, "sharpening")
     path = checkpoint_path(ref.name)
-    return read_metadata(path)[0] if path is not None else load(ref).spec
+    return _spec_of(path) if path is not None else load(ref).spec
 
 
 def with_settings(ref: ModelRef, **settings: Any) -> ModelRef:
