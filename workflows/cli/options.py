@@ -193,7 +193,7 @@ def refuse(inputs: list[str], source: Source, model: str | None = None, output: 
     """
     from scenelift.workflows.refusals import check_output, refuse_inputs, refuse_models
 
-    band_numbers(source.reading.bands)
+    band_choice(source.reading.bands)
     if output is not None:
         check_output(output, inputs)
     refuse_inputs(inputs, source.remote)
