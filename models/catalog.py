@@ -41,6 +41,8 @@ MOST_SHIFTED = 4
 """Windows of a scene on which the guides are tried one pixel aside, which costs nine fits."""
 CLOSED = "sharpen-closed"
 """Name of the sharpener without weights."""
+PAN = "pansharpen"
+"""Name of the same with one panchromatic band as the guide."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,11 @@ def find(name: str) -> ModelRef:
     path = checkpoint_path(name)
     if path is not None:
         return ModelRef(name, checkpoint_digest(path))
-    if name == CLOSED or _classical(name) or _is_factory(name):
+    if name in (CLOSED, PAN) or _classical(name) or _is_factory(name):
         return ModelRef(name, hashlib.sha256(name.encode()).hexdigest())
     if name in installed():
         return find(installed()[name])
-    choices = ", ".join([*shipped(), *installed(), CLOSED, *_classical_names()])
+    choices = ", ".join([*shipped(), *installed(), CLOSED, PAN, *_classical_names()])
     raise ModelError(
         f"unknown model {name!r}: give one of {choices}, a .safetensors checkpoint, or module.path:factory"
     )
@@ -190,7 +192,8 @@ def _sharpener(ref: ModelRef) -> TorchEnhancer:
     path, fitted = checkpoint_path(ref.name), json.loads(ref.coefficients)
     if path is None:
         closed = ClosedForm(ref.layout, fitted)
-        return TorchEnhancer(closed, sharpening_spec(closed), ref.device, "fp32", ref.threads)
+        spec = dataclasses.replace(sharpening_spec(closed), name=ref.name)
+        return TorchEnhancer(closed, spec, ref.device, "fp32", ref.threads)
     network, about = load_unchanged(path, ref.digest)
     if not isinstance(network, DetailNetwork):
         raise ModelError(f"{ref.name} must be a network that sharpens, got one for {about.task}")
@@ -216,7 +219,7 @@ def sharpening_spec(module: Any) -> ModelSpec:
 def is_sharpener(name: str) -> bool:
     """Whether a model of this name brings the coarse bands of a scene of several grids to the finest."""
     path = checkpoint_path(name)
-    return name == CLOSED or (path is not None and read_metadata(path)[0].task == "sharpening")
+    return name in (CLOSED, PAN) or (path is not None and read_metadata(path)[0].task == "sharpening")
 
 
 def fit_sharpener(
@@ -361,8 +364,8 @@ def is_denoiser(name: str) -> bool:
 
 def load_spec(ref: ModelRef) -> ModelSpec:
     """Return a model's spec, loading as little as possible."""
-    if ref.name == CLOSED and ref.layout is None:
-        return ModelSpec(CLOSED, "sharpening")
+    if ref.name in (CLOSED, PAN) and ref.layout is None:
+        return ModelSpec(ref.name, "sharpening")
     path = checkpoint_path(ref.name)
     return read_metadata(path)[0] if path is not None else load(ref).spec
 
