@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import hashlib
 import importlib
@@ -14,24 +15,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from scenelift.models.checkpoint import checkpoint_digest, read_metadata
-from scenelift.models.classical.classical import CLASSICAL, classical
-from scenelift.models.composite import ByBands
-from scenelift.models.enhancer import TorchEnhancer, Translated
+from scenelift.models.classical import CLASSICAL
 from scenelift.models.errors import ModelError
 from scenelift.models.extras import Extra, apply_extras, code_digest
-from scenelift.models.precision import pick_precision
-from scenelift.models.receptive import check_halo
-from scenelift.models.sensing.blurs import Blur
-from scenelift.models.sharpening.layout import BandGrid, guides, period
 from scenelift.models.shipped import checkpoint_path, load_unchanged, shipped
 from scenelift.models.spec import ModelSpec
-from scenelift.models.wrappers import Cropped
+
+if TYPE_CHECKING:  # what runs a model is imported where it is loaded: a wrong name is refused without torch
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from scenelift.models.composite import ByBands
+    from scenelift.models.enhancer import TorchEnhancer
+    from scenelift.models.sensing.blurs import Blur
+    from scenelift.models.sharpening.layout import BandGrid
 
 ENTRY_POINTS = "scenelift.networks"
 """Group of entry points by which an installed package names its networks: name, ``module.path:factory``."""
@@ -112,18 +112,21 @@ def find(name: str) -> ModelRef:
     Raises
     ------
     ModelError
-        If there is no such model; the message lists those there are.
+        If there is no such model; the message names the nearest, or lists those there are.
     """
     path = checkpoint_path(name)
     if path is not None:
-        return ModelRef(name, checkpoint_digest(path))
+        return ModelRef(name, _digest(path))
     if name in (CLOSED, PAN) or _classical(name) or _is_factory(name):
         return ModelRef(name, hashlib.sha256(name.encode()).hexdigest())
     if name in installed():
         return find(installed()[name])
-    choices = ", ".join([*shipped(), *installed(), CLOSED, PAN, *_classical_names()])
+    choices = [*shipped(), *installed(), CLOSED, PAN, *_classical_names()]
+    near = difflib.get_close_matches(name, choices, 1)
+    if near:
+        raise ModelError(f"unknown model {name!r}: did you mean {near[0]}? `scenelift models` lists them all")
     raise ModelError(
-        f"unknown model {name!r}: give one of {choices}, a .safetensors checkpoint, or module.path:factory"
+        f"unknown model {name!r}: give one of {', '.join(choices)}, a .safetensors checkpoint, or module.path:factory"
     )
 
 
@@ -164,6 +167,8 @@ def load(ref: ModelRef) -> Any:
     if path is not None:
         return _running(ref, *load_unchanged(path, ref.digest))
     if named := _classical(ref.name):
+        from scenelift.models.classical.classical import classical
+
         method, scale = named
         return classical(method, scale, ref.noise)
     return _from_factory(ref)
@@ -171,6 +176,10 @@ def load(ref: ModelRef) -> Any:
 
 def _running(ref: ModelRef, module: Any, spec: ModelSpec) -> TorchEnhancer:
     """Put a network to work as the reference says."""
+    from scenelift.models.enhancer import TorchEnhancer
+    from scenelift.models.sensing.blurs import Blur
+    from scenelift.models.wrappers import Cropped
+
     spec = dataclasses.replace(spec, labels=tuple(getattr(module, "classes", ())) or spec.labels)
     modules, spec = _folded(ref, module, spec)
     if ref.extras and checkpoint_path(ref.name) is None:
@@ -183,6 +192,7 @@ def _running(ref: ModelRef, module: Any, spec: ModelSpec) -> TorchEnhancer:
 
 def _sharpener(ref: ModelRef) -> TorchEnhancer:
     """Put the closed form, or the network that builds on it, to work on a scene's layout."""
+    from scenelift.models.enhancer import TorchEnhancer
     from scenelift.models.networks.sharpener import DetailNetwork
     from scenelift.models.sharpening.closed import ClosedForm
     from scenelift.models.sharpening.network import Sharpener
@@ -204,6 +214,8 @@ def _sharpener(ref: ModelRef) -> TorchEnhancer:
 
 def sharpening_spec(module: Any) -> ModelSpec:
     """Return the contract of a `ClosedForm` or a `Sharpener`, which follows from its layout."""
+    from scenelift.models.sharpening.layout import guides, period
+
     step = period(module.layout)
     return ModelSpec(
         CLOSED,
@@ -219,7 +231,7 @@ def sharpening_spec(module: Any) -> ModelSpec:
 def is_sharpener(name: str) -> bool:
     """Whether a model of this name brings the coarse bands of a scene of several grids to the finest."""
     path = checkpoint_path(name)
-    return name in (CLOSED, PAN) or (path is not None and read_metadata(path)[0].task == "sharpening")
+    return name in (CLOSED, PAN) or (path is not None and _spec_of(path).task == "sharpening")
 
 
 def fit_sharpener(
@@ -253,6 +265,8 @@ def _folded(ref: ModelRef, module: Any, spec: ModelSpec) -> tuple[list[Any], Mod
 
     A network that wants to know blur and noise, and is told none, is one for Sentinel-2's blur without noise.
     """
+    from scenelift.models.sensing.blurs import Blur
+
     if not spec.needs_blur:
         return [module], spec
     together = spec.bands or 1
@@ -266,6 +280,8 @@ def _folded(ref: ModelRef, module: Any, spec: ModelSpec) -> tuple[list[Any], Mod
 
 def _by_bands(ref: ModelRef, colour: tuple[int, int, int]) -> ByBands:
     """Put a network for colours and one for the other bands to work on one scene."""
+    from scenelift.models.composite import ByBands
+
     if ref.noise is None:
         raise ModelError(f"{ref.name}: to choose a network for each band, the noise of each band must be told")
     others = [band for band in range(len(ref.noise)) if band not in colour]
@@ -291,11 +307,13 @@ def with_colour(ref: ModelRef, colour: tuple[int, int, int] | None) -> ModelRef:
     joint = shipped().get(_joint_name(ref.name))
     if colour is None or joint is None or ref.name not in shipped():
         return ref
-    return dataclasses.replace(ref, colour=colour, joint=checkpoint_digest(joint))
+    return dataclasses.replace(ref, colour=colour, joint=_digest(joint))
 
 
 def _from_factory(ref: ModelRef) -> Any:
     """Call the user's factory: it returns an enhancer, or a torch module with its spec."""
+    from scenelift.models.enhancer import TorchEnhancer, Translated
+
     module_name, _, function = ref.name.partition(":")
     try:
         made = getattr(importlib.import_module(module_name), function)()
@@ -330,6 +348,8 @@ def precision_for(name: str, wanted: str, device: str) -> str:
     ModelError
         If the precision is unknown.
     """
+    from scenelift.models.precision import pick_precision
+
     picked = pick_precision(wanted, device)
     return picked if wanted != "auto" or name in shipped() or _classical(name) else "fp32"
 
@@ -342,19 +362,26 @@ def verify(ref: ModelRef) -> ModelSpec:
     ModelError
         If an "exact" halo is smaller than the radius measured on the module itself.
     """
+    from scenelift.models.enhancer import TorchEnhancer
+    from scenelift.models.receptive import check_halo
+
     enhancer = load(ref)
     # Shipped models are measured by the tests; a second here for every run would buy nothing. That of a sharpener
     # follows from its layout.
-    exact = isinstance(enhancer, TorchEnhancer) and enhancer.spec.halo_kind == "exact"
+    exact = not _classical(ref.name) and enhancer.spec.halo_kind == "exact"
     if exact and ref.name not in shipped() and enhancer.spec.task != "sharpening":
-        check_halo(enhancer.module, enhancer.spec)
+        from scenelift.models.enhancer import TorchEnhancer
+        from scenelift.models.receptive import check_halo
+
+        if isinstance(enhancer, TorchEnhancer):
+            check_halo(enhancer.module, enhancer.spec)
     return enhancer.spec
 
 
 def wants_blur(name: str) -> bool:
     """Whether a model of this name is told the blur of each band."""
     path = checkpoint_path(name)
-    return path is not None and read_metadata(path)[0].needs_blur
+    return path is not None and _spec_of(path).needs_blur
 
 
 def is_denoiser(name: str) -> bool:
@@ -362,12 +389,22 @@ def is_denoiser(name: str) -> bool:
     return load_spec(find(name)).task == "denoise"
 
 
+def _digest(path: Path) -> str:
+
+    return checkpoint_digest(path)
+
+
+def _spec_of(path: Path) -> ModelSpec:
+
+    return read_metadata(path)[0]
+
+
 def load_spec(ref: ModelRef) -> ModelSpec:
     """Return a model's spec, loading as little as possible."""
     if ref.name in (CLOSED, PAN) and ref.layout is None:
         return ModelSpec(ref.name, "sharpening")
     path = checkpoint_path(ref.name)
-    return read_metadata(path)[0] if path is not None else load(ref).spec
+    return _spec_of(path) if path is not None else load(ref).spec
 
 
 def with_settings(ref: ModelRef, **settings: Any) -> ModelRef:

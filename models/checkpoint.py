@@ -9,16 +9,15 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
-from scenelift.models.networks.architectures import build
 from scenelift.models.spec import ModelSpec
+
+if TYPE_CHECKING:  # what a checkpoint says of itself is read without waiting for torch
+    from torch import Tensor, nn
 
 MAX_BYTES = 1 << 30
 MAX_METADATA = 1 << 20
@@ -43,6 +42,8 @@ def save_checkpoint(path: Path | str, module: nn.Module, spec: ModelSpec, arch: 
     ModelError
         If the file cannot be written; whatever was at ``path`` is then untouched.
     """
+    from safetensors.torch import save
+
     tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     metadata = {"format": "pt", "spec": spec.to_json(), "arch": json.dumps(arch, sort_keys=True)}
     write_atomically(Path(path), save(tensors, metadata))
@@ -103,6 +104,10 @@ def load_checkpoint(path: Path | str, valid: bool = True) -> tuple[nn.Module, Mo
     ModelError
         If the file is missing, damaged, too large, or its tensors are not those of its architecture.
     """
+    import torch
+
+    from scenelift.models.networks.architectures import build
+
     spec, arch = read_metadata(path)
     with torch.device("meta"):  # the header's sizes are checked before memory is spent on them
         expected = build(arch, valid=valid).state_dict()
@@ -115,7 +120,7 @@ def load_checkpoint(path: Path | str, valid: bool = True) -> tuple[nn.Module, Mo
 def read_metadata(path: Path | str) -> tuple[ModelSpec, dict[str, Any]]:
     """Return spec and architecture of a checkpoint without reading its weights."""
     try:
-        with safe_open(_checked(Path(path)), framework="pt") as file:
+        with safe_open(_checked(Path(path)), framework="numpy") as file:
             metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is no readable safetensors file: {error}") from None
@@ -162,6 +167,8 @@ def _checked(path: Path) -> Path:
 
 
 def _read(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    import torch
+
     try:
         with safe_open(_checked(path), framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no dict

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from scenelift.models.checkpoint import checkpoint_digest, load_checkpoint
 from scenelift.models.errors import ModelError
-from scenelift.models.networks.classifier import Classifier
 from scenelift.models.spec import ModelSpec
+
+if TYPE_CHECKING:  # a name is looked up without waiting for torch
+    from torch import nn
+
+    from scenelift.models.networks.classifier import Classifier
 
 WEIGHTS = Path(__file__).parent / "weights"
 VARIANTS = ("gan", "taught")
@@ -53,6 +54,8 @@ def load_unchanged(path: Path, digest: str | None) -> tuple[nn.Module, ModelSpec
     ModelError
         If it is another one by now, or cannot be loaded.
     """
+    from scenelift.models.checkpoint import load_checkpoint
+
     if checkpoint_digest(path) != digest:
         raise ModelError(f"{path} has changed since this job was planned; start again with --overwrite")
     return load_checkpoint(path, valid=True)
@@ -88,6 +91,10 @@ def load_classifier(name: str) -> tuple[Classifier, ModelSpec]:
     ModelError
         If there is none, or it is another kind of network.
     """
+    import torch
+
+    from scenelift.models.networks.classifier import Classifier
+
     path = checkpoint_path(name)
     if path is None:
         raise ModelError(f"no classifier {name!r}: give a shipped one ({CLASSIFIER}) or a .safetensors checkpoint")

@@ -11,7 +11,8 @@ from torch import nn
 
 from scenelift.models.catalog import find, load, load_spec, with_settings
 from scenelift.models.checkpoint import load_checkpoint
-from scenelift.models.classical.classical import CLASSICAL, classical
+from scenelift.models.classical import CLASSICAL
+from scenelift.models.classical.classical import classical
 from scenelift.models.enhancer import TorchEnhancer
 from scenelift.models.errors import ModelError
 from scenelift.models.extras import Extra, apply_extras

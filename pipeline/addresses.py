@@ -45,3 +45,8 @@ def file_name(path: str) -> str:
 def is_litter(name: str) -> bool:
     """Whether a file of that name was left by a file manager (AppleDouble and the like) and holds no data."""
     return name.startswith(_HIDDEN[0]) or name in _HIDDEN[1:]
+
+
+def work_folder(path: Path) -> Path:
+    """Return the hidden folder that belongs to an output."""
+    return path.with_name(f".{path.name}.scenelift")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scenelift.models.catalog import (
     ModelRef,
@@ -22,16 +21,15 @@ from scenelift.models.catalog import (
     with_colour,
     with_settings,
 )
-from scenelift.models.enhancer import Translated, gpu_count, pick_device
 from scenelift.models.extras import WEIGHTS, Extra, bind_extras
-from scenelift.models.precision import PRECISIONS, pick_precision
 from scenelift.models.shipped import checkpoint_path
+from scenelift.pipeline.addresses import work_folder
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer, Spec
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.jobs.checks import check_image
 from scenelift.pipeline.jobs.journal import read_fingerprint
-from scenelift.pipeline.jobs.plan import ModelHandle, work_folder
+from scenelift.pipeline.jobs.plan import ModelHandle
 from scenelift.pipeline.scenes.inputs import input_stamps
 from scenelift.pipeline.scenes.limits import absolute
 from scenelift.pipeline.scenes.masks import Shares
@@ -40,10 +38,13 @@ from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.products.safe import check_manifest
 from scenelift.pipeline.scenes.scenes import Readable, Scene, SceneSource
 from scenelift.workflows.conditions import Conditions, band_names, colour_bands, scene_conditions
-from scenelift.workflows.expect import Expectation, expect
 from scenelift.workflows.familiarity import unfamiliar
 from scenelift.workflows.multigrid import SharpenedScene, open_for, prepare_sharpener, read_for
+from scenelift.workflows.refusals import model_names
 from scenelift.workflows.settings import EnhanceSettings
+
+if TYPE_CHECKING:  # what needs torch is imported where a model runs
+    from scenelift.workflows.expect import Expectation
 
 LEFT_BY_DENOISING = 0.25
 """Share of the noise (standard deviation) that a network after a denoiser is told."""
@@ -62,6 +63,8 @@ class GivenModel:
 
     def load(self, worker: int = 0) -> Enhancer:
         """Return the enhancer; torch's ways to run out of memory become MemoryError."""
+        from scenelift.models.enhancer import Translated
+
         return Translated(self.enhancer)
 
     def provenance(self) -> dict[str, Any]:
@@ -94,6 +97,9 @@ class Runtime:
     @classmethod
     def choose(cls, settings: EnhanceSettings, cluster: ClusterSettings, path: Path | None) -> Runtime:
         """Choose the device for "auto"."""
+        from scenelift.models.enhancer import gpu_count, pick_device
+        from scenelift.models.precision import pick_precision
+
         device = pick_device(settings.device, cluster.elsewhere)
         pick_precision(settings.precision, device)  # refuses an unknown one, whatever the models are
         begun = (path and read_fingerprint(work_folder(path))) or {}
@@ -102,6 +108,8 @@ class Runtime:
 
     def precision_of(self, ref: ModelRef, number: int) -> str:
         """Return "fp32" or "bf16"; "auto" stays what it was for a job begun on a machine with another processor."""
+        from scenelift.models.precision import PRECISIONS
+
         before = self.begun.get(str(number), {})
         if self.precision == "auto" and before.get("sha256") == ref.digest and before.get("precision") in PRECISIONS:
             return str(before["precision"])
@@ -144,6 +152,8 @@ class Prepared:
         Expectation or None
             None if they do not enlarge, if one was given as an object, or if there is no window to try them on.
         """
+        from scenelift.workflows.expect import expect
+
         specs = [model.spec for model in self.models]
         objects = not all(isinstance(name, str) for name in self.names)
         if objects or specs[-1].out_bands or math.prod(spec.scale for spec in specs) == 1:
@@ -296,18 +306,3 @@ def _resolve(
                 raise UsageError(f"--{extra.name} needs a network as the last model, got {name}")
         chosen.append(ChosenModel(with_settings(ref, device=runtime.device), spec, ref.precision))
     return chosen
-
-
-def model_names(models: str | Enhancer | Sequence[str | Enhancer]) -> list[str | Enhancer]:
-    """Return names and objects one by one.
-
-    Raises
-    ------
-    UsageError
-        If there is none.
-    """
-    listed = [models] if isinstance(models, str) or not isinstance(models, Sequence) else list(models)
-    names = [part for m in listed for part in (m.split(",") if isinstance(m, str) else [m])]
-    if not names or "" in names:
-        raise UsageError("no model given; `scenelift models` lists them")
-    return [os.path.abspath(n) if isinstance(n, str) and n.endswith(".safetensors") else n for n in names]  # noqa: PTH100

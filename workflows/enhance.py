@@ -7,22 +7,27 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from scenelift.pipeline.addresses import work_folder
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.errors import UnfitError, UsageError
 from scenelift.pipeline.jobs import verifying
 from scenelift.pipeline.jobs.journal import History, differences, read_journal
-from scenelift.pipeline.jobs.plan import Plan, work_folder
+from scenelift.pipeline.jobs.plan import Plan
 from scenelift.pipeline.jobs.running import Announce, Listener, Progress, carry_out
 from scenelift.pipeline.jobs.summary import EnhanceSummary
 from scenelift.pipeline.jobs.verifying import Verdict
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.settings import read_table
 from scenelift.workflows.choosing import Prepared, prepare
-from scenelift.workflows.expect import Expectation
-from scenelift.workflows.planning import check_output, plan_of, plan_prepared
+from scenelift.workflows.planning import plan_of, plan_prepared
+from scenelift.workflows.refusals import check_output
 from scenelift.workflows.settings import BLOCK, EnhanceSettings
+
+if TYPE_CHECKING:
+    from scenelift.workflows.expect import Expectation
 
 EXPECT_SECONDS = 20.0
 """Time that a job may take to try itself out on a coarser level; at least two windows are tried."""
@@ -72,7 +77,7 @@ def enhance(
     settings, cluster = settings or EnhanceSettings(), cluster or ClusterSettings()
     if not isinstance(source, SceneSource):
         source = SceneSource((str(source),))
-    path = check_output(Path(output), source)
+    path = check_output(Path(output), source.paths)
     refuse_foreign(path, settings)
     prepared = prepare(source, models, settings, cluster, path)
     plan = expecting(plan_prepared(prepared, path, settings, cluster), prepared, settings)
@@ -132,6 +137,8 @@ def expecting(
 
 def _recorded(plan: Plan, history: History | None) -> Expectation | None:
     """Return what the first run of this very job found; None if it has none, or is another job."""
+    from scenelift.workflows.expect import Expectation
+
     if history is None or history.expected is None or not _is_of(history, plan):
         return None
     return read_table(Expectation, history.expected, f"the journal of {plan.path}")

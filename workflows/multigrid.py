@@ -17,7 +17,7 @@ from scenelift.pipeline.errors import GridsError, UsageError
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.regions import Region
 from scenelift.pipeline.scenes.opening import WARP, open_scene
-from scenelift.pipeline.scenes.products.bands import sentinel2_code
+from scenelift.pipeline.scenes.products.bands import sentinel2_code, wavelength
 from scenelift.pipeline.scenes.scenes import Band, Scene, SceneSource
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.conditions import band_names
@@ -147,12 +147,14 @@ def prepare_sharpener(ref: ModelRef, scene: Scene) -> tuple[ModelRef, tuple[str,
         )
     if ref.name == PAN and len(scene.guides) != 1:
         raise UsageError(
-            f"{PAN} is guided by one panchromatic band, and {len(scene.guides)} bands of {scene.name} are on the finest "
-            f"grid: use {CLOSED}, or choose bands with --bands"
+            f"{PAN} is guided by one panchromatic band, and {len(scene.guides)} bands of {scene.name} are on the "
+            f"finest grid: use {CLOSED}, or choose bands with --bands"
         )
     layout, unknown = layout_of(scene, pan=ref.name == PAN)
     fitted, warnings = fit_sharpener(ref, layout, [missing_as_nan(region) for region in scene.sample])
     notes = [describe(scene), *warnings]
+    if ref.name != CLOSED and not all(band.wavelength for band in layout if band.ratio == 1):
+        notes.append("the guides' names do not say their colours: taken for blue, green, red, near infrared in order")
     if unknown:
         notes.append(f"the sensor's blur of {', '.join(unknown)} is unknown: an MTF of {UNKNOWN_MTF} is assumed")
     return fitted, tuple(notes)
@@ -165,13 +167,14 @@ def layout_of(scene: Scene, pan: bool = False) -> tuple[tuple[BandGrid, ...], li
     """
     pan = pan or (scene.sensor == "landsat" and len(scene.guides) == 1)
     layout, unknown = [], []
-    for name, placement in zip(band_names(scene), scene.placements, strict=True):
+    for name, band, placement in zip(band_names(scene), scene.bands, scene.placements, strict=True):
         mtf = SENTINEL2.get(sentinel2_code(name))
         if mtf is None and pan and placement.ratio == 1:
             mtf = PAN_MTF
         if mtf is None and placement.ratio > 1 and scene.sensor != "landsat":
             unknown.append(name)
-        layout.append(BandGrid(placement.ratio, placement.row, placement.col, mtf or UNKNOWN_MTF, name))
+        at = placement.ratio, placement.row, placement.col
+        layout.append(BandGrid(*at, mtf or UNKNOWN_MTF, name, wavelength(name, band.tags)))
     return tuple(layout), unknown
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -10,13 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from scenelift.pipeline.addresses import file_name, without_secrets
+from scenelift.pipeline.addresses import file_name, without_secrets, work_folder
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.jobs.checks import doubts
 from scenelift.pipeline.jobs.fingerprints import contract, fingerprint, json_number
-from scenelift.pipeline.jobs.plan import EnhanceJob, Plan, work_folder
+from scenelift.pipeline.jobs.plan import EnhanceJob, Plan
 from scenelift.pipeline.outputs.formats import format_of
 from scenelift.pipeline.outputs.outputs import Output, as_classes, as_shares, output_of
 from scenelift.pipeline.scenes.inputs import input_digest
@@ -24,27 +23,11 @@ from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.settings import read_table
 from scenelift.pipeline.tiles import TileGrid
 from scenelift.workflows.choosing import Prepared, is_network, prepare
+from scenelift.workflows.refusals import check_output
 from scenelift.workflows.settings import EnhanceSettings
 
 SOFTWARE = "scenelift", "torch"
 """Distributions whose versions decide the bytes of an output."""
-
-
-def check_output(path: Path, source: SceneSource) -> Path:
-    """Check that an output could be written where it is wanted; return its absolute path.
-
-    Raises
-    ------
-    UsageError
-        If the suffix is unknown, the folder is missing, or the output is the input.
-    """
-    format_of(path)
-    path = Path(os.path.abspath(path))  # noqa: PTH100 - drops "..", which Path.absolute keeps
-    if not path.parent.is_dir():
-        raise UsageError(f"no such folder for the output: {path.parent}; make it first")
-    if path.resolve() in {Path(p).resolve() for p in source.paths}:
-        raise UsageError(f"output {path} is the input itself: choose another name")
-    return path
 
 
 def make_plan(
@@ -55,7 +38,7 @@ def make_plan(
     cluster: ClusterSettings,
 ) -> Plan:
     """Open the scene, choose where and how the models run, load them, describe the output; writes nothing."""
-    path = check_output(path, source)
+    path = check_output(path, source.paths)
     return plan_prepared(prepare(source, models, settings, cluster, path), path, settings, cluster)
 
 

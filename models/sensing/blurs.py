@@ -9,16 +9,19 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from scenelift.models.errors import ModelError
 
+if TYPE_CHECKING:  # who only names a blur does not wait for torch
+    from torch import Tensor
+
 KINDS = ("gaussian", "area", "bicubic", "lanczos")
+DEFAULT_MTF = 0.26
+"""Transfer at the Nyquist frequency of a band that nothing is known of: the middle of Sentinel-2's 10 m bands."""
 MTF_RANGE = (0.05, 0.60)
 """Transfers at Nyquist that the conditioned networks are trained for."""
 LEAST = 0.005
@@ -33,7 +36,7 @@ class Blur:
 
     kind: str = "gaussian"
     """"gaussian"; "area" (mean of the covered pixels); "bicubic" or "lanczos" (antialiased, as Pillow shrinks)."""
-    mtf: float = 0.26
+    mtf: float = DEFAULT_MTF
     """Transfer at the coarse Nyquist frequency of a Gaussian; the other kinds have their own."""
 
     def __post_init__(self) -> None:
@@ -113,6 +116,9 @@ def decimate(x: Tensor, scale: int, kernels: list[list[NDArray[np.float64]]]) ->
     Tensor
         (N, C, H / scale, W / scale).
     """
+    import torch
+    import torch.nn.functional as F
+
     n, c = x.shape[:2]
     taps = max(len(k) for row in kernels for k in row)
     padded = [np.pad(k, (taps - len(k)) // 2) for row in kernels for k in row]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from scenelift.pipeline.addresses import work_folder
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.outputs.outputs import Output
@@ -96,8 +97,3 @@ class Plan:
     def work(self) -> Path:
         """Folder beside the output that holds the journal, and everything else until the output is complete."""
         return work_folder(self.path)
-
-
-def work_folder(path: Path) -> Path:
-    """Return the hidden folder that belongs to an output."""
-    return path.with_name(f".{path.name}.scenelift")

@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from scenelift.pipeline.addresses import work_folder
 from scenelift.pipeline.cluster import Cluster
 from scenelift.pipeline.errors import ResumableError, SceneliftError, SinkError, UsageError
 from scenelift.pipeline.jobs.blocks import process_block
 from scenelift.pipeline.jobs.inspection import damaged_blocks, problems
 from scenelift.pipeline.jobs.journal import SPARE, Commit, History, Journal, differences, read_journal
 from scenelift.pipeline.jobs.locks import Lock
-from scenelift.pipeline.jobs.plan import Plan, work_folder
+from scenelift.pipeline.jobs.plan import Plan
 from scenelift.pipeline.jobs.publishing import damage, publish, published_intact, restore_replaced, sweep
 from scenelift.pipeline.jobs.salvage import carry_over
 from scenelift.pipeline.outputs.formats import format_of

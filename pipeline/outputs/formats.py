@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from scenelift.pipeline.errors import UsageError
-from scenelift.pipeline.outputs.cogs import CloudOptimizedGeoTiff
-from scenelift.pipeline.outputs.outputs import Output
-from scenelift.pipeline.outputs.pyramids import GeoZarr
-from scenelift.pipeline.outputs.readback import Readable
-from scenelift.pipeline.outputs.sinks import ZarrSink
+
+if TYPE_CHECKING:  # a wrong suffix is refused without GDAL
+    from scenelift.pipeline.outputs.outputs import Output
+    from scenelift.pipeline.outputs.readback import Readable
+    from scenelift.pipeline.outputs.sinks import ZarrSink
 
 GROUP = "scenelift.formats"
 """Entry points of other packages: each loads a `Format`; asked for when a suffix is not known."""
@@ -83,8 +84,18 @@ class Format(Protocol):
         ...
 
 
-FORMATS: dict[str, Format] = {}
-"""Suffix to format."""
+class BuiltIn(NamedTuple):
+    """A format that is imported when it is used."""
+
+    title: str
+    module: str
+    kind: str
+
+
+_COG = BuiltIn("Cloud-Optimized GeoTIFF", "scenelift.pipeline.outputs.cogs", "CloudOptimizedGeoTiff")
+_ZARR = BuiltIn("zarr", "scenelift.pipeline.outputs.pyramids", "GeoZarr")
+FORMATS: dict[str, Format | BuiltIn] = {".tif": _COG, ".tiff": _COG, ".zarr": _ZARR}
+"""Suffix to format, or to where it is found."""
 
 
 def register(made: Format) -> None:
@@ -92,12 +103,8 @@ def register(made: Format) -> None:
     FORMATS.update(dict.fromkeys(made.suffixes, made))
 
 
-register(CloudOptimizedGeoTiff())
-register(GeoZarr())
-
-
-def format_of(path: Path) -> Format:
-    """Return the format of an output by its suffix.
+def check_suffix(path: Path) -> str:
+    """Return the suffix of an output's name, of which there must be a format; loads none that comes with scenelift.
 
     Raises
     ------
@@ -109,9 +116,18 @@ def format_of(path: Path) -> Format:
         for entry in entry_points(group=GROUP):
             register(entry.load())
     if suffix not in FORMATS:
-        known = {made.suffixes[0]: made.title for made in FORMATS.values()}
+        known = {made.title: suffix for suffix, made in reversed(FORMATS.items())}
         choices = [
-            ending if ending == f".{title.lower()}" else f"{ending} ({title})" for ending, title in known.items()
+            ending if ending == f".{title.lower()}" else f"{ending} ({title})"
+            for title, ending in reversed(known.items())
         ]
         raise UsageError(f"output {path} must end in {', '.join(choices[:-1])} or {choices[-1]}")
-    return FORMATS[suffix]
+    return suffix
+
+
+def format_of(path: Path) -> Format:
+    """Return the format of an output by its suffix; raises as `check_suffix` does."""
+    found = FORMATS[check_suffix(path)]
+    if isinstance(found, BuiltIn):
+        register(found := getattr(import_module(found.module), found.kind)())
+    return found

@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scenelift.pipeline.addresses import without_secrets
+from scenelift.pipeline.addresses import without_secrets, work_folder
 from scenelift.pipeline.files import write_durably
-from scenelift.pipeline.jobs.plan import work_folder
 from scenelift.pipeline.scenes.limits import sidecar_files
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"

@@ -1,28 +1,97 @@
-"""The command line. Each command imports what it needs when it runs, so that --help is quick."""
+"""The command line: what commands there are, and how their errors end."""
 
 from __future__ import annotations
 
+import functools
 import io
-import json
 import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple, Self
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from scenelift.pipeline.settings import option
-from scenelift.workflows.cli import archive, cluster, enhance, evidence, landcover, training
-from scenelift.workflows.cli.options import WORKERS, Json, Models, Source, Workers, with_options
-from scenelift.workflows.settings import MODEL, WHERE, Device, Precision
+SCENES, TRAINING, COVER, MEASURING = "Scenes and archives", "Training", "Land cover", "Measuring"
+CLUSTERS, TRYING = "Clusters", "Trying it out"
 
+
+class Entry(NamedTuple):
+    """A command, or a group of them, as the program's own help lists it."""
+
+    module: str
+    """Of this folder; its `register` adds the command."""
+    panel: str
+    help: str
+    """One line; the command's own help says more."""
+
+
+COMMANDS = {
+    "enhance": Entry("enhance", SCENES, "Turn a scene into a better one: denoised, sharper, finer."),
+    "archive": Entry("archive", SCENES, "Enhance every scene of folders, lists or catalogues."),
+    "resume": Entry("enhance", SCENES, "Go on with an interrupted enhancement."),
+    "verify": Entry("enhance", SCENES, "Check an output byte by byte; repair what is damaged."),
+    "expect": Entry("enhance", SCENES, "Say what super-resolution may gain on a scene."),
+    "info": Entry("enhance", SCENES, "Show what a scene is and how its numbers will be read."),
+    "models": Entry("enhance", SCENES, "List the models, or show one model's card."),
+    "demo": Entry("trying", TRYING, "Degrade a real scene, enhance it, score it."),
+    "bench": Entry("trying", TRYING, "Time the engine against the bare model."),
+    "score": Entry("evidence", MEASURING, "Score a scene against a reference."),
+    "compare": Entry("evidence", MEASURING, "Compare every method on the same images."),
+    "report": Entry("evidence", MEASURING, "Write one page that shows a run."),
+    "evaluate": Entry("training", MEASURING, "Print tables of quality against classical methods."),
+    "ablate": Entry("evidence", MEASURING, "Train and score the paper's ablation study."),
+    "train": Entry("training", TRAINING, "Train a model, or adapt a shipped one to your scenes."),
+    "landcover": Entry("landcover", COVER, "Train land-cover networks and classify images."),
+    "classify": Entry("landcover", COVER, "Turn a scene into a map of land cover."),
+    "tiles": Entry("landcover", COVER, "Cut a scene into tiles for a classifier."),
+    "submit": Entry("cluster", CLUSTERS, "Give a command to Slurm."),
+    "scale": Entry("cluster", CLUSTERS, "Measure and simulate what scale costs."),
+}
+"""Every command. The modules are imported when one is called, so that help, mistakes and small commands are quick."""
+
+
+class Command(TyperCommand):
+    """A command whose module is imported once it is called."""
+
+    @classmethod
+    def of(cls, name: str, entry: Entry) -> Self:
+        """Return what help needs to know of it."""
+        return cls(name, help=entry.help, short_help=entry.help, rich_help_panel=entry.panel)
+
+    def loaded(self) -> Any:
+        """Return the command itself."""
+        return _load(COMMANDS[str(self.name)].module)[str(self.name)]
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Begin to run it."""
+        return self.loaded().make_context(*args, **kwargs)
+
+
+class Program(TyperGroup):
+    """The group of all commands."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings | {"commands": {name: Command.of(name, entry) for name, entry in COMMANDS.items()}})
+
+
+@functools.cache
+def _load(module: str) -> dict[str, Any]:
+    """Return the commands of a module by their names."""
+    made = typer.Typer(rich_markup_mode="rich", context_settings=CONTEXT, pretty_exceptions_enable=False)
+    made.callback()(lambda: None)  # makes it a group, even of one command
+    import_module(f"scenelift.workflows.cli.{module}").register(made)
+    return dict(typer.main.get_group(made).commands)
+
+
+CONTEXT = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="scenelift",
+    cls=Program,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT,
 )
 
 
@@ -41,73 +110,6 @@ def scenelift(
     ] = False,
 ) -> None:
     """Denoise and super-resolve satellite scenes: seamless, exact under tiling, measured."""
-
-
-def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("demo-output"),
-    scene: Annotated[
-        list[str] | None, typer.Option(help="Your own 10 m rasters instead of the packaged Sentinel-2 scene.")
-    ] = None,
-    size: Annotated[int | None, typer.Option(help="Use only the central SIZE x SIZE pixels.")] = None,
-    workers: Workers = None,
-    as_json: Json = False,
-) -> None:
-    """Degrade a real Sentinel-2 scene, enhance it, score it; then enhance the scene itself to 5 m."""
-    from scenelift.workflows.cli.console import Console
-    from scenelift.workflows.cli.tables import print_demo
-    from scenelift.workflows.demo import run_demo
-
-    with Console(as_json) as console:
-        result = run_demo(output, scene, size, workers, console.progress, console.say)
-    print(json.dumps(result)) if as_json else print_demo(result)
-
-
-@dataclass(frozen=True)
-class Timed:
-    """What is timed, and where."""
-
-    runs: int = option(3, "Alternating runs of engine and bare model.")
-    workers: int | None = option(None, WORKERS, panel=WHERE)
-    device: Device = option("auto", "Where the model runs.", panel=WHERE)
-    precision: Precision = option("auto", "Numbers the model computes with.", panel=MODEL)
-    journal: bool = option(False, "Time what journal and checks cost instead.")
-
-
-@with_options(Source, Timed)
-def bench(
-    source: Source,
-    timed: Timed,
-    inputs: Annotated[list[str] | None, typer.Argument(help="Default: the packaged Sentinel-2 scene.")] = None,
-    model: Models = "sr-x2",
-    as_json: Json = False,
-) -> None:
-    """Time the engine end to end against the bare model on the same pixels."""
-    from scenelift.workflows.bench.engine import run_bench
-    from scenelift.workflows.bench.journal import run_journal_bench
-    from scenelift.workflows.cli.tables import print_bench, print_journal_bench
-    from scenelift.workflows.demo import packaged_scene
-
-    scene, common = source.of(inputs or packaged_scene()), (model, timed.runs, timed.device, timed.precision)
-    if timed.journal:
-        facts = run_journal_bench(scene, *common, quiet=as_json)
-    else:
-        facts = run_bench(scene, *common, timed.workers, quiet=as_json)
-    if as_json:
-        print(json.dumps(facts))
-    else:
-        (print_journal_bench if timed.journal else print_bench)(facts)
-
-
-enhance.register(app)
-archive.register(app)
-landcover.register(app, training.register(app))
-evidence.register(app)
-cluster.register(app)
-for name, command, example in (
-    ("demo", demo, "demo --size 512"),
-    ("bench", bench, "bench scene.tif -m sr-x2 --runs 5"),
-):
-    app.command(name, epilog=f"Example: scenelift {example}", rich_help_panel="Trying it out")(command)
 
 
 def _unraisable(event: Any) -> None:
@@ -142,6 +144,8 @@ def _explain(error: Exception) -> None:
     code = getattr(error, "exit_code", None)  # SceneliftError, ModelError, and what typer says of a wrong option
     if not isinstance(code, int):
         raise error
+    if type(error).__name__ == "NoArgsIsHelpError":  # which has shown the help
+        sys.exit(code)
     text = error.format_message() if hasattr(error, "format_message") else str(error)
     _fail(" ".join(text.split()), code)
 

@@ -61,15 +61,19 @@ def archive(
     RUN.toml holds the same options as keys: sources = \["scenes/*.tif"], output = "out", block = 512. An option on
     the command line goes before the file.
     """
-    from scenelift.workflows.archive.estimate import estimate
-    from scenelift.workflows.archive.run import Told
-    from scenelift.workflows.archive.run import archive as run
-    from scenelift.workflows.archive.sources import find_scenes
-    from scenelift.workflows.cli.tables import print_archive, print_estimate
+    from scenelift.workflows.refusals import refuse_models
 
     if output is None:
         raise UsageError("--output must name the archive's folder: give it with -o DIR")
+    refuse_models(settings.models)
+    from scenelift.workflows.archive.sources import find_scenes
+
     entries = find_scenes(sources, output, settings.access)
+    from scenelift.workflows.archive.estimate import estimate
+    from scenelift.workflows.archive.run import Told
+    from scenelift.workflows.archive.run import archive as run
+    from scenelift.workflows.cli.tables import print_archive, print_estimate
+
     cluster = where.settings(settings.enhance.device)
     if dry_run:
         running.show(estimate(entries, output, settings, cluster).to_dict(), print_estimate)

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from scenelift.pipeline.jobs.blocks import BlockRecord
+if TYPE_CHECKING:
+    from scenelift.pipeline.jobs.blocks import BlockRecord
 
 
 class Console:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from scenelift.pipeline.settings import option
-from scenelift.workflows.cli.options import Inputs, Json, Models, Output, Source, Where, with_options
+from scenelift.workflows.cli.options import Inputs, Json, Models, Output, Source, Where, refuse, with_options
 from scenelift.workflows.settings import STOPS, EnhanceSettings
 
 SCENES = "Scenes and archives"
@@ -103,6 +103,7 @@ def enhance(
     model: Models = "sr-x2",
 ) -> None:
     """Turn a scene into a better scene: denoised, sharper, on a finer grid, at the same place."""
+    refuse(inputs, source, model, output)
     from scenelift.workflows.enhance import enhance as run
 
     scene, cluster = source.of(inputs), where.settings(settings.device)
@@ -119,6 +120,7 @@ def expect(
     as_json: Json = False,
 ) -> None:
     """Say what super-resolution may be expected to gain, tried on the scene itself one level coarser."""
+    refuse(inputs, source, model)
     from scenelift.pipeline.errors import UnfitError, UsageError
     from scenelift.workflows.choosing import prepare
 
@@ -134,6 +136,9 @@ def expect(
 @with_options(Running)
 def resume(output: Finished, running: Running) -> None:
     """Resume an interrupted enhancement, with the arguments it was started with."""
+    from scenelift.workflows.refusals import refuse_unstarted
+
+    refuse_unstarted(output)
     from scenelift.workflows.enhance import resume as run
 
     running.scene(lambda progress, say: run(output, progress, say))
@@ -145,6 +150,9 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check an output against its journal, byte by byte; with --repair, restore what is damaged."""
+    from scenelift.workflows.refusals import refuse_absent
+
+    refuse_absent(output)
     from scenelift.workflows.enhance import verify as run
 
     verdict = run(output, repair)
@@ -156,6 +164,7 @@ def verify(
 @with_options(Source)
 def info(inputs: Inputs, source: Source, as_json: Json = False) -> None:
     """Show what a scene is and how its numbers will be read."""
+    refuse(inputs, source)
     from scenelift.workflows.cli.inform import describe_scene, print_scene
 
     facts = describe_scene(source.of(inputs))

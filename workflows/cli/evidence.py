@@ -50,6 +50,9 @@ def score(
     """Score a scene against a reference: PSNR, SSIM, VIF, spectral angle, sharpness and more."""
     import dataclasses
 
+    from scenelift.workflows.refusals import refuse_inputs
+
+    refuse_inputs([reference] if test is None else [reference, test], source.remote)
     from scenelift.workflows.cli.tables import print_scores, write_parquet
     from scenelift.workflows.evidence.score import score as run
 

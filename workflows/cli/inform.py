@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+<<<<<<< HEAD
 from scenelift.models.catalog import CLOSED, PAN, find, installed, load_spec
 from scenelift.models.classical.classical import CLASSICAL
+=======
+from scenelift.models.catalog import CLOSED, find, installed, load_spec
+from scenelift.models.classical import CLASSICAL
+>>>>>>> main
 from scenelift.models.shipped import card, shipped
-from scenelift.pipeline.addresses import without_secrets
-from scenelift.pipeline.jobs.fingerprints import json_number
-from scenelift.pipeline.scenes.scenes import Scene, SceneSource, crs_name
 from scenelift.workflows.cli.console import table
-from scenelift.workflows.conditions import band_names, scene_conditions
-from scenelift.workflows.familiarity import unfamiliar
-from scenelift.workflows.multigrid import one_grid, open_to_show
+
+if TYPE_CHECKING:  # the list of models does not wait for GDAL
+    from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 
 DEFAULTS = ("sr-x2", "sr-x4", "denoise")
 """Networks whose training a scene is compared with."""
@@ -23,6 +25,13 @@ DEFAULTS = ("sr-x2", "sr-x4", "denoise")
 
 def describe_scene(source: SceneSource) -> dict[str, Any]:
     """Return a scene's facts as plain values."""
+    from scenelift.pipeline.addresses import without_secrets
+    from scenelift.pipeline.jobs.fingerprints import json_number
+    from scenelift.pipeline.scenes.scenes import crs_name
+    from scenelift.workflows.conditions import band_names, scene_conditions
+    from scenelift.workflows.familiarity import unfamiliar
+    from scenelift.workflows.multigrid import one_grid, open_to_show
+
     scene = open_to_show(source)
     grid, told = scene.grid, one_grid(scene)
     conditions = scene_conditions(told)

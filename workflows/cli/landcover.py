@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from scenelift.pipeline.settings import option
 from scenelift.workflows.cli.enhance import Running
-from scenelift.workflows.cli.options import Inputs, Json, Output, Source, Where, with_options
+from scenelift.workflows.cli.options import Inputs, Json, Output, Source, Where, refuse, with_options
 from scenelift.workflows.settings import (
     INPUT,
     MODEL,
@@ -27,26 +27,25 @@ PANEL = "Land cover"
 CASES = "x2,x4,noise5,noise15,noise25,noise50,sensor"
 
 
-def register(main: typer.Typer, evaluations: typer.Typer) -> None:
+def register(main: typer.Typer) -> None:
     """Add the commands to the command line."""
     group = typer.Typer(no_args_is_help=True, help="Train land-cover networks and classify images.")
-    for app, name, command, example in (
-        (group, "train", train, "landcover train landcover-eurosat --data images/"),
-        (group, "predict", predict, "landcover predict images/ -o predictions.csv"),
-        (main, "classify", classify, "classify scene.tif -o map.tif -m sr-x2-rgb,landcover-eurosat --bands 4,3,2"),
-        (main, "tiles", tiles, "tiles scene.tif -o tiles --size 64"),
-        (evaluations, "landcover", evaluate, "evaluate landcover --each 20 --cases x2,noise25"),
-        (
-            evaluations,
-            "segmentation",
-            evaluate_segmentation,
-            "evaluate segmentation recipe.toml --weights map.safetensors",
-        ),
-    ):
-        app.command(name, epilog=f"Example: scenelift {example}", rich_help_panel=PANEL if app is main else None)(
-            command
-        )
+    _add(group, train, "landcover train landcover-eurosat --data images/")
+    _add(group, predict, "landcover predict images/ -o predictions.csv")
+    _add(main, classify, "classify scene.tif -o map.tif -m sr-x2-rgb,landcover-eurosat --bands 4,3,2", PANEL)
+    _add(main, tiles, "tiles scene.tif -o tiles --size 64", PANEL)
     main.add_typer(group, name="landcover", rich_help_panel=PANEL)
+
+
+def register_evaluations(group: typer.Typer) -> None:
+    """Add what measures land cover to the group `evaluate`."""
+    _add(group, evaluate, "evaluate landcover --each 20 --cases x2,noise25", name="landcover")
+    example = "evaluate segmentation recipe.toml --weights map.safetensors"
+    _add(group, evaluate_segmentation, example, name="segmentation")
+
+
+def _add(app: typer.Typer, command: Any, example: str, panel: str | None = None, name: str | None = None) -> None:
+    app.command(name, epilog=f"Example: scenelift {example}", rich_help_panel=panel)(command)
 
 
 @with_options(OwnScene, TrainingRun)
@@ -173,6 +172,7 @@ def classify(
     running: Running,
 ) -> None:
     """Turn a scene, as it is or enhanced on the way, into a map of land cover with class names and a palette."""
+    refuse(inputs, source, how.model, output)
     from scenelift.workflows.classify import classify as run
 
     scene, cluster, kind = source.of(inputs), where.settings(settings.device), {"probabilities": how.probabilities}

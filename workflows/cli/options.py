@@ -137,13 +137,14 @@ class Source:
         UsageError
             For an empty list of bands, or an unknown limit.
         """
+        bands = band_choice(self.reading.bands)
         from scenelift.pipeline.scenes.limits import Limits
         from scenelift.pipeline.scenes.scenes import SceneSource
 
         reading, paths = self.reading, (inputs,) if isinstance(inputs, str) else tuple(inputs)
         numbers = reading.scale, reading.offset, reading.nodata, reading.crs
         limits = Limits.of(self.limit, self.remote)
-        source = SceneSource(paths, band_choice(reading.bands), *numbers, limits, extent=reading.extent)
+        source = SceneSource(paths, bands, *numbers, limits, extent=reading.extent)
         return dataclasses.replace(source, mask=reading.mask, mask_classes=reading.mask_classes)
 
 
@@ -181,6 +182,23 @@ class Where:
         table |= {name: value for name, value in given if value is not None}
         file = self.cluster if self.cluster and self.cluster.endswith(".toml") else None
         return ClusterSettings.of(table, file or ("--cluster-option" if self.cluster_option else ""))
+
+
+def refuse(inputs: list[str], source: Source, model: str | None = None, output: Path | None = None) -> None:
+    """Refuse what is wrong with a command at first sight, before torch or GDAL are imported.
+
+    Raises
+    ------
+    UsageError, ModelError
+    """
+    from scenelift.workflows.refusals import check_output, refuse_inputs, refuse_models
+
+    band_choice(source.reading.bands)
+    if output is not None:
+        check_output(output, inputs)
+    refuse_inputs(inputs, source.remote)
+    if model is not None:
+        refuse_models(model)
 
 
 def _gpus(device: str) -> int:

@@ -15,16 +15,18 @@ from scenelift.workflows.cli.options import Json, band_numbers, with_options
 from scenelift.workflows.settings import INPUT, MODEL, Adaptation, TrainingRun
 
 
-def register(app: typer.Typer) -> typer.Typer:
-    """Add the commands of this file to the program; return the group `evaluate`, to which others add theirs."""
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file to the program, and the group `evaluate`, which has one of land cover too."""
+    from scenelift.workflows.cli.landcover import register_evaluations
+
     evaluations = typer.Typer(no_args_is_help=True, help="Print tables of quality against classical methods.")
     evaluations.command("sr", epilog="Example: scenelift evaluate sr -m sr-x2 --scale 2")(evaluate_sr)
     evaluations.command("denoise", epilog="Example: scenelift evaluate denoise -m denoise --level 25")(evaluate_denoise)
     app.command("train", epilog="Example: scenelift train --task sr-x2 --scenes a.tif", rich_help_panel="Training")(
         train
     )
+    register_evaluations(evaluations)
     app.add_typer(evaluations, name="evaluate", rich_help_panel="Measuring")
-    return evaluations
 
 
 @with_options(Adaptation, TrainingRun)

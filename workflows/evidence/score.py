@@ -16,10 +16,10 @@ from typing import Any
 
 import psutil
 
+from scenelift.pipeline.addresses import work_folder
 from scenelift.pipeline.cluster import Cluster, ClusterSettings, open_cluster
 from scenelift.pipeline.errors import SinkError, UsageError
 from scenelift.pipeline.jobs.journal import read_fingerprint
-from scenelift.pipeline.jobs.plan import work_folder
 from scenelift.pipeline.outputs.cogs import write_cog
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.sinks import ZarrSink

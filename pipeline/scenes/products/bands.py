@@ -58,6 +58,16 @@ def sentinel2_code(name: str) -> str:
     return found[1] if found else ""
 
 
+def wavelength(name: str, tags: Mapping[str, str]) -> float:
+    """Return the centre of a band in nm, as it is tagged or as its name tells; 0 if neither does."""
+    told = tags.get(WAVELENGTH, "").strip()
+    if re.fullmatch(r"\d*\.?\d+", told):
+        return round(1000 * float(told), 1)
+    code, folded = sentinel2_code(name), name.strip().casefold()
+    known = [seen for band, seen in SENTINEL2.items() if band == code or seen.common == folded]
+    return round(1000 * known[0].wavelength, 1) if known else 0.0
+
+
 class Label(NamedTuple):
     """By what a band may be named."""
 

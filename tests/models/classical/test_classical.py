@@ -10,8 +10,8 @@ from PIL import Image
 from scipy import ndimage
 from skimage import restoration
 
-from scenelift.models.classical import filters
-from scenelift.models.classical.classical import CLASSICAL, FILTERS, SEAM_ERROR, classical
+from scenelift.models.classical import CLASSICAL, filters
+from scenelift.models.classical.classical import FILTERS, SEAM_ERROR, classical
 from scenelift.models.classical.resampling import decimate, mtf_reach, upsample
 from scenelift.models.degradations import mtf_decimate
 from scenelift.models.errors import ModelError

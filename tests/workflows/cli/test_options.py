@@ -47,6 +47,7 @@ def commands() -> dict[str, Any]:
     todo = [("", typer.main.get_command(cli.app))]
     while todo:
         words, command = todo.pop()
+        command = command.loaded() if isinstance(command, cli.Command) else command
         if hasattr(command, "commands"):
             todo += [(f"{words} {name}".strip(), inner) for name, inner in command.commands.items()]
         else:
@@ -77,6 +78,31 @@ def test_help_is_in_panels(run: Run) -> None:
         _, out, _ = run(*words.split(), "--help")
         found = [panel for panel in re.findall(r"╭─ ([\w ]+?) ─", out) if panel in panels]
         assert found == panels
+
+
+def test_the_programs_help_lists_every_command_of_every_module() -> None:
+    listed = {name: entry.module for name, entry in cli.COMMANDS.items()}
+    there = {name: module for module in set(listed.values()) for name in cli._load(module)}
+    assert listed == there
+    panels = {
+        name: command.rich_help_panel for module in set(listed.values()) for name, command in cli._load(module).items()
+    }
+    assert panels == {name: entry.panel for name, entry in cli.COMMANDS.items()}
+
+
+@pytest.mark.parametrize(
+    ("words", "nearest"),
+    [
+        ("enhnce", "enhance"),
+        ("enhance a.tif -o b.tif --modle x", "--model"),
+        ("models sr-x22", "sr-x2"),
+        ("enhance {here} -o b.tif -m denois", "denoise"),
+    ],
+)
+def test_a_wrong_name_names_the_nearest(words: str, nearest: str, run: Run) -> None:
+    code, out, err = run(*words.format(here=__file__).split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert re.search(rf"{nearest}\b", err)
 
 
 def test_version(run: Run) -> None:

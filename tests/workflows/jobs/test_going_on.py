@@ -13,12 +13,12 @@ from support.faults import Bench, arguments, make_bench
 from support.faults import disks as faults_disks
 from support.jobs import run
 
+from scenelift.pipeline.addresses import work_folder
 from scenelift.pipeline.cluster import attempts
 from scenelift.pipeline.cluster.attempts import Call, Failed, attempt_here
 from scenelift.pipeline.errors import SceneError, UsageError
 from scenelift.pipeline.jobs import running as engine
 from scenelift.pipeline.jobs.journal import Commit, Journal, read_journal
-from scenelift.pipeline.jobs.plan import work_folder
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows.enhance import verify
 from scenelift.workflows.evidence.score import score
