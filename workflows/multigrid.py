@@ -153,7 +153,7 @@ def prepare_sharpener(ref: ModelRef, scene: Scene) -> tuple[ModelRef, tuple[str,
     layout, unknown = layout_of(scene, pan=ref.name == PAN)
     fitted, warnings = fit_sharpener(ref, layout, [missing_as_nan(region) for region in scene.sample])
     notes = [describe(scene), *warnings]
-    if ref.name != CLOSED and not all(band.wavelength for band in layout if band.ratio == 1):
+    if ref.name not in (CLOSED, PAN) and not all(band.wavelength for band in layout if band.ratio == 1):
         notes.append("the guides' names do not say their colours: taken for blue, green, red, near infrared in order")
     if unknown:
         notes.append(f"the sensor's blur of {', '.join(unknown)} is unknown: an MTF of {UNKNOWN_MTF} is assumed")
