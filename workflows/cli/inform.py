@@ -6,7 +6,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
-from scenelift.models.catalog import CLOSED, find, installed, load_spec
+from scenelift.models.catalog import CLOSED, PAN, find, installed, load_spec
 from scenelift.models.classical import CLASSICAL
 from scenelift.models.shipped import card, shipped
 from scenelift.workflows.cli.console import table
@@ -134,7 +134,7 @@ def print_models(facts: list[dict[str, Any]], name: str | None) -> None:
     if name is None:
         methods = ", ".join(f"{m}-x2" if resampler else m for m, resampler in CLASSICAL.items())
         print(f"classical methods: {methods} (a resampler takes any factor: -x3, -x4)")
-        print(f"for scenes of several grids, as the first model: {CLOSED} (all bands on the finest grid)")
+        print(f"for scenes of several grids, as the first model: {CLOSED}, or {PAN} (Landsat)")
         print("your own: a .safetensors checkpoint, or module.path:factory")
         return
     print(json.dumps(facts[0]["card"] or facts[0], indent=2))
