@@ -180,9 +180,7 @@ def enhance_pieces(
     yield from _pieces(region, target.scaled(scale), (shape[0] * scale, shape[1] * scale), enhancers[-1], batch)
 
 
-def _pieces(
-    region: Region, target: Window, shape: tuple[int, int], enhancer: Enhancer, batch: int
-) -> Iterator[Region]:
+def _pieces(region: Region, target: Window, shape: tuple[int, int], enhancer: Enhancer, batch: int) -> Iterator[Region]:
     """Run one model over `target` (its own input grid), and yield the parts of it that each patch holds."""
     spec, k = enhancer.spec, enhancer.spec.scale
     out_bands = bands_of(len(region.values), [spec])

@@ -17,7 +17,9 @@ print(sorted({"torch", "scipy", "skimage", "pywt", "matplotlib"} & set(sys.modul
 """
 
 
-@pytest.mark.parametrize(("name", "loaded"), [("nearest-x4", []), ("ibp-x2", []), ("median", ["pywt", "scipy", "skimage"])])
+@pytest.mark.parametrize(
+    ("name", "loaded"), [("nearest-x4", []), ("ibp-x2", []), ("median", ["pywt", "scipy", "skimage"])]
+)
 def test_a_worker_imports_only_what_its_model_uses(name: str, loaded: list[str]) -> None:
     travelled = pickle.dumps(find(name)).hex()
     done = subprocess.run([sys.executable, "-c", WORKER, travelled], capture_output=True, text=True, check=True)
