@@ -112,7 +112,7 @@ class Pyramid:
         values, seen = coarsen(
             self._output, lambda index: np.asarray(finer.data[(slice(index, index + 1), *fine)])[0], mask
         )
-        if coarse.mask is not None:
+        if coarse.mask is not None and seen is not None:
             coarse.mask[window.slices()] = seen
         coarse.data[(slice(None), *window.slices())] = values
 
