@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import json
 import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,16 @@ from scenelift.pipeline.errors import SceneliftError
 
 COG = ("COMPRESS=DEFLATE", "LEVEL=6", "PREDICTOR=YES", "OVERVIEW_RESAMPLING=AVERAGE")
 """Creation options of GDAL that make what scenelift makes."""
+_MEASURE = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stderr=subprocess.STDOUT)
+_, status, used = os.wait4(process.pid, 0)
+print()
+print(json.dumps([used.ru_utime + used.ru_stime, time.perf_counter() - start, used.ru_maxrss]))
+sys.exit(status != 0)
+"""
+"""Runs a command. In a small process: the largest size of a child begins with that of the process it comes from."""
 CNN = "scenelift.workflows.bench.plain:small_cnn"
 
 
@@ -97,17 +106,12 @@ def measure(command: list[str]) -> tuple[float, float, float]:
     SceneliftError
         If it fails.
     """
-    start = time.perf_counter()
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            said.seek(0)
-            last = said.read().decode(errors="replace").strip().rpartition("\n")[2]
-            raise SceneliftError(f"{Path(command[0]).name} failed ({process.returncode}): {last}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return used.ru_utime + used.ru_stime, time.perf_counter() - start, used.ru_maxrss * unit / 1e9
+    done = subprocess.run([sys.executable, "-S", "-c", _MEASURE, *command], capture_output=True, text=True)
+    *said, result = [line for line in done.stdout.splitlines() if line] or [done.stderr]
+    if done.returncode:
+        raise SceneliftError(f"{Path(command[0]).name} failed: {said[-1] if said else result}")
+    cpu, wall, memory = json.loads(result)
+    return cpu, wall, memory * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def _hardware() -> dict[str, Any]:

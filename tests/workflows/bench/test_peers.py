@@ -35,9 +35,9 @@ def test_processes_of_processes_are_counted() -> None:
     burn = "import time\nwhile time.process_time() < 0.6: pass"
     start = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
     cpu, wall, memory = measure([sys.executable, "-c", start])
-    assert cpu > 0.6 and wall > 0.5 and 0.001 < memory < 1
+    assert cpu > 0.6 and wall > 0.5 and 0.001 < memory < 0.1
 
 
 def test_a_command_that_fails_is_no_measurement() -> None:
-    with pytest.raises(SceneliftError, match=r"failed \(3\): no such thing"):
+    with pytest.raises(SceneliftError, match="failed: no such thing"):
         measure([sys.executable, "-c", "import sys; print('no such thing'); sys.exit(3)"])
