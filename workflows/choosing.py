@@ -6,7 +6,7 @@ import hashlib
 import math
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,8 @@ from scenelift.workflows.settings import EnhanceSettings
 if TYPE_CHECKING:  # what needs torch is imported where a model runs
     from scenelift.workflows.expect import Expectation
 
+SMALL = 2_000_000
+"""Pixels of a scene up to which one process with all its threads is sooner done than workers that must start."""
 LEFT_BY_DENOISING = 0.25
 """Share of the noise (standard deviation) that a network after a denoiser is told."""
 
@@ -137,6 +139,8 @@ class Prepared:
     """What the networks are told; None if none of them asks."""
     warnings: tuple[str, ...] = ()
     """What networks were not trained for, and what is not calibrated: lines for people."""
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    """Where the blocks are done: in this process if the scene is small and nothing else was asked for."""
     sharpened: SharpenedScene | None = None
     """The scene on one grid, where it has several: the first model makes it, and the others see it."""
 
@@ -192,6 +196,19 @@ def prepare(
     scene, stamps = open_for(source), input_stamps(source)
     check_product(source, scene)
     check_image(scene)
+    return prepare_opened(scene, stamps, names, settings, cluster, path)
+
+
+def prepare_opened(
+    scene: Scene,
+    stamps: tuple[str, ...],
+    names: list[str | Enhancer],
+    settings: EnhanceSettings,
+    cluster: ClusterSettings,
+    path: Path | None = None,
+) -> Prepared:
+    """Find what networks are told of an open scene, and load the models; parameters and errors as of `prepare`."""
+    cluster = _here_if_small(scene, cluster)
     runtime = Runtime.choose(settings, cluster, path)
     first, sharpened, notes = _sharpener(names, scene, runtime)
     rest = names[len(first) :]
@@ -205,7 +222,15 @@ def prepare(
     chosen = [*first, *_resolve(rest, scene, settings, runtime, conditions, noise, len(first))]
     warnings = notes if found is None else (*notes, *unfamiliar(rest, band_names(scene), found, noise))
     warnings += tuple(note for model in chosen for extra in _extras_of(model) for note in extra.notes())
-    return Prepared(scene, stamps, tuple(names), tuple(chosen), runtime.device, conditions, warnings, sharpened)
+    return Prepared(
+        scene, stamps, tuple(names), tuple(chosen), runtime.device, conditions, warnings, cluster, sharpened
+    )
+
+
+def _here_if_small(scene: Scene, cluster: ClusterSettings) -> ClusterSettings:
+    """Return the cluster, or this process with all its threads: starting workers would take longer than the work."""
+    asked = cluster != ClusterSettings()
+    return cluster if asked or math.prod(scene.grid.shape) > SMALL else replace(cluster, workers=0)
 
 
 def _without_errors(model: ChosenModel) -> ModelHandle:

@@ -176,7 +176,8 @@ def models(
     as_json: Json = False,
 ) -> None:
     """List the models, or show one model's card."""
-    from scenelift.workflows.cli.inform import describe_models, print_models
+    from scenelift.workflows.cli.inform import print_models
+    from scenelift.workflows.python import list_models
 
-    facts = describe_models(name)
+    facts = list_models(name)
     print(json.dumps(facts)) if as_json else print_models(facts, name)
