@@ -114,7 +114,7 @@ def find(name: str) -> ModelRef:
     """
     path = checkpoint_path(name)
     if path is not None:
-        return ModelRef(name, checkpoint_digest(path))
+        return ModelRef(name, _digest(path))
     if name == CLOSED or _classical(name) or _is_factory(name):
         return ModelRef(name, hashlib.sha256(name.encode()).hexdigest())
     if name in installed():
@@ -228,7 +228,7 @@ def sharpening_spec(module: Any) -> ModelSpec:
 def is_sharpener(name: str) -> bool:
     """Whether a model of this name brings the coarse bands of a scene of several grids to the finest."""
     path = checkpoint_path(name)
-    return name == CLOSED or (path is not None and read_metadata(path)[0].task == "sharpening")
+    return name == CLOSED or (path is not None and _spec_of(path).task == "sharpening")
 
 
 def fit_sharpener(
@@ -304,7 +304,7 @@ def with_colour(ref: ModelRef, colour: tuple[int, int, int] | None) -> ModelRef:
     joint = shipped().get(_joint_name(ref.name))
     if colour is None or joint is None or ref.name not in shipped():
         return ref
-    return dataclasses.replace(ref, colour=colour, joint=checkpoint_digest(joint))
+    return dataclasses.replace(ref, colour=colour, joint=_digest(joint))
 
 
 def _from_factory(ref: ModelRef) -> Any:
@@ -365,16 +365,20 @@ def verify(ref: ModelRef) -> ModelSpec:
     enhancer = load(ref)
     # Shipped models are measured by the tests; a second here for every run would buy nothing. That of a sharpener
     # follows from its layout.
-    exact = isinstance(enhancer, TorchEnhancer) and enhancer.spec.halo_kind == "exact"
+    exact = not _classical(ref.name) and enhancer.spec.halo_kind == "exact"
     if exact and ref.name not in shipped() and enhancer.spec.task != "sharpening":
-        check_halo(enhancer.module, enhancer.spec)
+        from scenelift.models.enhancer import TorchEnhancer
+        from scenelift.models.receptive import check_halo
+
+        if isinstance(enhancer, TorchEnhancer):
+            check_halo(enhancer.module, enhancer.spec)
     return enhancer.spec
 
 
 def wants_blur(name: str) -> bool:
     """Whether a model of this name is told the blur of each band."""
     path = checkpoint_path(name)
-    return path is not None and read_metadata(path)[0].needs_blur
+    return path is not None and _spec_of(path).needs_blur
 
 
 def is_denoiser(name: str) -> bool:
@@ -382,12 +386,22 @@ def is_denoiser(name: str) -> bool:
     return load_spec(find(name)).task == "denoise"
 
 
+def _digest(path: Path) -> str:
+
+    return checkpoint_digest(path)
+
+
+def _spec_of(path: Path) -> ModelSpec:
+
+    return read_metadata(path)[0]
+
+
 def load_spec(ref: ModelRef) -> ModelSpec:
     """Return a model's spec, loading as little as possible."""
     if ref.name == CLOSED and ref.layout is None:
         return ModelSpec(CLOSED, "sharpening")
     path = checkpoint_path(ref.name)
-    return read_metadata(path)[0] if path is not None else load(ref).spec
+    return _spec_of(path) if path is not None else load(ref).spec
 
 
 def with_settings(ref: ModelRef, **settings: Any) -> ModelRef:

@@ -15,14 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scenelift.models.errors import ModelError
-from scenelift.models.sensing.blurs import gaussian_sigma
+from scenelift.models.sensing.blurs import DEFAULT_MTF, gaussian_sigma
 from scenelift.models.sensing.sensors import SENTINEL2
 
 SENTINEL2_MTF = {band: SENTINEL2[band] for band in ("B02", "B03", "B04", "B08")}
 """Modulation transfer at the Nyquist frequency of Sentinel-2's 10 m bands (used by the SEN2 fusion toolkits)."""
-
-DEFAULT_MTF = 0.26
-"""Transfer at the Nyquist frequency of a band that nothing is known of: the middle of Sentinel-2's 10 m bands."""
 
 # Sentinel-2A noise model by band: alpha, beta (counts) and A (counts per W m-2 sr-1 um-1), from the L1C
 # metadata's noise model; E0 is the solar irradiance (W m-2 um-1).

@@ -54,6 +54,8 @@ def load_unchanged(path: Path, digest: str | None) -> tuple[nn.Module, ModelSpec
     ModelError
         If it is another one by now, or cannot be loaded.
     """
+    from scenelift.models.checkpoint import load_checkpoint
+
     if checkpoint_digest(path) != digest:
         raise ModelError(f"{path} has changed since this job was planned; start again with --overwrite")
     return load_checkpoint(path, valid=True)

@@ -9,6 +9,7 @@ Two things make the result independent of how the work was cut:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -133,52 +134,87 @@ def enhance_region(
     Region
         The block on the output grid. Where the input had no data, `valid` is False and the values are 0.
     """
+    scale = math.prod(e.spec.scale for e in enhancers)
+    window, out = target.scaled(scale), None
+    for piece in enhance_pieces(region, target, shape, enhancers, masked=masked, batch=batch):
+        if out is None:
+            values = np.zeros((len(piece.values), *window.shape), np.float32)
+            out = Region(window, values, np.zeros(values.shape, bool))
+        rows, cols = piece.window.slices(window)
+        out.values[:, rows, cols], out.valid[:, rows, cols] = piece.values, piece.valid
+    if out is None:  # a block without any data, or no block at all
+        bands = bands_of(len(region.values), [e.spec for e in enhancers])
+        values = np.zeros((bands, *window.shape), np.float32)
+        out = Region(window, values, np.zeros(values.shape, bool))
+    return out
+
+
+def bands_of(bands: int, specs: Sequence[Spec]) -> int:
+    """Return how many bands a chain of models makes of so many."""
+    for spec in specs:
+        bands = spec.out_bands or bands * spec.out_per_band
+    return bands
+
+
+def enhance_pieces(
+    region: Region,
+    target: Window,
+    shape: tuple[int, int],
+    enhancers: Sequence[Enhancer],
+    *,
+    masked: bool = True,
+    batch: int = 1,
+) -> Iterator[Region]:
+    """Run a chain of models over one block, and yield what the last one makes patch by patch.
+
+    So whoever stores it need not hold a whole block in float32. Patches without any data are left out; the others
+    are disjoint. Parameters as for :func:`enhance_region`.
+    """
     windows = context(shape, target, [e.spec for e in enhancers], masked)
     scale = 1
-    for index, enhancer in enumerate(enhancers):
-        spec = enhancer.spec
+    for index, enhancer in enumerate(enhancers[:-1]):
         here = shape[0] * scale, shape[1] * scale
-        last = index == len(enhancers) - 1
-        wanted = target.scaled(scale) if last else windows[index + 1].coarsened(spec.scale)
-        region = _stage(region, wanted, here, enhancer, batch)
-        scale *= spec.scale
-    return region
+        wanted = windows[index + 1].coarsened(enhancer.spec.scale)
+        region = enhance_region(region, wanted, here, [enhancer], masked=masked, batch=batch)
+        scale *= enhancer.spec.scale
+    yield from _pieces(region, target.scaled(scale), (shape[0] * scale, shape[1] * scale), enhancers[-1], batch)
 
 
-def _stage(region: Region, target: Window, shape: tuple[int, int], enhancer: Enhancer, batch: int) -> Region:
-    """Run one model over `target` (input grid of this stage)."""
-    spec = enhancer.spec
-    bands = region.values.shape[0]
-    out_bands = spec.out_bands or bands * spec.out_per_band
-    k = spec.scale
+def _pieces(region: Region, target: Window, shape: tuple[int, int], enhancer: Enhancer, batch: int) -> Iterator[Region]:
+    """Run one model over `target` (its own input grid), and yield the parts of it that each patch holds."""
+    spec, k = enhancer.spec, enhancer.spec.scale
+    out_bands = bands_of(len(region.values), [spec])
     lattice = TileGrid(shape, patch_shape(shape, spec.patch, spec.multiple_of))
-    masked = not bool(region.valid.all())
+    masked = not region.whole
     if masked:
         region = Region(region.window, fill_nodata(region.values, region.valid, spec.halo), region.valid)
-
-    out = np.zeros((out_bands, target.height * k, target.width * k), np.float32)
-    valid = region.crop(target).valid
-    if guides := list(getattr(spec, "guides", ())):  # no other band is made without these, which are not changed
-        own, valid = valid[guides], valid & valid[guides].all(axis=0)
-        valid[guides] = own
-    if spec.out_bands:  # bands were mixed: a pixel counts where every band had data
-        valid = np.broadcast_to(valid.all(axis=0), (out_bands, *target.shape))
-    elif spec.out_per_band > 1:
-        valid = valid.repeat(spec.out_per_band, axis=0)
-    wanted = [p for p in lattice.covering(target) if _any_valid(region, p.intersect(target))]
+    wanted = [p for p in lattice.covering(target) if not masked or _any_valid(region, p.intersect(target))]
     for group in _groups(wanted, batch):
         cores = enhancer(np.stack([_patch(region, p, spec.halo, shape) for p in group]))
         expected = len(group), out_bands, lattice.cell[0] * k, lattice.cell[1] * k
         if cores.shape != expected:
             raise UsageError(f"model {spec.name} returned an array of shape {cores.shape}, expected {expected}")
         for core, patch in zip(cores, group, strict=True):
-            inside = patch.intersect(target).scaled(k)
-            rows, cols = inside.slices(patch.scaled(k))
-            out[(slice(None), *inside.slices(target.scaled(k)))] = core[:, rows, cols]
-    valid = valid.repeat(k, axis=1).repeat(k, axis=2) if k > 1 else np.ascontiguousarray(valid)
-    if masked:
-        out[~valid] = 0
-    return Region(target.scaled(k), out, valid)
+            inside = patch.intersect(target)
+            window = inside.scaled(k)
+            rows, cols = window.slices(patch.scaled(k))
+            values = core[:, rows, cols]
+            if not masked:
+                yield Region(window, values, np.broadcast_to(True, values.shape))
+                continue
+            valid = _valid_after(region.crop(inside).valid, spec, out_bands)
+            valid = valid.repeat(k, axis=1).repeat(k, axis=2) if k > 1 else valid
+            yield Region(window, np.where(valid, values, np.float32(0)), valid)
+
+
+def _valid_after(valid: NDArray[np.bool_], spec: Spec, out_bands: int) -> NDArray[np.bool_]:
+    """Return where the bands that a model makes have data, on its input grid."""
+    if guides := list(getattr(spec, "guides", ())):  # no other band is made without these, which are not changed
+        own, valid = valid[guides], valid & valid[guides].all(axis=0)
+        valid[guides] = own
+    if spec.out_bands:  # bands were mixed: a pixel counts where every band had data
+        return np.broadcast_to(valid.all(axis=0), (out_bands, *valid.shape[1:]))
+    return valid.repeat(spec.out_per_band, axis=0) if spec.out_per_band > 1 else valid
 
 
 def _groups(patches: list[Window], size: int) -> Iterator[list[Window]]:
@@ -193,6 +229,8 @@ def _any_valid(region: Region, window: Window) -> bool:
 def _patch(region: Region, patch: Window, halo: int, shape: tuple[int, int]) -> NDArray[np.float32]:
     """Return one patch with its halo, mirrored where it reaches beyond the scene."""
     wide = patch.expand(halo)
+    if wide.intersect(region.window) == wide:
+        return region.crop(wide).values
     rows = reflect(wide.row, wide.stop_row, shape[0], halo) - region.window.row
     cols = reflect(wide.col, wide.stop_col, shape[1], halo) - region.window.col
     return region.values[:, rows[:, None], cols[None, :]]

@@ -32,3 +32,9 @@ class Region:
         """Return the part at `window`, which must lie inside."""
         rows, cols = window.slices(self.window)
         return Region(window, self.values[:, rows, cols], self.valid[:, rows, cols])
+
+    @property
+    def whole(self) -> bool:
+        """Whether every pixel has data."""
+        one = tuple(slice(1) if step == 0 else slice(None) for step in self.valid.strides)
+        return bool(self.valid[one].all())  # of what is the same along an axis, the first is enough

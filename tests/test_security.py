@@ -16,7 +16,7 @@ from support.processes import call
 from scenelift.models.errors import ModelError
 from scenelift.pipeline.cluster import ClusterSettings, open_cluster
 from scenelift.pipeline.errors import SceneError
-from scenelift.pipeline.scenes.safe import read_xml
+from scenelift.pipeline.scenes.products.safe import read_xml
 from scenelift.workflows.training.sources import read_npz
 
 TESTS = Path(__file__).parent

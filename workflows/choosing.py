@@ -32,8 +32,10 @@ from scenelift.pipeline.jobs.journal import read_fingerprint
 from scenelift.pipeline.jobs.plan import ModelHandle
 from scenelift.pipeline.scenes.inputs import input_stamps
 from scenelift.pipeline.scenes.limits import absolute
+from scenelift.pipeline.scenes.masks import Shares
 from scenelift.pipeline.scenes.noise import scene_noise
-from scenelift.pipeline.scenes.safe import check_manifest
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.products.safe import check_manifest
 from scenelift.pipeline.scenes.scenes import Readable, Scene, SceneSource
 from scenelift.workflows.conditions import Conditions, band_names, colour_bands, scene_conditions
 from scenelift.workflows.familiarity import unfamiliar
@@ -143,6 +145,8 @@ class Prepared:
     """Where the blocks are done: in this process if the scene is small and nothing else was asked for."""
     sharpened: SharpenedScene | None = None
     """The scene on one grid, where it has several: the first model makes it, and the others see it."""
+    hidden: Shares | None = None
+    """How much the mask hides; None without one."""
 
     def expect(self, settings: EnhanceSettings, seconds: float = math.inf) -> Expectation | None:
         """Try the models on the scene one level coarser.
@@ -191,9 +195,11 @@ def prepare(
     """
     # absolute paths: workers may run in another folder, and so may who resumes
     source = replace(source, paths=tuple(absolute(p) for p in source.paths))
+    if source.mask_file:
+        source = replace(source, mask=absolute(source.mask_file))
     names = model_names(models)
     source = read_for(source, names)
-    scene, stamps = open_for(source), input_stamps(source)
+    scene, stamps = by_numbers(open_for(source)), input_stamps(source)
     check_product(source, scene)
     check_image(scene)
     return prepare_opened(scene, stamps, names, settings, cluster, path)
@@ -222,8 +228,11 @@ def prepare_opened(
     chosen = [*first, *_resolve(rest, scene, settings, runtime, conditions, noise, len(first))]
     warnings = notes if found is None else (*notes, *unfamiliar(rest, band_names(scene), found, noise))
     warnings += tuple(note for model in chosen for extra in _extras_of(model) for note in extra.notes())
+    hidden = scene.mask.shares() if scene.mask else None
+    if hidden and hidden.masked == 1:
+        raise UsageError(f"{scene.name}: the mask hides every pixel; choose other classes with --mask-classes")
     return Prepared(
-        scene, stamps, tuple(names), tuple(chosen), runtime.device, conditions, warnings, cluster, sharpened
+        scene, stamps, tuple(names), tuple(chosen), runtime.device, conditions, warnings, cluster, sharpened, hidden
     )
 
 
@@ -231,6 +240,13 @@ def _here_if_small(scene: Scene, cluster: ClusterSettings) -> ClusterSettings:
     """Return the cluster, or this process with all its threads: starting workers would take longer than the work."""
     asked = cluster != ClusterSettings()
     return cluster if asked or math.prod(scene.grid.shape) > SMALL else replace(cluster, workers=0)
+
+
+def by_numbers(scene: Scene) -> Scene:
+    """Return a scene whose source names its bands by number: they are found once, the same for all workers."""
+    if not any(isinstance(band, str) for band in scene.source.bands or ()):
+        return scene
+    return open_scene(replace(scene.source, bands=scene.numbers))
 
 
 def _without_errors(model: ChosenModel) -> ModelHandle:

@@ -115,7 +115,7 @@ def _found(scene: Readable, tiles: list[np.ndarray], blur: str, noise: float | N
         origin = f"{word}, published" if word in SENSORS else "given"
         return Conditions(given, levels, origin, tuple(_warnings(given, levels, None)))
     sharpened = any(scene.coarse.values())  # what is published is of their own pixels
-    if scene.source.paths[0].rstrip("/").upper().endswith(".SAFE") and not sharpened:
+    if scene.sensor == "sentinel-2" and not sharpened:
         return Conditions(sensor_blur("sentinel-2", names), levels, "sentinel-2, published")
     blurs = tuple(each.blur if each else ASSUMED for each in found)
     certainty = next((each.certainty for each in found if each), None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +17,7 @@ from scenelift.pipeline.errors import GridsError, UsageError
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.regions import Region
 from scenelift.pipeline.scenes.opening import WARP, open_scene
+from scenelift.pipeline.scenes.products.bands import sentinel2_code, wavelength
 from scenelift.pipeline.scenes.scenes import Band, Scene, SceneSource
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.conditions import band_names
@@ -47,6 +47,11 @@ class SharpenedScene:
     def bands(self) -> tuple[Band, ...]:
         """All bands of the scene, in its order."""
         return self.scene.bands
+
+    @property
+    def sensor(self) -> str | None:
+        """As of the scene."""
+        return self.scene.sensor
 
     @property
     def coarse(self) -> Mapping[int, tuple[int, ...]]:
@@ -140,6 +145,8 @@ def prepare_sharpener(ref: ModelRef, scene: Scene) -> tuple[ModelRef, tuple[str,
     layout, unknown = layout_of(scene)
     fitted, warnings = fit_sharpener(ref, layout, [missing_as_nan(region) for region in scene.sample])
     notes = [describe(scene), *warnings]
+    if ref.name != CLOSED and not all(band.wavelength for band in layout if band.ratio == 1):
+        notes.append("the guides' names do not say their colours: taken for blue, green, red, near infrared in order")
     if unknown:
         notes.append(f"the sensor's blur of {', '.join(unknown)} is unknown: an MTF of {UNKNOWN_MTF} is assumed")
     return fitted, tuple(notes)
@@ -148,18 +155,13 @@ def prepare_sharpener(ref: ModelRef, scene: Scene) -> tuple[ModelRef, tuple[str,
 def layout_of(scene: Scene) -> tuple[tuple[BandGrid, ...], list[str]]:
     """Return how the grids of a scene's bands lie to each other, and the coarse bands whose blur is not known."""
     layout, unknown = [], []
-    for name, placement in zip(band_names(scene), scene.placements, strict=True):
-        mtf = SENTINEL2.get(_code(name))
+    for name, band, placement in zip(band_names(scene), scene.bands, scene.placements, strict=True):
+        mtf = SENTINEL2.get(sentinel2_code(name))
         if mtf is None and placement.ratio > 1:
             unknown.append(name)
-        layout.append(BandGrid(placement.ratio, placement.row, placement.col, mtf or UNKNOWN_MTF, name))
+        at = placement.ratio, placement.row, placement.col
+        layout.append(BandGrid(*at, mtf or UNKNOWN_MTF, name, wavelength(name, band.tags)))
     return tuple(layout), unknown
-
-
-def _code(name: str) -> str:
-    """Return the name of a Sentinel-2 band that the name of a file or a band holds, else nothing."""
-    found = re.search(r"(?:^|[^A-Z0-9])(B(?:0[1-9]|1[0-2]|8A))(?:$|[^A-Z0-9])", name.upper())
-    return found[1] if found else ""
 
 
 def describe(scene: Scene) -> str:

@@ -57,13 +57,31 @@ def plan_prepared(prepared: Prepared, path: Path, settings: EnhanceSettings, clu
         fingerprint=fingerprint(scene, job.models, output, format_of(path).name, settings.shards, SOFTWARE),
         command=_command(scene.source, prepared.names, settings, cluster),
         stamps=prepared.stamps,
-        notes=(*scene.notes, *doubts(scene, network=learnt), *told, *prepared.warnings),
+        notes=(*_masked(prepared), *scene.notes, *doubts(scene, network=learnt), *told, *prepared.warnings),
         device=prepared.device,
         precision=", ".join(dict.fromkeys(model.precision for model in prepared.models)),
         shards=settings.shards,
         overwrite=settings.overwrite,
         allow_holes=settings.allow_holes,
     )
+
+
+def _mask_facts(prepared: Prepared) -> dict[str, Any]:
+    """Return what provenance says of the mask; nothing if there is none."""
+    mask, hidden = prepared.scene.mask, prepared.hidden
+    if mask is None or hidden is None:
+        return {}
+    file = {"file": file_name(prepared.scene.source.mask or "")} if prepared.scene.source.mask_file else {}
+    classes = {"classes": list(mask.rule.numbers), "means": mask.rule.describe()}
+    return {"mask": {"kind": mask.rule.kind, **file, **classes, "share": round(hidden.masked, 6)}}
+
+
+def _masked(prepared: Prepared) -> list[str]:
+    """Return what a summary says of the mask."""
+    mask, hidden = prepared.scene.mask, prepared.hidden
+    if mask is None or hidden is None:
+        return []
+    return [f"masked by {mask.rule.kind} ({mask.rule.describe()}): {100 * hidden.masked:.1f} % of the scene"]
 
 
 def _block(scene: Scene, settings: EnhanceSettings) -> tuple[int, int]:
@@ -105,6 +123,7 @@ def _describe(prepared: Prepared, settings: EnhanceSettings) -> Output:
             "nodata": json_number(source.nodata),
             **({} if source.extent is None else {"extent": source.extent}),
         },
+        **_mask_facts(prepared),
     }
     output = output_of(scene, specs, _block(scene, settings), dtype=settings.dtype, provenance=provenance)
     if getattr(specs[-1], "task", "") == "landcover":

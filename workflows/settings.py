@@ -61,7 +61,7 @@ class Reading:
     """How the numbers of a scene are read; see `SceneSource`."""
 
     bands: str | None = option(
-        None, "Bands in the order wanted: numbers, e.g. 4,3,2 (archive: or names, e.g. B04,B03,B02).", panel=INPUT
+        None, "Bands in the order wanted, by number or name: 4,3,2 or B04,B03,B02 or red,green,blue.", panel=INPUT
     )
     scale: float | None = option(None, "Reflectance per DN, if the file does not say (or is wrong).", panel=INPUT)
     offset: float | None = option(
@@ -71,6 +71,19 @@ class Reading:
     crs: str | None = option(None, "Coordinate reference system for a raster without one.", panel=INPUT)
     extent: str | None = option(
         None, "Of several grids, for a sharpener: common (default; what all of them cover) or union.", panel=INPUT
+    )
+    mask: str | None = option(
+        None,
+        "Read clouds and the like as missing: scl (Sentinel-2 L2A), qa_pixel (Landsat), or a raster whose non-zero "
+        "pixels are hidden.",
+        panel=INPUT,
+    )
+    mask_classes: tuple[str, ...] = option(
+        (),
+        "Classes of the mask that are hidden, by name or number: cloud,shadow. Default: cloud, cirrus, shadow, snow, "
+        "saturated, nodata.",
+        panel=INPUT,
+        parse=split_names,
     )
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from scenelift.models.classical import CLASSICAL, filters
 from scenelift.models.classical.resampling import KERNELS, back_project, back_projection_reach, upsample
-from scenelift.models.degradations import DEFAULT_MTF
 from scenelift.models.errors import ModelError
+from scenelift.models.sensing.blurs import DEFAULT_MTF
 from scenelift.models.spec import ModelSpec
 
 Patches = NDArray[np.float32]
@@ -78,19 +78,28 @@ class Filter:
         halo = self.spec.halo
         if sigma == 0 and self.name in _BY_NOISE:
             return band[halo : band.shape[0] - halo, halo : band.shape[1] - halo]
-        out = FILTERS[self.name](band.astype(np.float64), float(sigma), **dict(self.settings))
+        out = _filter_of(self.name)(band.astype(np.float64), float(sigma), **dict(self.settings))
         return out[halo : band.shape[0] - halo, halo : band.shape[1] - halo].astype(np.float32)
 
 
-FILTERS: dict[str, Callable[..., filters.Band]] = {
-    "bilateral": filters.bilateral,
-    "wavelet": filters.wavelet,
-    "nlm": filters.non_local_means,
-    "tv": filters.total_variation,
-    "wiener": filters.wiener,
-    "median": filters.median,
-    "lee": filters.lee,
+FILTERS: dict[str, str] = {
+    "bilateral": "bilateral",
+    "wavelet": "wavelet",
+    "nlm": "non_local_means",
+    "tv": "total_variation",
+    "wiener": "wiener",
+    "median": "median",
+    "lee": "lee",
 }
+"""The noise filters, and the function of `scenelift.models.classical.filters` that each is."""
+
+
+def _filter_of(name: str) -> Callable[..., NDArray[np.float64]]:
+    """Return a filter's function; a process that only interpolates waits for no image library."""
+
+    found: Callable[..., NDArray[np.float64]] = getattr(filters, FILTERS[name])
+    return found
+
 
 _BY_NOISE = ("bilateral", "wavelet", "nlm", "tv", "wiener")
 """The filters that a noise level steers; without noise they change nothing."""
@@ -170,7 +179,7 @@ def _filter(name: str, sigma: float | tuple[float, ...] | None, params: dict[str
     sigmas = tuple(levels) if isinstance(levels, tuple) else (float(levels),)
     if not all(np.isfinite(s) and s >= 0 for s in sigmas):
         raise ModelError(f"{name}: the noise level must be a number from 0 up, got {sigma}")
-    signature = inspect.signature(FILTERS[name]).parameters.values()
+    signature = inspect.signature(_filter_of(name)).parameters.values()
     defaults = {p.name: p.default for p in signature if p.default is not inspect.Parameter.empty}
     _check_names(name, params, defaults)
     spec = ModelSpec(

@@ -71,20 +71,38 @@ def upsample(x: NDArray[np.float32], scale: int, kernel: str) -> NDArray[np.floa
     -------
     ndarray of float32, shape (..., scale * H, scale * W)
     """
+    if kernel == "nearest":
+        return (x + np.float32(0)).repeat(scale, axis=-1).repeat(scale, axis=-2)  # as sums that begin with zero
     weights = phases(kernel, scale)
-    return _upsample_axis(_upsample_axis(x, weights, -2), weights, -1)
+    return _upsample_columns(_upsample_rows(x, weights), weights)
 
 
-def _upsample_axis(x: NDArray[np.float32], weights: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    x = np.moveaxis(x, axis, -1)
+def _upsample_rows(x: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    scale, taps = weights.shape
+    length, width = x.shape[-2] - taps + 1, x.shape[-1]
+    out = np.empty((*x.shape[:-2], length, scale, width), np.float32)
+    for phase, row in enumerate(weights):
+        out[..., phase, :] = _weighted_sum([x[..., tap : tap + length, :] for tap in range(taps)], row)
+    return out.reshape(*x.shape[:-2], length * scale, width)
+
+
+def _upsample_columns(x: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
     scale, taps = weights.shape
     length = x.shape[-1] - taps + 1
-    out = np.zeros((*x.shape[:-1], length, scale), np.float32)
-    for phase in range(scale):
-        for tap in range(taps):
-            if weights[phase, tap]:
-                out[..., phase] += weights[phase, tap] * x[..., tap : tap + length]
-    return np.moveaxis(out.reshape(*x.shape[:-1], length * scale), -1, axis)
+    out = np.empty((*x.shape[:-1], length, scale), np.float32)
+    for phase, row in enumerate(weights):
+        out[..., phase] = _weighted_sum([x[..., tap : tap + length] for tap in range(taps)], row)
+    return out.reshape(*x.shape[:-1], length * scale)
+
+
+def _weighted_sum(terms: list[NDArray[np.float32]], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Add terms in their order, beginning with zero."""
+    total = np.zeros(terms[0].shape, np.float32)
+    part = np.empty_like(total)
+    for term, weight in zip(terms, weights, strict=True):
+        if weight:
+            total += np.multiply(term, weight, out=part)
+    return total
 
 
 @functools.cache

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from scenelift.models.networks.layers import PaddingMode, ResidualBlock, check_range, conv3, crop
 
-FACTS = 2
-"""Numbers that the network is told of a band: its MTF and how coarse it is."""
+CENTRES = (705.0, 740.0, 783.0, 865.0, 1612.0, 2196.0)
+"""Wavelengths, nm, that the network knows: Sentinel-2's bands at 20 m."""
+GUIDES = (493.0, 560.0, 665.0, 833.0)
+"""Wavelengths, nm, of the guides that the shipped network has learned from, in this order."""
+ASIDE = 0.1
+"""Natural logarithm of how far from these a guide may lie."""
+WIDTH = 0.045
+"""Natural logarithm of how far from these a band may lie and still be taken for much the same."""
+FACTS = 2 + len(CENTRES)
+"""Numbers that the network is told of a band: its MTF, how coarse it is, and how near its wavelength is to each."""
 
 
 class DetailNetwork(nn.Module):
     """Residual network at the fine resolution, for one coarse band at a time.
 
-    Plain 3x3 convolutions without normalisation (Lim et al., CVPRW 2017); what is known of the band shifts the first
-    layer's features. What goes in and comes out is relative to constants of the scene.
+    Plain 3x3 convolutions without normalisation (Lim et al., CVPRW 2017); what is known of the band scales and
+    shifts the first layer's features. What goes in and comes out is relative to constants of the scene.
 
     Parameters
     ----------
     guides : int
-        Fine bands. Inputs are their details, their levels, the detail found in closed form and the band's level.
+        Fine bands. Inputs are their details, their levels, the detail that is found without the network, what of that
+        is local, and the band's level.
     channels, blocks : int
         Width and number of residual blocks.
     valid : bool
@@ -43,14 +54,16 @@ class DetailNetwork(nn.Module):
         check_range("channels", channels, 1, 256)
         check_range("blocks", blocks, 1, 16)
         self.guides, self.valid = guides, valid
-        self.inputs = 2 * guides + 2
+        self.inputs = inputs_of(guides)
         self.halo = 2 * blocks + 2
         """Receptive radius in fine pixels."""
         self.head = conv3(self.inputs, channels, valid=valid, padding=padding)
-        self.told = nn.Linear(FACTS, channels)
+        self.told = nn.Linear(FACTS, 2 * channels)
         self.body = nn.Sequential(*(ResidualBlock(channels, valid=valid, padding=padding) for _ in range(blocks)))
         self.tail = conv3(channels, 1, valid=valid, padding=padding)
-        with torch.no_grad():  # the closed form alone is the starting point
+        with torch.no_grad():  # what it is given alone is the starting point
+            self.told.weight.mul_(0.3)
+            self.told.bias.zero_()
             self.tail.weight.mul_(0.01)
             self.tail.bias.zero_()  # type: ignore[union-attr]
 
@@ -60,16 +73,23 @@ class DetailNetwork(nn.Module):
         Parameters
         ----------
         x : Tensor
-            (N, 2 guides + 2, H, W), see `scenelift.models.sharpening.network`.
+            (N, `inputs_of` guides, H, W), see `scenelift.models.sharpening.network`.
         facts : Tensor
-            (N, 2), as of `facts_of`.
+            (N, FACTS), as of `facts_of`.
         """
-        features = self.head(x) + self.told(facts)[:, :, None, None]
+        gain, shift = self.told(facts)[:, :, None, None].chunk(2, 1)
+        features = self.head(x) * (1 + gain) + shift
         body = self.body(features)
         trunk = crop(features, self.halo - 2) if self.valid else features
         return self.tail(body + trunk)
 
 
-def facts_of(mtf: float, ratio: int) -> list[float]:
-    """Return what the network is told of a band, of order one."""
-    return [(mtf - 0.3) / 0.1, (ratio - 2) / 4]
+def inputs_of(guides: int) -> int:
+    """Return the number of maps that the network sees of a band."""
+    return 2 * guides + 3
+
+
+def facts_of(mtf: float, ratio: int, wavelength: float) -> list[float]:
+    """Return what the network is told of a band, of order one; no wavelength (0) is near to none."""
+    near = [math.exp(-((math.log(wavelength / at) / WIDTH) ** 2) / 2) if wavelength else 0.0 for at in CENTRES]
+    return [(mtf - 0.3) / 0.1, (ratio - 2) / 4, *near]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # who only names a blur does not wait for torch
     from torch import Tensor
 
 KINDS = ("gaussian", "area", "bicubic", "lanczos")
+DEFAULT_MTF = 0.26
+"""Transfer at the Nyquist frequency of a band that nothing is known of: the middle of Sentinel-2's 10 m bands."""
 MTF_RANGE = (0.05, 0.60)
 """Transfers at Nyquist that the conditioned networks are trained for."""
 LEAST = 0.005
@@ -34,7 +36,7 @@ class Blur:
 
     kind: str = "gaussian"
     """"gaussian"; "area" (mean of the covered pixels); "bicubic" or "lanczos" (antialiased, as Pillow shrinks)."""
-    mtf: float = 0.26
+    mtf: float = DEFAULT_MTF
     """Transfer at the coarse Nyquist frequency of a Gaussian; the other kinds have their own."""
 
     def __post_init__(self) -> None:

@@ -135,10 +135,15 @@ class ClosedForm(nn.Module):
         level = by_guide.interpolate(by_guide.observe(guides))
         shape = len(x), len(group), count, *fine.shape[2:]
         detail, level = (fine - level).reshape(shape), level.reshape(shape)
+        gains = self.gains(level, number)
+        return Predicted(smooth + (gains * detail).sum(2), smooth, fine.reshape(shape), detail)
+
+    def gains(self, level: Tensor, number: int) -> Tensor:
+        """Return by what the guides' details are multiplied, (N, bands, guides, H, W), where their levels are these."""
         context = standardized(level, self.get_buffer("mean"), self.get_buffer("spread"))
         weights = self.get_buffer(f"weights_{number}")[..., None, None]  # (bands, 1 + levels, guides, 1, 1)
-        gains = weights[:, 0] + sum(context[:, :, m, None] * weights[:, 1 + m] for m in range(count))
-        return Predicted(smooth + (gains * detail).sum(2), smooth, fine.reshape(shape), detail)
+        more = sum(context[:, :, m, None] * weights[:, 1 + m] for m in range(len(self.guides)))
+        return weights[:, 0] + more
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ class BandGrid:
     mtf: float = 0.3
     """Transfer of the sensor at this band's own Nyquist frequency."""
     name: str = ""
+    wavelength: float = 0.0
+    """Of the band's centre, nm; 0: unknown."""
 
     def __post_init__(self) -> None:
         who = f"band {self.name or '?'}"

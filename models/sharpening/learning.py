@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scenelift.models.networks.layers import crop
-from scenelift.models.networks.sharpener import DetailNetwork
+from scenelift.models.networks.sharpener import CENTRES, FACTS, DetailNetwork
 from scenelift.models.sharpening.closed import project
 from scenelift.models.sharpening.fitting import fit
 from scenelift.models.sharpening.layout import BandGrid
@@ -26,6 +26,8 @@ EDGE = 4
 """Pixels at a patch's edge that do not count: zero padding reaches further than it should."""
 HUBER = 4.0
 """Errors, in root mean squares, beyond which they count by their size and no longer by its square."""
+UNKNOWN = 0.15
+"""How often the wavelength is not told."""
 GAINS = 0.2
 """Largest change (natural logarithm) of an example's levels and of its details."""
 
@@ -61,7 +63,7 @@ def example(
     """
     module = Inputs(layout, fit([images], layout))
     closed = module.closed
-    first, last = closed.projection(0).halo, closed.correction(0).halo
+    first, last = module.halo(0), closed.correction(0).halo
     wide = torch.from_numpy(mirrored(images, first + last, (first + last, first + last)))[None]
     with torch.no_grad():
         found, inputs = module(wide, 0)
@@ -81,6 +83,8 @@ class Schedule:
     batch: int = 32
     side: int = 40
     rate: float = 2e-3
+    decay: float = 0.02
+    """Of the weights, as of AdamW (Loshchilov and Hutter, ICLR 2019)."""
     average: float = 0.995
     """Of the running mean of the weights, which is what is kept."""
     seconds: float = math.inf
@@ -109,7 +113,7 @@ def train(
     plan, started = schedule or Schedule(), time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
     device = next(network.parameters()).device
-    optimizer = torch.optim.Adam(network.parameters(), lr=plan.rate, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(network.parameters(), plan.rate, betas=(0.9, 0.99), weight_decay=plan.decay)
     kept = copy.deepcopy(network)
     network.to(memory_format=torch.channels_last)
     weights = torch.tensor([e.weight for e in examples])
@@ -157,12 +161,13 @@ def _draw(
         detail, level = torch.exp((2 * torch.rand(2, generator=generator) - 1) * GAINS).tolist()
         x[:guides] *= detail
         x[guides : 2 * guides] = (x[guides : 2 * guides] + 1) * level - 1
-        x[2 * guides] *= detail
-        x[2 * guides + 1] = (x[2 * guides + 1] + 1) * level - 1
+        x[2 * guides : 2 * guides + 2] *= detail
+        x[2 * guides + 2] = (x[2 * guides + 2] + 1) * level - 1
         turns, flip = number(4), number(2)
         x, y = (torch.rot90(v.flip(-1) if flip else v, turns, (-2, -1)) for v in (x, y * detail))
         inputs.append(x)
         targets.append(y)
-        facts.append(chosen.facts[band])
+        known = torch.rand(1, generator=generator) > UNKNOWN
+        facts.append(torch.where(torch.arange(FACTS) < FACTS - len(CENTRES), 1, known) * chosen.facts[band])
         sizes.append(chosen.size[band])
     return torch.stack(inputs), torch.stack(targets), torch.stack(facts), torch.stack(sizes)[:, None, None, None]

@@ -1,8 +1,10 @@
-"""Sharpening with a network: the closed form, what a network adds to it, and the coarse band's word on the sum."""
+"""Sharpening with a network: the closed form, what this place and a network add to it, and the coarse band's word."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,17 +12,20 @@ from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.layers import crop
-from scenelift.models.networks.sharpener import DetailNetwork, facts_of
+from scenelift.models.networks.sharpener import ASIDE, GUIDES, DetailNetwork, facts_of
 from scenelift.models.sharpening.closed import ClosedForm, Predicted, project
 from scenelift.models.sharpening.layout import BandGrid, coarse, whole_periods
+from scenelift.models.sharpening.local import REACH, LocalGains
 from scenelift.models.sharpening.projection import whole_float32
 
+LEAST = 1e-6
+"""Reflectance that counts as a band's usual size if it is smaller."""
 LIMIT = 10.0
 """Inputs are held within so many times their usual size: clouds and glints stay in the range that was trained."""
 
 
 class Sharpener(nn.Module):
-    """The closed form, and before its last step a network's correction of it.
+    """The closed form, and before its last step what its gains are here and a network's correction.
 
     Parameters
     ----------
@@ -42,7 +47,10 @@ class Sharpener(nn.Module):
         if not isinstance(network, DetailNetwork):
             raise ModelError(f"sharpening needs a network of the kind 'sharpener', got {type(network).__name__}")
         if network.guides != len(closed.guides):
-            raise ModelError(f"the network is for {network.guides} guides, the scene has {len(closed.guides)}")
+            raise ModelError(
+                f"the network is for {network.guides} guides, the scene has {len(closed.guides)}; use -m sharpen-closed"
+            )
+        _check_guides([closed.layout[i] for i in closed.guides])
         self.layout, self.network = closed.layout, network
         self.halo = whole_periods(closed.layout, max(map(self._reach, range(len(closed.groups)))))
         """Fine pixels on every side that are used up; a multiple of the period."""
@@ -53,7 +61,7 @@ class Sharpener(nn.Module):
 
     def _reach(self, number: int) -> int:
         closed = self.inputs.closed
-        return closed.projection(number).halo + self._network_halo(number) + closed.correction(number).halo
+        return self.inputs.halo(number) + self._network_halo(number) + closed.correction(number).halo
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the core with all bands at fine resolution, as `ClosedForm.forward`."""
@@ -71,7 +79,7 @@ class Sharpener(nn.Module):
         with whole_float32(x.device):
             added = found.reshape(*predicted.sharp.shape[:2], *found.shape[2:]) * self.inputs.unit(number)
             last = closed.correction(number)
-            seen = last.pick(crop(x[:, closed.groups[number]], closed.projection(number).halo + halo))
+            seen = last.pick(crop(x[:, closed.groups[number]], self.inputs.halo(number) + halo))
             return project(last, crop(predicted.sharp, halo) + added, seen)
 
 
@@ -99,8 +107,14 @@ class Inputs(nn.Module):
             for name, values in each.items():
                 scale = torch.tensor(values, dtype=torch.float32)[:, :, None, None]
                 self.register_buffer(f"{name}_{number}", scale, persistent=False)
-            facts = torch.tensor([facts_of(self.closed.layout[i].mtf, self.closed.layout[i].ratio) for i in group])
+            facts = torch.tensor([_facts(self.closed.layout[i]) for i in group])
             self.register_buffer(f"facts_{number}", facts, persistent=False)
+        own = [self.closed.layout[i] for i in self.closed.guides]
+        known = all(band.wavelength for band in own)
+        self.order = sorted(range(len(own)), key=lambda i: own[i].wavelength) if known else list(range(len(own)))
+        """Of the guides as the network sees them: from the shortest wavelength to the longest."""
+        groups = [[self.closed.layout[i] for i in group] for group in self.closed.groups]
+        self.local = nn.ModuleList(LocalGains(bands, own) for bands in groups)
 
     def facts(self, number: int) -> Tensor:
         """Return what the network is told of the bands of a grid, (bands, FACTS)."""
@@ -110,26 +124,70 @@ class Inputs(nn.Module):
         """Return the size of each band's detail, (bands, 1, 1): what the network's output is in units of."""
         return self.get_buffer(f"detail_{number}")[:, 0]
 
+    def halo(self, number: int) -> int:
+        """Return the fine pixels on every side that are used up for the bands of a grid."""
+        projection, local = self.closed.projection(number), self._local(number)
+        return max(projection.halo, projection.ratio * (max(projection.margin, local.margin) + REACH))
+
+    def _local(self, number: int) -> LocalGains:
+        found = self.local[number]
+        assert isinstance(found, LocalGains)
+        return found
+
     def forward(self, x: Tensor, number: int) -> tuple[Predicted, Tensor]:
-        """Return the closed form before its last step, and the network's inputs (N, bands, 2 guides + 2, H', W').
+        """Return what the network adds to, and what it sees, (N, bands, `inputs_of` guides, H', W').
 
         Parameters
         ----------
         x : Tensor
-            (N, bands, H, W) as for `ClosedForm.forward`; results are smaller by the halo of ``projection(number)``.
+            (N, bands, H, W) as for `ClosedForm.forward`; results are smaller by ``halo(number)``.
         number : int
             Which grid's bands.
         """
         with whole_float32(x.device):
-            found = self.closed.predict(x, number)
+            found = self.closed.predict(crop(x, self.halo(number) - self.closed.projection(number).halo), number)
+            local = self._changed(x, number, found.detail)
+            found = replace(found, sharp=found.sharp + local)
 
             def relative(values: Tensor, name: str) -> Tensor:
-                return values / self.get_buffer(f"{name}_{number}").clamp(min=1e-6)
+                return values / self.get_buffer(f"{name}_{number}").clamp(min=LEAST)
 
             parts = [
-                relative(found.detail, "guide_detail"),
-                relative(found.guides, "guide_level") - 1,
+                relative(found.detail, "guide_detail")[:, :, self.order],
+                (relative(found.guides, "guide_level") - 1)[:, :, self.order],
                 relative((found.sharp - found.smooth)[:, :, None], "detail"),
+                relative(local[:, :, None], "detail"),
                 relative(found.smooth[:, :, None], "level") - 1,
             ]
             return found, torch.cat(parts, 2).clamp(-LIMIT, LIMIT)
+
+    def _changed(self, x: Tensor, number: int, detail: Tensor) -> Tensor:
+        """Return what the guides' details (N, bands, guides, H', W') count for more here, (N, bands, H', W')."""
+        closed, local = self.closed, self._local(number)
+        projection = closed.projection(number)
+        margin = max(projection.margin, local.margin)
+        wide = crop(x, self.halo(number) - projection.ratio * (margin + REACH))
+        seen = projection.pick(crop(wide[:, closed.groups[number]], projection.ratio * (margin - projection.margin)))
+        fine = crop(wide[:, closed.guides], projection.ratio * (margin - local.margin))
+        scale = self.get_buffer(f"guide_detail_{number}").clamp(min=LEAST)
+        details, levels = local.levels(seen, fine)
+        gains = closed.gains(levels[:, :, 1:], number)
+        changes = local.changes(details, gains, scale) / scale
+        return (local.on_fine(changes, margin + REACH - 1, projection.ratio * (margin + REACH)) * detail).sum(2)
+
+
+def _facts(band: BandGrid) -> list[float]:
+    return facts_of(band.mtf, band.ratio, band.wavelength)
+
+
+def _check_guides(guides: Sequence[BandGrid]) -> None:
+    """Refuse guides of which it is known that they are of other wavelengths than those that were learned from."""
+    if len(guides) != len(GUIDES) or not all(band.wavelength for band in guides):
+        return
+    for band, wanted in zip(sorted(guides, key=lambda band: band.wavelength), GUIDES, strict=True):
+        if abs(math.log(band.wavelength / wanted)) > ASIDE:
+            listed = ", ".join(f"{at:g}" for at in GUIDES)
+            raise ModelError(
+                f"the network knows guides near {listed} nm, {band.name or 'one'} lies at {band.wavelength:g} nm; "
+                "use -m sharpen-closed"
+            )

@@ -8,20 +8,19 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import psutil
 from numpy.typing import NDArray
 
 from scenelift.pipeline.cluster import worker_index
-from scenelift.pipeline.enhance import Enhancer, context, enhance_region
+from scenelift.pipeline.enhance import Enhancer, context, enhance_pieces
 from scenelift.pipeline.files import file_checksum, pixel_checksum
 from scenelift.pipeline.jobs.journal import Commit
 from scenelift.pipeline.jobs.plan import EnhanceJob
 from scenelift.pipeline.outputs.outputs import Output, recoded_alpha
 from scenelift.pipeline.outputs.sinks import ZarrSink
-from scenelift.pipeline.regions import Region
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene
 from scenelift.pipeline.tiles import TileGrid, Window, patch_shape
@@ -141,27 +140,26 @@ def process_block(job: EnhanceJob, index: int, low_memory: bool = False) -> Bloc
 
 
 def _process(job: EnhanceJob, opened: _Opened, index: int, effort: _Effort) -> BlockRecord:
-    target = TileGrid(opened.scene.grid.shape, job.block)[index]
+    scene, target = opened.scene, TileGrid(opened.scene.grid.shape, job.block)[index]
     cpu = time.process_time()
     enhancers = [_Timed(e) for e in opened.enhancers]
-    pieces = _strips(opened.scene, target, enhancers[0].spec) if effort.strips else [target]
-    alone = len(pieces) == 1
-    made = [_enhance_part(job, opened.scene, piece, enhancers, effort.batch, alone) for piece in pieces]
-    parts = [part for part in made if part is not None]
-    window = target.scaled(job.scale)
-    skipped = not any(part.valid for part in parts)
+    made = _Made(job.output, target.scaled(job.scale))
+    for part in _strips(scene, target, enhancers[0].spec) if effort.strips else [target]:
+        _enhance_part(job, scene, part, enhancers, effort.batch, made)
+    window = made.window
     pixels, files, clock = pixel_checksum(), {}, time.perf_counter()
-    if not skipped:
-        values, mask = _joined(job.output, window, parts)
-        opened.sink.write(window, values, mask, durable=job.checked)
+    if made.values is not None:
+        if len(job.output.bands) > made.bands and (alpha := scene.read_alpha(target)) is not None:
+            made.values[-1] = recoded_alpha(alpha, job.output.dtype).repeat(job.scale, axis=0).repeat(job.scale, axis=1)
+        opened.sink.write(window, made.values, made.mask, durable=job.checked)
         if job.checked:
-            pixels = pixel_checksum(values, mask)
+            pixels = pixel_checksum(made.values, made.mask)
             files = {name: file_checksum(opened.sink.path / name) for name in opened.sink.files(window)}
     return BlockRecord(
         index=index,
         pixels=window.size,
-        skipped=skipped,
-        read_s=sum(part.read_s for part in parts),
+        skipped=made.values is None,
+        read_s=made.read_s,
         model_s=sum(e.seconds for e in enhancers),
         write_s=time.perf_counter() - clock,
         cpu_s=time.process_time() - cpu,
@@ -172,16 +170,28 @@ def _process(job: EnhanceJob, opened: _Opened, index: int, effort: _Effort) -> B
     )
 
 
-class _Part(NamedTuple):
-    """A finished part of a block."""
+@dataclass
+class _Made:
+    """A block as it is put together, in the numbers that are stored."""
 
+    output: Output
     window: Window
     """On the output grid."""
-    values: NDArray[np.generic]
-    mask: NDArray[np.uint8] | None
-    valid: bool
-    """Whether any pixel has data."""
-    read_s: float
+    values: NDArray[np.generic] | None = None
+    """None as long as no pixel has data."""
+    mask: NDArray[np.uint8] | None = None
+    """255 where any band has data; None where the output has no mask, too."""
+    bands: int = 0
+    """How many of the bands the models made."""
+    read_s: float = 0.0
+
+    def begin(self) -> NDArray[np.generic]:
+        """Return the values, which are all missing at first."""
+        if self.values is None:
+            shape = len(self.output.bands), *self.window.shape
+            self.values = np.full(shape, np.asarray(self.output.missing).astype(self.output.dtype))
+            self.mask = np.zeros(self.window.shape, np.uint8) if self.output.mask else None
+        return self.values
 
 
 def _strips(scene: Scene, target: Window, spec: Any) -> list[Window]:
@@ -192,44 +202,21 @@ def _strips(scene: Scene, target: Window, spec: Any) -> list[Window]:
 
 
 def _enhance_part(
-    job: EnhanceJob, scene: Scene, part: Window, enhancers: list[_Timed], batch: int, alone: bool
-) -> _Part | None:
-    """Read and enhance one part of a block; None for a whole block (`alone`) without data."""
+    job: EnhanceJob, scene: Scene, part: Window, enhancers: list[_Timed], batch: int, made: _Made
+) -> None:
+    """Read and enhance one part of a block, and store each patch of it as it comes."""
     clock = time.perf_counter()
+    if scene.hides(part):
+        return
     wide = context(scene.grid.shape, part, [e.spec for e in enhancers], scene.masked)[0]
     region = scene.read(wide)
-    read_s = time.perf_counter() - clock
-    if alone and not region.crop(part).valid.any():
-        return None
-    result = enhance_region(region, part, scene.grid.shape, enhancers, masked=scene.masked, batch=batch)
-    values, mask = _stored(scene, job.output, result, part, job.scale), _mask(job.output, result)
-    return _Part(part.scaled(job.scale), values, mask, bool(region.crop(part).valid.any()), read_s)
-
-
-def _joined(output: Output, window: Window, parts: list[_Part]) -> tuple[NDArray[np.generic], NDArray[np.uint8] | None]:
-    """Put the parts of a block together."""
-    if len(parts) == 1:
-        return parts[0].values, parts[0].mask
-    values = np.empty((len(output.bands), *window.shape), output.dtype)
-    mask = np.empty(window.shape, np.uint8) if output.mask else None
-    for part in parts:
-        rows, cols = part.window.slices(window)
-        values[:, rows, cols] = part.values
-        if mask is not None and part.mask is not None:
-            mask[rows, cols] = part.mask
-    return values, mask
-
-
-def _stored(scene: Scene, output: Output, result: Region, target: Window, scale: int) -> NDArray[np.generic]:
-    """Return the values to store: the enhanced bands in the output's dtype, and the alpha band behind them."""
-    values = output.encode(result.values, result.valid)
-    if scene.alpha is None or len(output.bands) == len(values):
-        return values
-    plane, known = scene.alpha[0].read(scene.alpha[1], target)
-    alpha = recoded_alpha(np.where(known, plane, np.zeros_like(plane)), output.dtype)  # a mask beside it counts too
-    return np.concatenate([values, alpha.repeat(scale, axis=0).repeat(scale, axis=1)[None]])
-
-
-def _mask(output: Output, result: Region) -> NDArray[np.uint8] | None:
-    """Return the internal mask: 255 where any band has data."""
-    return np.where(result.valid.any(axis=0), np.uint8(255), np.uint8(0)) if output.mask else None
+    made.read_s += time.perf_counter() - clock
+    if not region.crop(part).valid.any():
+        return
+    values, output = made.begin(), job.output
+    for piece in enhance_pieces(region, part, scene.grid.shape, enhancers, masked=scene.masked, batch=batch):
+        rows, cols = piece.window.slices(made.window)
+        made.bands = len(piece.values)
+        values[: len(piece.values), rows, cols] = output.encode(piece.values, None if piece.whole else piece.valid)
+        if made.mask is not None:
+            made.mask[rows, cols] = np.where(piece.valid.any(axis=0), np.uint8(255), np.uint8(0))

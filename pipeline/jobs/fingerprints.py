@@ -48,6 +48,9 @@ def fingerprint(
         reading["told"] = [[json_number(value) for value in facts] for facts in told]
     if reading["extent"] is None:  # as it was before scenes could have several grids
         del reading["extent"]
+    del reading["mask"], reading["mask_classes"]
+    if scene.mask is not None:  # the content of a file is part of the input
+        reading["mask"] = {"kind": scene.mask.rule.kind, "classes": list(scene.mask.rule.numbers)}
     reading["bands"] = list(scene.source.bands) if scene.source.bands else None
     reading["nodata"] = json_number(reading["nodata"])
     return {

@@ -69,7 +69,7 @@ class Output:
         """Uncompressed size."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
-    def encode(self, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.generic]:
+    def encode(self, values: NDArray[np.float32], valid: NDArray[np.bool_] | None) -> NDArray[np.generic]:
         """Turn reflectance into the values to store.
 
         Rounded to nearest (ties to even) and clipped to the range of the data type for integers only; missing pixels
@@ -79,20 +79,22 @@ class Output:
         ----------
         values : ndarray of float32, shape (C, height, width)
             Reflectance of the first C bands (an alpha band behind them is stored as it is).
-        valid : ndarray of bool, same shape
+        valid : ndarray of bool, same shape, or None
+            None: every pixel has data.
         """
-        bands = self.bands[: len(values)]
-        scale = np.array([b.scale for b in bands])[:, None, None]
-        offset = np.array([b.offset for b in bands])[:, None, None]
-        exact = (values - offset.astype(np.float32)) / scale.astype(np.float32)
-        if np.issubdtype(np.dtype(self.dtype), np.integer):
-            limits = np.iinfo(self.dtype)
-            exact = np.clip(np.rint(exact), limits.min, limits.max)
-        out = exact.astype(self.dtype)
+        out = np.empty(values.shape, self.dtype)
         missing = np.asarray(self.missing).astype(self.dtype)
-        if self.nodata is not None:
-            out[valid & (out == missing)] = beside(missing)
-        out[~valid] = missing
+        for index, (band, plane, stored) in enumerate(zip(self.bands, values, out, strict=False)):
+            exact = (plane - np.float32(band.offset)) / np.float32(band.scale)
+            if np.issubdtype(stored.dtype, np.integer):
+                limits = np.iinfo(self.dtype)
+                np.clip(np.rint(exact, out=exact), limits.min, limits.max, out=exact)
+            stored[...] = exact
+            if self.nodata is not None:
+                on_it = stored == missing
+                stored[on_it if valid is None else on_it & valid[index]] = beside(missing)
+            if valid is not None:
+                stored[~valid[index]] = missing
         return out
 
 

@@ -28,7 +28,7 @@ def input_digest(source: SceneSource) -> str:
         If a file cannot be read, or one of a Zarr store is empty.
     """
     total = hashlib.sha256()
-    for name in source.paths:
+    for name in _names(source):
         if is_remote(name):
             total.update(hashlib.sha256(remote_state(name)).digest())
             continue
@@ -49,7 +49,7 @@ def input_digest(source: SceneSource) -> str:
 def input_stamps(source: SceneSource) -> tuple[str, ...]:
     """Return size, time and number of every input file: the same stamps, the same content; other ones, perhaps not."""
     stamps = []
-    for name in source.paths:
+    for name in _names(source):
         for file in () if is_remote(name) else _files(name):
             try:
                 found = file.stat()
@@ -60,6 +60,11 @@ def input_stamps(source: SceneSource) -> tuple[str, ...]:
         if not is_remote(name) and (sidecar := read_sidecar(_file(name))) is not None:
             stamps.append(sidecar.key)
     return tuple(stamps)
+
+
+def _names(source: SceneSource) -> tuple[str, ...]:
+    """Return the paths of the scene, and of its mask if that is a file of its own."""
+    return source.paths if source.mask_file is None else (*source.paths, source.mask_file)
 
 
 def _file(name: str) -> Path:

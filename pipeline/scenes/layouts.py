@@ -214,6 +214,9 @@ def _stored_transform(variable: Any, data: Any, shape: tuple[int, int]) -> Affin
         told = attributes.get("spatial:transform")
         if told is not None and tuple(attributes.get("spatial:shape", shape)) == shape:
             return Affine(*(float(v) for v in list(told)[:6]))
+        told = attributes.get("proj:transform")  # of 9 numbers, or of their first 6
+        if told is not None and len(told) in (6, 9) and tuple(attributes.get("proj:shape", shape)) == shape:
+            return Affine(*(float(v) for v in list(told)[:6]))
     return None
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 
 from scenelift.pipeline.errors import GridsError
 from scenelift.pipeline.grids import GeoGrid
@@ -23,6 +25,8 @@ EXTENTS = ("common", "union")
 """What ground a scene of several grids covers: what all of them do, or what any does."""
 RATIOS = (1, 2, 3, 6)
 """How many times as coarse as the finest a grid may be."""
+COARSEST = 60
+"""How many times as coarse as a scene a mask may be."""
 TOLERANCE = 1e-3
 """Part of a fine pixel by which pixels may lie off their place: programs round differently."""
 
@@ -43,7 +47,7 @@ class Placement:
 
 
 @dataclass(frozen=True)
-class _Axis:
+class Axis:
     """One axis of a file on a fine grid, in half fine pixels: integers, so that nothing is rounded."""
 
     ratio: int
@@ -62,9 +66,9 @@ class _Axis:
         """Where the first pixel that is not above 0 has its centre; fine pixel i has it at i."""
         return ((self.edge + self.ratio - 1) % (2 * self.ratio)) / 2
 
-    def moved(self, start: int) -> _Axis:
+    def moved(self, start: int) -> Axis:
         """Return the axis as seen from fine pixel `start`."""
-        return _Axis(self.ratio, self.edge - 2 * start, self.count)
+        return Axis(self.ratio, self.edge - 2 * start, self.count)
 
     def indices(self, start: int, stop: int) -> NDArray[np.intp]:
         """Return for fine pixels the pixel that covers each; outside of ``0 .. count`` there is none."""
@@ -75,7 +79,7 @@ class _Axis:
 class OnFinestGrid:
     """A file read on another grid than its own, each of its pixels repeated; see `Reader`."""
 
-    def __init__(self, reader: Reader, axes: tuple[_Axis, _Axis], shape: tuple[int, int], transform: Affine) -> None:
+    def __init__(self, reader: Reader, axes: tuple[Axis, Axis], shape: tuple[int, int], transform: Affine) -> None:
         self._reader = reader
         self._axes = axes
         self.placement = Placement(axes[0].ratio, axes[0].centre, axes[1].centre)
@@ -146,7 +150,7 @@ def on_finest(files: Sequence[Reader], extent: str) -> tuple[list[Reader], Reade
     (top, bottom), (left, right) = common if extent == "common" else union
     shape, transform = (bottom - top, right - left), fine.transform @ Affine.translation(left, top)
     moved = [(a[0].moved(top), a[1].moved(left)) for a in axes]
-    plain = [_Axis(1, 0, n) for n in shape]
+    plain = [Axis(1, 0, n) for n in shape]
     placed: list[Reader] = [
         file if list(its) == plain and file.shape == shape else OnFinestGrid(file, its, shape, transform)
         for file, its in zip(files, moved, strict=True)
@@ -167,34 +171,61 @@ def placement_of(reader: Reader) -> Placement:
     return reader.placement if isinstance(reader, OnFinestGrid) else Placement()
 
 
+class _Place(NamedTuple):
+    """A grid that a file is laid on."""
+
+    path: str
+    shape: tuple[int, int]
+    transform: Affine
+    crs: CRS | None
+
+
+def lay_on(grid: GeoGrid, other: Reader, name: str) -> tuple[Axis, Axis]:
+    """Return rows and columns of a file on a grid at least as fine.
+
+    Parameters
+    ----------
+    grid : GeoGrid
+    other : Reader
+    name : str
+        Of what lies on the grid, for messages.
+
+    Raises
+    ------
+    GridsError
+        If its pixels are not some whole times as large along the same directions, or it lies aside by other than whole
+        or half fine pixels.
+    """
+    return _axes(_Place(name, grid.shape, grid.transform, grid.crs), other, range(1, COARSEST + 1))
+
+
 def _size(reader: Reader) -> float:
     return math.log(abs(reader.transform.determinant)) if not reader.transform.is_degenerate else math.inf
 
 
-def _meet(one: tuple[_Axis, _Axis], other: tuple[_Axis, _Axis]) -> bool:
+def _meet(one: tuple[Axis, Axis], other: tuple[Axis, Axis]) -> bool:
     pairs = [(a.covered, b.covered) for a, b in zip(one, other, strict=True)]
     return all(max(a[0], b[0]) < min(a[1], b[1]) for a, b in pairs)
 
 
-def _axes(fine: Reader, other: Reader) -> tuple[_Axis, _Axis]:
-    """Return rows and columns of a file on the grid of another."""
+def _axes(fine: Reader | _Place, other: Reader, ratios: Sequence[int] = RATIOS) -> tuple[Axis, Axis]:
+    """Return rows and columns of a file on the grid of another; with other ratios than `RATIOS` half pixels always."""
     if other.crs != fine.crs and not (fine.crs and other.crs and fine.crs.to_epsg() == other.crs.to_epsg() is not None):
         raise GridsError(_refusal(fine, other, "their coordinate reference systems differ"))
     if fine.transform.is_degenerate or other.transform.is_degenerate:
         raise GridsError(_refusal(fine, other, "a transform that maps pixels onto a line or a point is no grid"))
     lies = ~fine.transform @ other.transform
     ratio = round(lies.a)
-    if ratio not in RATIOS or _off(lies, other.shape, Affine(ratio, 0, lies.c, 0, ratio, lies.f)) > TOLERANCE:
-        raise GridsError(
-            _refusal(fine, other, f"pixels must be {_listed(RATIOS[1:])} times as large along the same directions")
-        )
-    half = 1 if ratio == 2 else 2
+    if ratio not in ratios or _off(lies, other.shape, Affine(ratio, 0, lies.c, 0, ratio, lies.f)) > TOLERANCE:
+        wanted = _listed(RATIOS[1:]) if ratios is RATIOS else f"{ratios[0]} to {ratios[-1]}"
+        raise GridsError(_refusal(fine, other, f"pixels must be {wanted} times as large along the same directions"))
+    half = 1 if ratio == 2 or ratios is not RATIOS else 2
     row, col = (half * round(2 * at / half) for at in (lies.f, lies.c))
     if _off(lies, other.shape, Affine(ratio, 0, col / 2, 0, ratio, row / 2)) > TOLERANCE:
         wanted = "whole pixels" if half == 2 else "whole or half pixels"
         shift = f"one lies {lies.c:+.3f} columns and {lies.f:+.3f} rows of the finer off"
         raise GridsError(_refusal(fine, other, f"{shift}, and {wanted} are needed"))
-    return _Axis(ratio, row, other.shape[0]), _Axis(ratio, col, other.shape[1])
+    return Axis(ratio, row, other.shape[0]), Axis(ratio, col, other.shape[1])
 
 
 def _off(lies: Affine, shape: tuple[int, int], ideal: Affine) -> float:
@@ -207,11 +238,11 @@ def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:-1])) + f" or {numbers[-1]}"
 
 
-def _refusal(fine: Reader, other: Reader, problem: str) -> str:
+def _refusal(fine: Reader | _Place, other: Reader, problem: str) -> str:
     return f"the grids of {_told(fine)} and {_told(other)} do not fit: {problem}"
 
 
-def _told(reader: Reader) -> str:
+def _told(reader: Reader | _Place) -> str:
     t = reader.transform
     sizes = math.hypot(t.a, t.d), math.hypot(t.b, t.e)
     crs = "no CRS" if reader.crs is None else reader.crs.to_string()[:60]

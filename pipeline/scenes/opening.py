@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
+from scenelift.pipeline.addresses import file_name
 from scenelift.pipeline.errors import GridsError, SceneError, UsageError
 from scenelift.pipeline.grids import GeoGrid
-from scenelift.pipeline.scenes.limits import Limits
+from scenelift.pipeline.scenes.limits import Limits, is_remote
+from scenelift.pipeline.scenes.masks import QA, SCL, Rule, SceneMask, kind_of_file
 from scenelift.pipeline.scenes.multigrid import EXTENTS, on_finest, placement_of
-from scenelift.pipeline.scenes.radiometry import DTYPES, Product, band_of, told_of
+from scenelift.pipeline.scenes.products.bands import Label, choose
+from scenelift.pipeline.scenes.products.kinds import Product, ProductBand
+from scenelift.pipeline.scenes.products.recognizing import find_product
+from scenelift.pipeline.scenes.radiometry import DTYPES, band_of, told_of
 from scenelift.pipeline.scenes.rasters import Reader, open_raster
-from scenelift.pipeline.scenes.safe import BANDS_10M, RESOLUTIONS, find_bands
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.scenes.zarrs import is_zarr, open_zarr
 
@@ -37,10 +42,13 @@ def open_scene(source: SceneSource) -> Scene:
     UsageError
         If a file or a band number does not exist, or the raster has no CRS and none is given.
     """
-    files, safe = _open_files(source)
-    files, first = _on_one_grid(files, source)
-    every = [(f, i) for f in files for i in range(1, f.count + 1)]
-    readers = _pick_bands(every, source)
+    files, product = _open_files(source)
+    every = _every(files, product)
+    numbers = _pick_bands(every, source, product)
+    files, first = _on_one_grid(files, source, [every[n - 1].file for n in numbers])
+    every = _every(files, product)
+    readers = [every[n - 1].at for n in numbers]
+    facts = {one.at: one.product for one in every}
     dtypes = sorted({f.dtypes[i - 1] for f, i in readers})
     if len(dtypes) > 1 or dtypes[0] not in DTYPES:
         raise SceneError(
@@ -49,18 +57,26 @@ def open_scene(source: SceneSource) -> Scene:
         )
     dtype = dtypes[0]
     told = told_of(files, source)
-    described = [band_of(f, i, dtype, source, safe, told.get((f, i)), single=len(files) == 1) for f, i in readers]
+    described = [
+        band_of(f, i, dtype, source, facts[f, i], told.get((f, i)), single=len(files) == 1) for f, i in readers
+    ]
     bands = tuple(band for band, _ in described)
     alphas, alpha = _alphas(files, readers)
     nodata = next((band.nodata for band in bands if band.nodata is not None), None)
-    apart = _masks_apart(readers, alphas, alpha)
-    if apart and nodata is None:
-        nodata = float("nan") if dtype == "float32" else float(np.iinfo(dtype).min)
-    masked = any(f.has_mask for f, _ in readers)
-    kind = "alpha" if alpha else "nodata" if nodata is not None else "mask" if masked else "none"
-    notes = [note for _, found in described for note in found] + [note for f in files for note in f.notes]
-    notes += [f"masks differ by band: missing pixels are marked by {nodata:g} in each"] if apart else []
     crs, transform = _place(first, source), first.transform
+    grid = GeoGrid(crs, transform, *first.shape)
+    mask = _open_mask(source, product, grid)
+    placements = tuple(placement_of(f) for f, _ in readers)
+    apart = _masks_apart(readers, alphas, alpha) or (mask is not None and len(set(placements)) > 1)
+    if apart and nodata is None:
+        nodata = _lowest(dtype)
+    masked = any(f.has_mask for f, _ in readers)
+    if mask is not None and nodata is None and not (alpha or masked):
+        nodata = _lowest(dtype)
+    kind = "alpha" if alpha else "nodata" if nodata is not None else "mask" if masked else "none"
+    notes = [*product.notes] if product else []
+    notes += [note for _, found in described for note in found] + [note for f in files for note in f.notes]
+    notes += [f"masks differ by band: missing pixels are marked by {nodata:g} in each"] if apart else []
     if first.has_gcps or any(f.has_gcps for f in files):
         notes.append("ground control points are not carried over: the affine transform says where the pixels are")
     return Scene(
@@ -68,28 +84,84 @@ def open_scene(source: SceneSource) -> Scene:
         readers=tuple(readers),
         alphas=alphas,
         alpha=alpha,
-        grid=GeoGrid(crs, transform, *first.shape),
+        grid=grid,
         dtype=dtype,
         bands=bands,
         nodata=nodata,
         mask_kind=kind,
-        tags=first.tags | safe.tags,
+        tags=first.tags | dict(product.tags if product else {}),
         tag_domains=first.tag_domains,
         notes=tuple(dict.fromkeys(notes)),
-        numbers=tuple(every.index(reader) + 1 for reader in readers),
-        hidden=tuple(i for i, (f, b) in enumerate(every, 1) if (f, b) not in readers and f.colors[b - 1] == "alpha"),
-        placements=tuple(placement_of(f) for f, _ in readers),
+        numbers=tuple(numbers),
+        hidden=tuple(n for n, one in enumerate(every, 1) if one.color == "alpha" and n not in numbers),
+        placements=placements,
+        product=product.kind if product else "",
+        sensor=product.sensor if product else None,
+        mask=mask,
     )
 
 
-def _on_one_grid(files: list[Reader], source: SceneSource) -> tuple[list[Reader], Reader]:
+def _lowest(dtype: str) -> float:
+    """Return what marks missing pixels where nothing else does."""
+    return float("nan") if dtype == "float32" else float(np.iinfo(dtype).min)
+
+
+def _open_mask(source: SceneSource, product: Product | None, grid: GeoGrid) -> SceneMask | None:
+    """Open the mask that is asked for and bring it onto the scene's grid; None if none is."""
+    if source.mask is None:
+        if source.mask_classes:
+            raise UsageError("--mask-classes says which classes of a mask count: give --mask too")
+        return None
+    name, kind = file_name(source.paths[0]), source.mask.lower()
+    if kind in (SCL, QA):
+        layer = product.masks.get(kind) if product else None
+        if layer is None:
+            what = product.kind if product else "no product of Sentinel-2 or Landsat"
+            raise UsageError(f"--mask {source.mask}: {name} is {what}, which has none; name a raster with --mask FILE")
+        reader = layer.open(source.limits)
+    else:
+        reader = _open(source.mask, source.limits)
+        kind = kind_of_file(file_name(source.mask))
+    return SceneMask.lay(reader, Rule.of(kind, source.mask_classes), grid, name)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """One band of the files, an alpha band too."""
+
+    file: Reader
+    index: int
+    product: ProductBand | None
+
+    @property
+    def at(self) -> _Located:
+        return self.file, self.index
+
+    @property
+    def color(self) -> str:
+        return self.file.colors[self.index - 1]
+
+    def label(self, single: bool) -> Label:
+        """Return by what it may be named."""
+        if self.product is not None:
+            return Label(self.product.name, "", self.product.spectral.tags if self.product.spectral else {})
+        name = self.file.descriptions[self.index - 1] or (None if single else Path(file_name(self.file.path)).stem)
+        return Label(name, self.color, self.file.band_tags[self.index - 1])
+
+
+def _every(files: list[Reader], product: Product | None) -> list[_Stored]:
+    """Return all bands of the files in their order; those of a product hold one each."""
+    facts = product.bands if product else [None] * len(files)
+    return [_Stored(f, i, band) for f, band in zip(files, facts, strict=True) for i in range(1, f.count + 1)]
+
+
+def _on_one_grid(files: list[Reader], source: SceneSource, used: list[Reader]) -> tuple[list[Reader], Reader]:
     """Return the files on one grid, and the one whose grid it is; a file of which no band is wanted decides nothing."""
     if source.extent is None:
         _check_grids(files)
         return files, files[0]
     if source.extent not in EXTENTS:
         raise UsageError(f"--extent must be one of {', '.join(EXTENTS)}, got {source.extent!r}")
-    used = [f for f, _ in _pick_bands([(f, i) for f in files for i in range(1, f.count + 1)], source)]
     wanted = [f for f in files if any(f is other for other in used)]
     placed, first = on_finest(wanted, source.extent)
     by_file = {id(f): on for f, on in zip(wanted, placed, strict=True)}
@@ -126,18 +198,16 @@ def _crs_text(reader: Reader) -> str:
     return reader.crs.to_string()[:60] if reader.crs else "none"
 
 
-def _pick_bands(every: list[_Located], source: SceneSource) -> list[_Located]:
-    """Return the bands wanted, in the order wanted."""
-    path = every[0][0].path
-    readers = [(f, i) for f, i in every if f.colors[i - 1] != "alpha"]
+def _pick_bands(every: list[_Stored], source: SceneSource, product: Product | None) -> list[int]:
+    """Return the 1-based numbers of the bands wanted, in the order wanted."""
+    path, single = every[0].file.path, len({id(one.file) for one in every}) == 1
+    numbers = [n for n, one in enumerate(every, start=1) if one.color != "alpha"]
     if source.bands is not None:
-        for band in source.bands:
-            if not 1 <= band <= len(every):
-                raise UsageError(f"band {band} does not exist: {path} has bands 1 to {len(every)}")
-        readers = [every[band - 1] for band in source.bands]
-    if not readers:
+        where = source.paths[0] if product else path
+        numbers = choose(source.bands, [b.label(single) for b in every], where, product.others if product else {})
+    if not numbers:
         raise SceneError(f"{path} has no band but alpha; if that is data, name it with --bands")
-    return readers
+    return numbers
 
 
 def _alphas(files: list[Reader], readers: list[_Located]) -> tuple[tuple[_Located | None, ...], _Located | None]:
@@ -161,18 +231,14 @@ def _masks_apart(readers: list[_Located], alphas: Sequence[_Located | None], alp
     )
 
 
-def _open_files(source: SceneSource) -> tuple[list[Reader], Product]:
+def _open_files(source: SceneSource) -> tuple[list[Reader], Product | None]:
     if not source.paths:
         raise UsageError("no input given: name a raster, a .SAFE folder or a Zarr store")
-    paths, safe = list(source.paths), Product()
-    if len(paths) == 1 and paths[0].rstrip("/").upper().endswith(".SAFE"):
-        every = source.extent is not None
-        found = find_bands(Path(paths[0]), tuple(RESOLUTIONS) if every else BANDS_10M)
-        paths = [str(p) for p in found.paths]
-        names = dict(zip(paths, found.names, strict=True)) if every else {}
-        safe = Product(found.quantification, found.offset, 0.0, found.tags, names)
-    readers: list[Reader] = [_open(p, source.limits) for p in paths]
-    return readers, safe
+    if len(source.paths) == 1 and not is_remote(source.paths[0]):
+        product = find_product(source.paths[0], every=source.extent is not None)
+        if product is not None:
+            return [band.layer.open(source.limits) for band in product.bands], product
+    return [_open(path, source.limits) for path in source.paths], None
 
 
 def _open(path: str, limits: Limits) -> Reader:

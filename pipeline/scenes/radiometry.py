@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from scenelift.pipeline.addresses import file_name
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.scenes.products.kinds import ProductBand
 from scenelift.pipeline.scenes.rasters import Reader
 from scenelift.pipeline.scenes.scenes import Band, SceneSource
 
@@ -20,18 +20,6 @@ ASSUMED_SCALE = {"uint8": 1 / 255, "uint16": 1e-4, "int16": 1e-4, "float32": 1.0
 
 Facts = tuple[float | None, float | None, float | None]
 """Scale, offset and nodata of a band as a catalogue tells them."""
-
-
-@dataclass(frozen=True)
-class Product:
-    """What a Sentinel-2 product's metadata adds to its bare JPEG 2000 files."""
-
-    quantification: float | None = None
-    offset: float | None = None
-    nodata: float | None = None
-    tags: dict[str, str] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
-    """Of bands, by the path of their file."""
 
 
 def has_value(dtype: str, value: float) -> bool:
@@ -49,15 +37,15 @@ def told_of(files: list[Reader], source: SceneSource) -> dict[tuple[Reader, int]
 
 
 def _nodata(
-    reader: Reader, index: int, dtype: str, source: SceneSource, safe: Product, told: float | None
+    reader: Reader, index: int, dtype: str, source: SceneSource, product: ProductBand | None, told: float | None
 ) -> tuple[float | None, list[str]]:
     """Return what marks missing pixels of a band: the value of the user, the product, the file or a catalogue."""
     if source.nodata is not None:
         if not has_value(dtype, source.nodata):
             raise UsageError(f"--nodata must be a value of {dtype}, got {source.nodata:g} ({reader.path})")
         return source.nodata, []
-    if safe.nodata is not None:
-        return safe.nodata, []
+    if product is not None and product.nodata is not None:
+        return product.nodata, []
     own = reader.nodata[index - 1]
     nodata, whose = (told, "the catalogue's") if own is None else (own, "the")
     if nodata is not None and not has_value(dtype, nodata):
@@ -67,7 +55,13 @@ def _nodata(
 
 
 def band_of(
-    reader: Reader, index: int, dtype: str, source: SceneSource, safe: Product, told: Facts | None, single: bool
+    reader: Reader,
+    index: int,
+    dtype: str,
+    source: SceneSource,
+    product: ProductBand | None,
+    told: Facts | None,
+    single: bool,
 ) -> tuple[Band, list[str]]:
     """Return a band, and what was assumed of it."""
     scale, offset = reader.scales[index - 1], reader.offsets[index - 1]
@@ -85,30 +79,32 @@ def band_of(
     assumed = not declared
     if assumed:
         scale = ASSUMED_SCALE[dtype]
-    if safe.quantification:
-        scale, declared = 1 / safe.quantification, True
+    if product is not None and product.scale is not None:
+        scale, offset, declared = product.scale, product.offset, True
     if source.scale is not None:
+        if product is not None and product.scale is not None:  # its offset is one of numbers
+            offset *= source.scale / product.scale
         scale, declared = source.scale, True
     if not (np.isfinite(scale) and scale > 0):
         raise UsageError(f"scale must be a positive number, got {scale:g} ({reader.path}); give it with --scale")
-    dn_offset = source.offset if source.offset is not None else safe.offset
-    if dn_offset is not None:
-        offset, declared = dn_offset * scale, True
+    if source.offset is not None:
+        offset, declared = source.offset * scale, True
     if not np.isfinite(offset):
         raise UsageError(f"offset must be a finite number, got {offset:g} ({reader.path}); give it with --offset")
-    nodata, found = _nodata(reader, index, dtype, source, safe, told[2] if told else None)
+    nodata, found = _nodata(reader, index, dtype, source, product, told[2] if told else None)
     if assumed and not declared:
         notes.append(
             f"no scale is declared: {dtype} is read as reflectance = DN x {scale:.6g} (--scale says otherwise)"
         )
     color, stem = reader.colors[index - 1], Path(file_name(reader.path)).stem
+    spectral = {} if product is None or product.spectral is None else product.spectral.tags
     band = Band(
-        description=reader.descriptions[index - 1] or safe.names.get(reader.path, None if single else stem),
+        description=product.name if product else reader.descriptions[index - 1] or (None if single else stem),
         scale=scale,
         offset=offset,
         declared=declared,
         color="undefined" if color == "alpha" else color,  # named as data
-        tags=reader.band_tags[index - 1],
+        tags=spectral | reader.band_tags[index - 1],
         nodata=nodata,
         flags=reader.flags[index - 1],
     )

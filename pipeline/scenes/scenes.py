@@ -20,6 +20,7 @@ from scenelift.pipeline.addresses import file_name, local_path
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.regions import Region
 from scenelift.pipeline.scenes.limits import Limits
+from scenelift.pipeline.scenes.masks import LAYERS, SceneMask
 from scenelift.pipeline.scenes.multigrid import Placement
 from scenelift.pipeline.scenes.rasters import Reader
 from scenelift.pipeline.tiles import Window, sample_windows
@@ -30,10 +31,10 @@ class SceneSource:
     """Where a scene is, and how the user wants it read."""
 
     paths: tuple[str, ...]
-    """One raster, several rasters, a `.SAFE` folder or a Zarr store."""
-    bands: tuple[int, ...] | None = None
-    """1-based numbers of the files' own bands in the order wanted, over all files, an alpha band counted too (named
-    here it is data); None: every band that is not alpha."""
+    """One raster, several rasters, a product (a `.SAFE` folder or zip, a Landsat folder or tar) or a Zarr store."""
+    bands: tuple[int | str, ...] | None = None
+    """The files' own bands in the order wanted: 1-based numbers over all files, an alpha band counted too (named here
+    it is data), or names (of the band, its common name or colour); None: every band that is not alpha."""
     scale: float | None = None
     """Reflectance per DN; None: as the file says, else by data type."""
     offset: float | None = None
@@ -49,11 +50,22 @@ class SceneSource:
     the files say nothing. Empty: no catalogue does."""
     extent: str | None = None
     """Which ground a scene of several grids covers, on the finest: "common", what all bands do, or "union"; None: all
-    bands share one grid, and of a `.SAFE` folder the 10 m bands are read."""
+    bands share one grid, and of a product of several grids one is read: Sentinel-2's 10 m bands, Landsat's 30 m."""
+    mask: str | None = None
+    """What hides pixels, which are then read as missing: "scl" or "qa_pixel" (layers of the product), or a raster."""
+    mask_classes: tuple[str, ...] = ()
+    """Names or numbers of the mask's classes that hide a pixel; none: the usual ones, of a raster every value but 0."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "paths", tuple(local_path(path) for path in self.paths))
+        object.__setattr__(self, "mask", self.mask and local_path(self.mask))
+        object.__setattr__(self, "mask_classes", tuple(self.mask_classes))
         object.__setattr__(self, "told", tuple(tuple(facts) for facts in self.told))
+
+    @property
+    def mask_file(self) -> str | None:
+        """The raster that is the mask; None where that is a layer of the product."""
+        return None if self.mask is None or self.mask.lower() in LAYERS else self.mask
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,8 @@ class Readable(Protocol):
     def bands(self) -> tuple[Band, ...]: ...
     @property
     def coarse(self) -> Mapping[int, tuple[int, ...]]: ...
+    @property
+    def sensor(self) -> str | None: ...
     @property
     def sample(self) -> tuple[Region, ...]: ...
     def read(self, window: Window) -> Region: ...
@@ -126,6 +140,12 @@ class Scene:
     """Of the alpha bands that are not among them."""
     placements: tuple[Placement, ...] = ()
     """Of each band, where its own pixels lie on the grid."""
+    product: str = ""
+    """What product it was recognized as, for people; empty for other files."""
+    sensor: str | None = None
+    """"sentinel-2" or "landsat", of a product."""
+    mask: SceneMask | None = None
+    """What else makes pixels missing: clouds and the like."""
 
     @property
     def name(self) -> str:
@@ -192,10 +212,28 @@ class Scene:
                 valid[i] &= values[i] != np.asarray(band.nodata).astype(self.dtype)
         if self.dtype == "float32":
             valid &= np.isfinite(values)
+        if self.mask is not None:
+            for placement in dict.fromkeys(self.placements):
+                hidden = self.mask.read_coarse(window, placement)
+                if hidden.any():
+                    valid[[i for i, its in enumerate(self.placements) if its == placement]] &= ~hidden
         for alpha in dict.fromkeys(a for a in self.alphas if a is not None):
             opaque = alpha[0].read(alpha[1], window)[0] != 0
             valid[[i for i, a in enumerate(self.alphas) if a == alpha]] &= opaque
         return values, valid
+
+    def hides(self, window: Window) -> bool:
+        """Whether the mask hides a window wholly, so that it need not be read."""
+        return self.mask is not None and bool(self.mask.read(window).all())
+
+    def read_alpha(self, window: Window) -> NDArray[np.generic] | None:
+        """Read the alpha band that an output has too, 0 where a mask hides the pixel; None if there is none."""
+        if self.alpha is None:
+            return None
+        plane, known = self.alpha[0].read(self.alpha[1], window)
+        if self.mask is not None:
+            known = known & ~self.mask.read(window)
+        return np.where(known, plane, np.zeros_like(plane))  # a mask beside it counts too
 
     def read(self, window: Window) -> Region:
         """Read reflectance: ``DN * scale + offset`` in float32, per band; nothing is clipped."""

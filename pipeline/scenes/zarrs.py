@@ -105,8 +105,8 @@ class XarrayRaster:
             ) from error
 
 
-def open_zarr(path: str) -> XarrayRaster:
-    """Open a Zarr store.
+def open_zarr(path: str, variable: str | None = None) -> XarrayRaster:
+    """Open a Zarr store, or one variable of a group.
 
     Raises
     ------
@@ -122,7 +122,29 @@ def open_zarr(path: str) -> XarrayRaster:
         raise SceneError(f"cannot open {path} as Zarr: {str(error).splitlines()[0]}") from error
     data = _opened(path, "Zarr", file=store)
     _say_fill_values(data, store.zarr_group, path)
-    return XarrayRaster(path, data)
+    if variable is None and not data.data_vars and (inner := _inner_groups(Path(path))):
+        raise UsageError(f"{path} is a group of groups; name the one that holds the bands: {', '.join(inner)}")
+    return XarrayRaster(path, data, variable)
+
+
+def _inner_groups(path: Path) -> list[str]:
+    """Return groups below one that hold arrays, up to five."""
+    found: list[str] = []
+    for group in sorted(p for p in path.rglob("*") if p.is_dir() and is_zarr(str(p))):
+        arrays = [
+            p for p in group.iterdir() if p.is_dir() and ((p / ".zarray").is_file() or _is_array(p / "zarr.json"))
+        ]
+        found += [str(group)] if arrays else []
+        if len(found) == 5:
+            break
+    return found
+
+
+def _is_array(file: Path) -> bool:
+    try:
+        return '"array"' in file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
 
 
 def _say_fill_values(data: Any, group: Any, path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ def write_safe(
     side: int = 60,
     offset: int | None = -1000,
     planes: dict[str, NDArray] | None = None,
+    scl: NDArray | None = None,
 ) -> tuple[Path, dict[str, NDArray]]:
     """Write a product whose 10 m bands have `side` pixels a side; return it and what each band holds.
 
@@ -50,6 +52,8 @@ def write_safe(
         As of processing baseline 04.00; None: an older product.
     planes : dict, optional
         Values of each band; None: random ones.
+    scl : ndarray of uint8, optional
+        Scene classification at 20 m, of Level-2A; None: vegetation.
     """
     planes = planes or {
         band: noise_image(n, (side * 10 // metres,) * 2, high=9000) + 1000
@@ -67,12 +71,25 @@ def write_safe(
             if band in bands and other != metres:
                 copy = np.full((side * 10 // other,) * 2, 4242, "uint16")
                 _write(images / f"R{other}m" / f"{STEM}_{band}_{other}m.jp2", copy, other)
+    if level == "L2A":
+        half = (side // 2,) * 2
+        _write(images / "R20m" / f"{STEM}_SCL_20m.jp2", np.full(half, 4, "uint8") if scl is None else scl, 20)
+        _write(images / "R60m" / f"{STEM}_SCL_60m.jp2", np.zeros((side // 6,) * 2, "uint8"), 60)
     tag = "RADIO_ADD_OFFSET" if level == "L1C" else "BOA_ADD_OFFSET"
     offsets = "" if offset is None else "".join(f'<{tag} band_id="{i}">{offset}</{tag}>' for i in range(13))
     kind = "" if level == "L1C" else "BOA_"
     text = XML.format(digits=level[1:], level=level, kind=kind, offsets=offsets)
     (folder / f"MTD_MSI{level}.xml").write_text(text)
     return folder, planes
+
+
+def zipped(folder: Path) -> Path:
+    """Return a zip of a product, which holds its folder."""
+    path = folder.with_name(folder.name + ".zip")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+            archive.write(file, Path(folder.name) / file.relative_to(folder))
+    return path
 
 
 def _write(path: Path, values: NDArray, metres: int) -> None:

@@ -45,7 +45,7 @@ class Entry:
 
 def id_from(text: str) -> str:
     """Return a scene's id made from a name or a relative path: "2024/T32 a.tif" gives "2024__T32-a"."""
-    stem = re.sub(r"\.(tiff?|jp2|zarr|safe|nc|png|img)$", "", text, flags=re.IGNORECASE)
+    stem = re.sub(r"\.(tiff?|jp2|zarr|safe|safe\.zip|tar|nc|png|img)$", "", text, flags=re.IGNORECASE)
     made = re.sub(r"[^A-Za-z0-9._-]+", "-", stem.replace("/", "__")).lstrip("._-")
     return made[:180] or "scene"
 

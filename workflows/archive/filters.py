@@ -95,7 +95,9 @@ class Filters:
         parse=parse_dates,
     )
     """First moment, and the first one after the last."""
-    cloud_cover: float | None = option(None, "Only scenes with at most so many percent.", panel=INPUT)
+    cloud_cover: float | None = option(
+        None, "Only scenes with at most so many percent; with --mask as that measures it.", panel=INPUT
+    )
 
     def __post_init__(self) -> None:
         if self.cloud_cover is not None and not 0 <= self.cloud_cover <= 100:
@@ -128,7 +130,10 @@ class Facts:
 
 
 def facts_of(entry: Entry, scene: Scene) -> Facts:
-    """Return a scene's place, date and cloud cover: from its list or catalogue, else from the file itself."""
+    """Return a scene's place, date and cloud cover: from its list or catalogue, else from the file itself.
+
+    With a mask, cloud cover is the share of the pixels with data that it hides.
+    """
     from scenelift.pipeline.scenes.places import place_of
 
     tags = scene.tags
@@ -142,6 +147,8 @@ def facts_of(entry: Entry, scene: Scene) -> Facts:
             clouds = number_from(tags.get("CLOUD_COVERAGE_ASSESSMENT"), "")
         except UsageError:
             clouds = None
+    if scene.mask is not None:  # measured counts before what is said
+        clouds = round(100 * scene.mask.shares().of_data, 3)
     return Facts(place_of(scene.grid), date, clouds)
 
 

@@ -84,6 +84,8 @@ class ArchiveSettings:
         reading = asdict(self.reading)
         if reading["extent"] is None:  # as keys were before scenes could have several grids
             del reading["extent"]
+        if reading["mask"] is None:  # as keys were before there were masks
+            del reading["mask"], reading["mask_classes"]
         facts = {
             "software": [version("scenelift"), version("torch")],
             "models": [(name, find(name).digest) for name in self.models],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from scenelift.pipeline.addresses import is_litter, local_path
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.scenes.products.recognizing import is_product
 from scenelift.pipeline.scenes.zarrs import is_zarr
 from scenelift.workflows.archive.entries import Entry, id_from, in_order
 from scenelift.workflows.archive.manifest import TABLES, read_manifest
@@ -84,10 +85,10 @@ def _catalogue(source: str, access: Access) -> Iterator[Entry]:
 
 
 def _is_scene(path: Path) -> bool:
-    """Whether a path is one scene by its name: a raster, a Sentinel-2 product, a Zarr store."""
+    """Whether a path is one scene by its name: a raster, a product of Sentinel-2 or Landsat, a Zarr store."""
     if path.is_dir():
-        return path.suffix.upper() == ".SAFE" or is_zarr(str(path))
-    return path.suffix.lower() in RASTERS and path.is_file()
+        return is_zarr(str(path)) or is_product(path)
+    return (path.suffix.lower() in RASTERS or is_product(path)) and path.is_file()
 
 
 def _search(folder: Path, output: Path) -> list[Path]:

@@ -48,13 +48,15 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score a scene against a reference: PSNR, SSIM, VIF, spectral angle, sharpness and more."""
+    import dataclasses
+
     from scenelift.workflows.refusals import refuse_inputs
 
     refuse_inputs([reference] if test is None else [reference, test], source.remote)
     from scenelift.workflows.cli.tables import print_scores, write_parquet
     from scenelift.workflows.evidence.score import score as run
 
-    other = source.of(test) if test is not None else None
+    other = dataclasses.replace(source.of(test), mask=None, mask_classes=()) if test is not None else None
     report = run(source.of(reference), other, settings, where.settings(), error_map)
     if parquet is not None:
         write_parquet(report.rows(), parquet)

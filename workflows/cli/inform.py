@@ -11,7 +11,7 @@ from scenelift.models.classical import CLASSICAL
 from scenelift.workflows.cli.console import table
 
 if TYPE_CHECKING:  # the list of models does not wait for GDAL
-    from scenelift.pipeline.scenes.scenes import SceneSource
+    from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 
 DEFAULTS = ("sr-x2", "sr-x4", "denoise")
 """Networks whose training a scene is compared with."""
@@ -40,6 +40,8 @@ def describe_scene(source: SceneSource) -> dict[str, Any]:
         "corners": {name: list(xy) for name, xy in grid.corners.items()},
         "nodata": json_number(scene.nodata),
         "mask": scene.mask_kind,
+        "product": scene.product,
+        "hidden": _hidden(scene),
         "bands": [
             dataclasses.asdict(b)
             | {"nodata": json_number(b.nodata), "ground_sample_distance": [side * p.ratio for side in grid.resolution]}
@@ -52,6 +54,15 @@ def describe_scene(source: SceneSource) -> dict[str, Any]:
     }
 
 
+def _hidden(scene: Scene) -> dict[str, Any] | None:
+    """Return what the mask hides; None without one."""
+    if scene.mask is None:
+        return None
+    rule, shares = scene.mask.rule, scene.mask.shares()
+    classes = {"classes": list(rule.numbers), "means": rule.describe()}
+    return {"kind": rule.kind, **classes, "share": shares.masked, "share_of_data": shares.of_data}
+
+
 def print_scene(facts: dict[str, Any]) -> None:
     """Print :func:`describe_scene` for people."""
     gsd = facts["ground_sample_distance"]
@@ -60,9 +71,13 @@ def print_scene(facts: dict[str, Any]) -> None:
         ["CRS", facts["crs"]],
         ["ground sample distance", f"{gsd[0]:g} x {gsd[1]:g}"],
         ["transform", ", ".join(f"{v:g}" for v in facts["transform"])],
+        *([["product", facts["product"]]] if facts["product"] else []),
         *([name, f"{x:.6f}, {y:.6f}"] for name, (x, y) in facts["corners"].items()),
         ["missing pixels", facts["mask"] if facts["nodata"] is None else f"nodata {', '.join(_nodata(facts))}"],
     ]
+    if hidden := facts["hidden"]:
+        told = f"{hidden['kind']} ({hidden['means']}): {100 * hidden['share']:.1f} % of all pixels, "
+        rows.append(["masked by", told + f"{100 * hidden['share_of_data']:.1f} % of those with data"])
     rows += [["bands of", f"{size}: {', '.join(names)}"] for size, names in _by_size(facts).items()]
     rows += [["sharpness", line] for line in facts["conditions"]["lines"]]
     rows += [["not seen in training", line] for line in facts["unfamiliar"]]

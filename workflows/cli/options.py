@@ -28,7 +28,7 @@ PANELS = (INPUT, MODEL, OUTPUT, WHERE, STOPS, None)
 
 Inputs = Annotated[
     list[str],
-    typer.Argument(help="A raster, several rasters of one scene, a .SAFE folder or a Zarr store."),
+    typer.Argument(help="A raster, several of one scene, a product (.SAFE, .SAFE.zip, Landsat) or a Zarr store."),
 ]
 Output = Annotated[
     Path,
@@ -135,16 +135,17 @@ class Source:
         Raises
         ------
         UsageError
-            For bands that are not numbers, or an unknown limit.
+            For an empty list of bands, or an unknown limit.
         """
-        bands = band_numbers(self.reading.bands)
+        bands = band_choice(self.reading.bands)
         from scenelift.pipeline.scenes.limits import Limits
         from scenelift.pipeline.scenes.scenes import SceneSource
 
         reading, paths = self.reading, (inputs,) if isinstance(inputs, str) else tuple(inputs)
         numbers = reading.scale, reading.offset, reading.nodata, reading.crs
         limits = Limits.of(self.limit, self.remote)
-        return SceneSource(paths, bands, *numbers, limits, extent=reading.extent)
+        source = SceneSource(paths, bands, *numbers, limits, extent=reading.extent)
+        return dataclasses.replace(source, mask=reading.mask, mask_classes=reading.mask_classes)
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def refuse(inputs: list[str], source: Source, model: str | None = None, output: 
     """
     from scenelift.workflows.refusals import check_output, refuse_inputs, refuse_models
 
-    band_numbers(source.reading.bands)
+    band_choice(source.reading.bands)
     if output is not None:
         check_output(output, inputs)
     refuse_inputs(inputs, source.remote)
@@ -219,6 +220,22 @@ def _table(cluster: str | None) -> dict[str, Any]:
         found = "none" if table is None else "something else"
         raise UsageError(f"{cluster} must hold one table [cluster], got {found}: write its keys below that line")
     return table
+
+
+def band_choice(text: str | None) -> tuple[int | str, ...] | None:
+    """Return the bands that --bands names, in its order: 1-based numbers, or names; None for all.
+
+    Raises
+    ------
+    UsageError
+        If a part is empty, or 0.
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if "" in parts or "0" in parts:
+        raise UsageError(f"--bands must be numbers from 1 or names, such as 4,3,2 or red,green,blue, got {text!r}")
+    return tuple(int(part) if part.isdecimal() else part for part in parts)
 
 
 def band_numbers(text: str | None) -> tuple[int, ...] | None:

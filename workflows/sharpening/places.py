@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from scenelift.models.sharpening.layout import BandGrid
 from scenelift.models.sharpening.projection import observe, replicate
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.products.bands import wavelength
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.conditions import band_names
@@ -115,7 +116,7 @@ def read_place(name: str, files: Sequence[Path]) -> Place:
     window = _middle(fine.grid.shape, MOST)
     guides = _read(fine, window)
     bands = tuple(
-        BandGrid(1, mtf=PAN_MTF if pan else mtf, name=label)
+        BandGrid(1, mtf=PAN_MTF if pan else mtf, name=label, wavelength=wavelength(label, {}))
         for label, mtf in zip(band_names(fine), _mtfs(fine), strict=True)
     )
     coarse = tuple(_coarse(scene, fine, window) for scene in others)
@@ -148,7 +149,8 @@ def _coarse(scene: Scene, fine: Scene, window: Window) -> Coarse:
     values = np.pad(values, ((0, 0), (lead[0], 0), (lead[1], 0)), constant_values=np.nan)
     at = row + ratio * first[0], col + ratio * first[1]
     bands = tuple(
-        BandGrid(ratio, at[0], at[1], mtf, label) for label, mtf in zip(band_names(scene), _mtfs(scene), strict=True)
+        BandGrid(ratio, at[0], at[1], mtf, label, wavelength(label, {}))
+        for label, mtf in zip(band_names(scene), _mtfs(scene), strict=True)
     )
     return Coarse(values, bands)
 
@@ -209,12 +211,12 @@ def degrade(place: Place, ratio: int, part: int = 0) -> Trial:
     truth = own.values[:, rows, cols]
     same = ratio == first.ratio and first.row % 1 == 0  # a grid that lies half a pixel aside does so again
     at = (first.row, first.col) if same else ((ratio - 1) / 2,) * 2
-    bands = tuple(BandGrid(ratio, at[0], at[1], band.mtf, band.name) for band in own.bands)
+    bands = tuple(replace(band, ratio=ratio, row=at[0], col=at[1]) for band in own.bands)
     sides = [side // ratio for side in truth.shape[1:]]
     truth, guides = (x[:, : sides[0] * ratio, : sides[1] * ratio] for x in (truth, guides))
     seen = observe(truth, bands, (sides[0], sides[1]))
     images = np.concatenate([guides, replicate(seen, bands[0], truth.shape[1:])])
-    layout = (*(BandGrid(1, mtf=band.mtf, name=band.name) for band in place.bands), *bands)
+    layout = (*place.bands, *bands)
     return Trial(place.name, layout, images.astype(np.float32), seen, truth)
 
 

@@ -50,6 +50,19 @@ def changed(place: Place, rng: np.random.Generator) -> Place:
     return dataclasses.replace(place, bands=tuple(map(other, place.bands)), coarse=coarse_grids)
 
 
+def mixed(place: Place, rng: np.random.Generator) -> Place:
+    """Return the place with mixtures of its coarse bands in their stead, as of sensors that nobody knows.
+
+    There are few places; that a band follows its guides in another way in each of them is learned from more bands.
+    """
+    coarse_grids = []
+    for part in place.coarse:
+        shares = rng.dirichlet(np.full(len(part.values), 0.5), len(part.values)).astype(np.float32)
+        values = np.einsum("mb,bhw->mhw", shares, part.values)
+        coarse_grids.append(Coarse(values, tuple(dataclasses.replace(b, name="", wavelength=0.0) for b in part.bands)))
+    return changed(dataclasses.replace(place, coarse=tuple(coarse_grids)), rng)
+
+
 def upper(one: Example) -> Example:
     """Return the rows of an example that are learned from where its lower ones are measured on."""
     cut = int(one.target.shape[2] * (1 - HELD_OUT))
@@ -103,8 +116,8 @@ def train_sharpener(
             if place.name in left:
                 measured.append(trial)
                 continue
-            both = [trial, degrade(changed(place, rng), ratio)]
-            drawn = [example(each.images, each.truth, each.layout, share) for each in both]
+            others = [degrade(make(place, rng), ratio) for make in (changed, mixed, mixed)]
+            drawn = [example(each.images, each.truth, each.layout, share) for each in (trial, *others)]
             if not left:
                 measured.append(trial)
             examples += drawn if left else map(upper, drawn)

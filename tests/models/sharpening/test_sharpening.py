@@ -12,14 +12,17 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from scenelift.models.errors import ModelError
+from scenelift.models.networks.layers import crop
+from scenelift.models.networks.sharpener import GUIDES as NM
 from scenelift.models.networks.sharpener import DetailNetwork
 from scenelift.models.precision import to_precision
 from scenelift.models.sharpening.closed import ClosedForm
 from scenelift.models.sharpening.filters import blur, interpolation
 from scenelift.models.sharpening.fitting import fit, shift_of_guides
 from scenelift.models.sharpening.layout import BandGrid, check_layout, period
+from scenelift.models.sharpening.local import RIDGE, SPREAD, WINDOW, LocalGains
 from scenelift.models.sharpening.network import Sharpener
-from scenelift.models.sharpening.projection import mirrored, observe, replicate
+from scenelift.models.sharpening.projection import Projection, mirrored, observe, replicate
 
 GUIDES = (BandGrid(1, mtf=0.3, name="B03"), BandGrid(1, mtf=0.3, name="B04"))
 TWICE = BandGrid(2, 0.5, 0.5, 0.3, "B11")
@@ -172,6 +175,79 @@ def test_interpolation_undoes_the_blur():
             none = {"regression": [[0.0]], "context": [[[0.0]]], "guide_level": [0.0], "guide_spread": [0.0]}
             back = seen(whole(ClosedForm(layout, none), images)[1], band)[0]
             assert np.abs(back[:25, :25] - lone[0, : back.shape[0], : back.shape[1]]).max() < 0.03
+
+
+def silent(count: int) -> DetailNetwork:
+    """Return a network that adds nothing."""
+    network = DetailNetwork(count, 4, 1, valid=True).eval()
+    with torch.no_grad():
+        network.tail.weight.zero_()
+    return network
+
+
+def test_a_band_that_follows_its_guide_otherwise_in_another_field_is_found_there():
+    layout = (GUIDES[0], TWICE)
+    guide = texture(1, 192, 192)[0]
+    slope = np.where(np.arange(192) < 96, 1.0, -0.6)
+    fine = (0.3 + (guide - ndimage.gaussian_filter(guide, 2.5)) * slope).astype(np.float32)
+    images = np.stack([guide, replicate(seen(fine, TWICE), TWICE, fine.shape)[0]])
+    coefficients = fit([images], layout)
+    errors = []
+    for module in (ClosedForm(layout, coefficients), Sharpener(layout, coefficients, silent(1))):
+        left = whole(module, images)[1] - fine
+        errors.append(float(np.sqrt((np.delete(left, slice(76, 116), 1)[12:-12] ** 2).mean())))
+    assert errors[1] < 0.6 * errors[0]
+
+
+def test_local_gains_are_a_ridge_regression_in_a_window():
+    layout = (*GUIDES, TWICE)
+    images, *_ = scene(layout, 96, 96, mix=0.5)
+    wide = torch.from_numpy(images)[None]
+    module = LocalGains([TWICE], GUIDES)
+    seen_pixels = crop(wide[:, 2:, ::2, ::2], module.margin)
+    detail, _ = module.levels(seen_pixels, wide[:, :2])
+    gains, scale = torch.zeros_like(detail[:, :, 1:]), torch.full((1, 2, 1, 1), 0.02)
+    found = module.changes(detail, gains, scale)[0, 0].numpy()
+    at = np.arange(-WINDOW, WINDOW + 1)
+    weight = np.exp(-(at[:, None] ** 2 + at**2) / (2 * SPREAD**2))
+    weight = (weight / weight.sum()).ravel()
+    values = detail[0, 0].numpy().astype(np.float64)
+    for row, col in ((WINDOW, WINDOW), (13, 9), (7, 20)):
+        cut = values[:, row - WINDOW : row + WINDOW + 1, col - WINDOW : col + WINDOW + 1].reshape(3, -1)
+        x = cut[1:] / 0.02
+        wanted = np.linalg.solve((x * weight) @ x.T + RIDGE * np.eye(2), (x * weight) @ cut[0])
+        np.testing.assert_allclose(found[:, row - WINDOW, col - WINDOW], wanted, rtol=1e-3, atol=1e-6)
+
+
+def test_the_smooth_level_is_the_mean_of_what_is_interpolated_at_every_phase():
+    image = np.random.default_rng(0).standard_normal((1, 64, 64))
+    lower = Projection([BandGrid(2, 0.5, 0.5, TWICE.mtf)], 3).double()
+    level = np.zeros((64, 64))
+    for move in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        wide = np.pad(np.roll(image, move, (1, 2)), ((0, 0), (lower.halo,) * 2, (lower.halo,) * 2), mode="wrap")
+        found = lower.interpolate(lower.observe(torch.from_numpy(wide)[None]))[0, 0].numpy()
+        level += np.roll(found, (-move[0], -move[1]), (0, 1)) / 4
+    taps = LocalGains([TWICE], GUIDES[:1]).get_buffer("level")[0].double().numpy()
+    ours = ndimage.correlate1d(ndimage.correlate1d(image[0], taps, 0, mode="wrap"), taps, 1, mode="wrap")
+    assert (ours - level).std() < 0.03 * (image[0] - level).std()  # the taps are cut
+
+
+def test_guides_go_by_their_wavelengths_and_others_are_refused():
+    colours = [BandGrid(1, mtf=0.25, name=f"{nm:g} nm", wavelength=nm) for nm in NM]
+    layout = (*colours, TWICE)
+    images, *_ = scene(layout, 72, 72, mix=0.3)
+    torch.manual_seed(0)
+    network = DetailNetwork(4, 8, 1, valid=True).eval()
+    with torch.no_grad():
+        network.tail.weight.mul_(100)
+    order = [3, 1, 0, 2]
+    turned, mixed = [*(layout[i] for i in order), TWICE], images[[*order, 4]]
+    one = whole(Sharpener(layout, fit([images], layout), network), images)[4]
+    other = whole(Sharpener(turned, fit([mixed], turned), network), mixed)[4]
+    np.testing.assert_allclose(one, other, atol=2e-5)
+    wrong = (BandGrid(1, mtf=0.25, name="B05", wavelength=704), *layout[1:])
+    with pytest.raises(ModelError, match=r"guides near 493, 560, 665, 833 nm, .* lies at \d+ nm; use"):
+        Sharpener(wrong, fit([images], wrong), network)
 
 
 def test_bands_that_are_constant_stay_so_up_to_the_edge():

@@ -20,7 +20,7 @@ from scenelift.pipeline.errors import SceneError, UsageError
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.outputs.outputs import output_of
 from scenelift.pipeline.scenes.opening import open_scene
-from scenelift.pipeline.scenes.safe import CHECKSUMS, check_manifest
+from scenelift.pipeline.scenes.products.safe import CHECKSUMS, check_manifest
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.planning import make_plan

@@ -97,7 +97,7 @@ def test_all_bands_on_the_finest_grid_with_their_names_and_colours(tmp_path: Pat
         assert np.array_equal(values[3:], fine.read()[:, 1:179, 1:159])  # guides pass bit for bit
         told = json.loads(made.tags()["SCENELIFT"])["models"][0]
     assert told["name"] == "sharpen-closed" and told["spec"]["multiple_of"] == 2
-    assert told["layout"][2] == {"ratio": 2, "row": 0.5, "col": 0.5, "mtf": 0.22, "name": "B11"}
+    assert told["layout"][2] == {"ratio": 2, "row": 0.5, "col": 0.5, "mtf": 0.22} | {"name": "B11", "wavelength": 1610}
     assert len(told["coefficients"]["regression"]) == 3
     zarr = open_scene(SceneSource((str(tmp_path / "out.zarr"),)))
     assert [band.description for band in zarr.bands] == ["B05", "B8A", "B11", *GUIDES]

@@ -4,50 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from scenelift.pipeline.addresses import is_litter
 from scenelift.pipeline.errors import SceneError, UsageError
+from scenelift.pipeline.scenes.products.bands import SENTINEL2
+from scenelift.pipeline.scenes.products.kinds import Product, ProductBand
+from scenelift.pipeline.scenes.products.members import Members
 
 RESOLUTIONS = {
     "B01": 60, "B02": 10, "B03": 10, "B04": 10, "B05": 20, "B06": 20, "B07": 20, "B08": 10, "B8A": 20, "B09": 60,
     "B11": 20, "B12": 20,
 }  # fmt: skip
 """Metres of each band as the sensor takes it; Level-2A also has coarser copies, and no B10 (which sees cirrus only)."""
-BANDS_10M = tuple(band for band, metres in RESOLUTIONS.items() if metres == 10)
 MANIFEST = "manifest.safe"
 CHECKSUMS = {"MD5": "md5", "SHA-256": "sha256", "SHA3-256": "sha3_256"}
+NEEDS_SHARPENER = "is of another resolution: begin with a sharpener (-m sharpen-closed) to have it too"
+_METADATA = re.compile(r"(MTD_MSIL(1C|2A)|[^/]*_MTD_SAFL(1C|2A)_[^/]*)\.xml")
+_SCL = re.compile(r"_SCL(_L2A_[^/]*)?_(20|60)m\.jp2$")
 
 
-@dataclass(frozen=True)
-class SafeBands:
-    """Bands of one product."""
-
-    names: tuple[str, ...]
-    paths: tuple[Path, ...]
-    """Their JPEG 2000 files."""
-    quantification: float
-    """DN per unit of reflectance, 10000 so far."""
-    offset: float
-    """Added to the DN before division: 0, or -1000 since processing baseline 04.00."""
-    tags: dict[str, str]
-    """Acquisition metadata for the output."""
+def is_safe(members: Members) -> bool:
+    """Whether files are a Sentinel-2 product."""
+    return any(_METADATA.fullmatch(name) for name in members.names)
 
 
-def find_bands(folder: Path, bands: Sequence[str] = BANDS_10M) -> SafeBands:
-    """Find bands of a Level-1C or Level-2A product and read its radiometric offset.
+def find_safe(members: Members, every: bool) -> Product:
+    """Find the bands of a Level-1C or Level-2A product and read its radiometric offset.
 
     Parameters
     ----------
-    folder : Path
-    bands : sequence of str
-        Their names; each is taken at the resolution of `RESOLUTIONS`.
+    members : Members
+    every : bool
+        Whether all bands are wanted, each at the resolution of `RESOLUTIONS`, or those of 10 m.
 
     Raises
     ------
@@ -56,23 +49,40 @@ def find_bands(folder: Path, bands: Sequence[str] = BANDS_10M) -> SafeBands:
     SceneError
         If it lacks a band, or its metadata cannot be read.
     """
-    if not folder.is_dir():
+    folder = members.path
+    if not Path(folder).exists():
         raise UsageError(f"no such folder: {folder}; name one that exists")
-    files, paths = sorted(folder.glob("GRANULE/*/IMG_DATA/**/*.jp2")), []
-    for band in bands:
-        found = [path for path in files if _is_band(path.name, band)]
+    wanted = [band for band, metres in RESOLUTIONS.items() if every or metres == 10]
+    files = [name for name in members.names if re.match(r"GRANULE/[^/]+/IMG_DATA/.*\.jp2$", name)]
+    chosen = {}
+    for band in wanted:
+        found = [name for name in files if _is_band(name, band)]
         if len(found) != 1:
+            older = " (products before December 2016 may hold several tiles: cut one out)" if len(found) > 1 else ""
             raise SceneError(
-                f"{folder} should hold one {RESOLUTIONS[band]} m file of band {band}, found {len(found)}: fetch the "
-                "product again"
+                f"{folder} should hold one {RESOLUTIONS[band]} m file of band {band}, found {len(found)}{older}: fetch "
+                "the product again"
             )
-        paths.append(found[0])
-    metadata = sorted(p for p in folder.glob("MTD_MSIL*.xml") if not is_litter(p.name))
+        chosen[band] = found[0]
+    metadata = [name for name in members.names if _METADATA.fullmatch(name)]
     if len(metadata) != 1:
         raise SceneError(
             f"{folder} should hold one MTD_MSIL1C.xml or MTD_MSIL2A.xml, found {len(metadata)}: fetch the product again"
         )
-    return _with_metadata(tuple(bands), tuple(paths), metadata[0])
+    shown = members.shown(metadata[0])
+    scale, offset, tags = _numbers(parse_xml(members.text(metadata[0]), shown), shown)
+    bands = [ProductBand(b, members.layer(n), scale, offset, 0.0, SENTINEL2[b]) for b, n in chosen.items()]
+    layers = sorted(name for name in files if _SCL.search(name))  # R20m comes before R60m
+    level = "Level-2A" if "L2A" in metadata[0] else "Level-1C"
+    return Product(
+        kind=f"Sentinel-2 {level} (.SAFE{', zipped' if members.packed else ''})",
+        bands=tuple(bands),
+        tags=tags,
+        masks={"scl": members.layer(layers[0])} if layers else {},
+        others={} if every else {b: NEEDS_SHARPENER for b in RESOLUTIONS if b not in chosen},
+        sensor="sentinel-2",
+        folder=None if members.packed else Path(folder),
+    )
 
 
 def read_xml(path: Path) -> Element:
@@ -84,23 +94,35 @@ def read_xml(path: Path) -> Element:
         If it cannot be read, or defines a document type or entities, which product metadata never do.
     """
     try:
-        root: Element = fromstring(path.read_text(encoding="utf-8", errors="replace"), forbid_dtd=True)
+        return parse_xml(path.read_text(encoding="utf-8", errors="replace"), str(path))
+    except OSError as error:
+        raise SceneError(f"cannot read {path}: {error}") from None
+
+
+def parse_xml(text: str, path: str) -> Element:
+    """Return the root of the XML that a file of a product holds.
+
+    Raises
+    ------
+    SceneError
+        As for `read_xml`.
+    """
+    try:
+        root: Element = fromstring(text, forbid_dtd=True)
     except DefusedXmlException:
         raise SceneError(f"{path} defines XML entities; product metadata never do: fetch the product again") from None
-    except (OSError, ParseError) as error:
+    except ParseError as error:
         raise SceneError(f"cannot read {path}: {error}") from None
     return root
 
 
 def _is_band(name: str, band: str) -> bool:
-    if is_litter(name):
-        return False
     # L2A: T32TPS_20220105T101411_B02_10m.jp2; L1C: T32TPS_20220105T101411_B02.jp2
     return re.search(rf"_{band}(_{RESOLUTIONS[band]}m)?\.jp2$", name) is not None
 
 
-def _with_metadata(bands: tuple[str, ...], paths: tuple[Path, ...], metadata: Path) -> SafeBands:
-    root = read_xml(metadata)
+def _numbers(root: Element, metadata: str) -> tuple[float, float, dict[str, str]]:
+    """Return scale and offset to reflectance, and acquisition metadata."""
 
     def first(*names: str) -> str | None:
         return next((e.text.strip() for n in names for e in root.iter(n) if e.text and e.text.strip()), None)
@@ -128,7 +150,8 @@ def _with_metadata(bands: tuple[str, ...], paths: tuple[Path, ...], metadata: Pa
         "CLOUD_COVERAGE_ASSESSMENT": ("Cloud_Coverage_Assessment",),
     }
     tags = {key: value for key, names in wanted.items() if (value := first(*names)) is not None}
-    return SafeBands(bands, paths, quantification, offset, tags)
+    scale = 1 / quantification
+    return scale, offset * scale, tags
 
 
 def check_manifest(folder: Path, paths: Iterable[Path]) -> list[Path]:
