@@ -14,7 +14,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from scenelift.pipeline.cluster import ClusterSettings, cores, worker_index
-from scenelift.pipeline.cluster.arrays import is_lazy, lazily, stacked
+from scenelift.pipeline.cluster.arrays import Piece, is_lazy, lazily, stacked
 from scenelift.pipeline.enhance import Enhancer, context, enhance_region
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.grids import GeoGrid
@@ -385,8 +385,11 @@ def _of_image(image: Any, scene: Scene, models: Any, settings: EnhanceSettings) 
     pieces = [(wide(tiles[index])[0], tiles[index]) for index in range(len(tiles))]
     if is_lazy(image):
         across = -(-scene.grid.width // block[1])
-        rows = [pieces[start : start + across] for start in range(0, len(pieces), across)]
-        return lazily(image, rows, job, len(output.bands), job.scale, output.dtype), output
+        rows = [
+            [Piece(*around.slices(), target.scaled(job.scale).shape, (around, target)) for around, target in row]
+            for row in (pieces[start : start + across] for start in range(0, len(pieces), across))
+        ]
+        return lazily(image, rows, job, len(output.bands), output.dtype), output
     made = np.empty((len(output.bands), *output.grid.shape), output.dtype)
     for around, target in pieces:
         rows_cols = target.scaled(job.scale).slices(Window(0, 0, *output.grid.shape))

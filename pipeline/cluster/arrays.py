@@ -1,17 +1,23 @@
-"""Arrays that are computed when someone asks: every block from a window of another array, by Dask."""
+"""Arrays that are computed when someone asks: every block from a part of another array, by Dask."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from scenelift.pipeline.tiles import Window
 
-Task = Callable[[NDArray[np.generic], Window, Window], NDArray[np.generic]]
-"""Called with the pixels of a window, that window, and the block to make of them."""
+class Piece(NamedTuple):
+    """A block, and what it is made from."""
+
+    rows: slice
+    """Of the array that it is made from."""
+    cols: slice
+    shape: tuple[int, int]
+    """Height and width of the block."""
+    told: tuple[Any, ...]
+    """Further arguments of the task."""
 
 
 def is_lazy(array: Any) -> bool:
@@ -19,23 +25,19 @@ def is_lazy(array: Any) -> bool:
     return hasattr(array, "__dask_graph__")
 
 
-def lazily(
-    array: Any, rows: Sequence[Sequence[tuple[Window, Window]]], task: Task, bands: int, scale: int, dtype: str
-) -> Any:
-    """Return the array that `task` makes block by block, as a Dask array.
+def lazily(array: Any, pieces: Sequence[Sequence[Piece]], task: Callable[..., Any], bands: int, dtype: str) -> Any:
+    """Return the array that ``task(pixels, *told)`` makes block by block, as a Dask array.
 
     Parameters
     ----------
     array : dask.array.Array, shape (C, H, W)
         In chunks of any shape.
-    rows : sequence of sequences of (Window, Window)
-        Rows of blocks, each with the window that it is made from; both on the array's grid.
+    pieces : sequence of sequences of Piece
+        Rows of blocks.
     task : callable
         Picklable.
     bands : int
         Of the result.
-    scale : int
-        Pixels of the result for one of the array, along each axis.
     dtype : str
         Of the result.
     """
@@ -44,12 +46,11 @@ def lazily(
 
     call = dask.delayed(task, pure=True)
 
-    def block(wide: Window, target: Window) -> Any:
-        pixels = array[:, wide.row : wide.stop_row, wide.col : wide.stop_col]
-        shape = bands, target.height * scale, target.width * scale
-        return dask.array.from_delayed(call(pixels, wide, target), shape, np.dtype(dtype))
+    def block(piece: Piece) -> Any:
+        made = call(array[:, piece.rows, piece.cols], *piece.told)
+        return dask.array.from_delayed(made, (bands, *piece.shape), np.dtype(dtype))
 
-    return dask.array.block([[block(wide, target) for wide, target in row] for row in rows])
+    return dask.array.block([[block(piece) for piece in row] for row in pieces])
 
 
 def stacked(arrays: Sequence[Any], shape: tuple[int, ...]) -> Any:

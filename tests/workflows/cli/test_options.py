@@ -258,7 +258,6 @@ WRONG_FLAGS = {
     "enhance a.tif -o b.tif --require-gain inf": "--require-gain must be a number of dB, got inf",
     "enhance a.tif -o b.tif --device gpu": "--device",
     "enhance a.tif -o b.tif --precision fp8": "--precision",
-    "enhance a.tif -o b.tif --bands red": "--bands must be numbers such as 4,3,2, got 'red'",
     "enhance a.tif -o b.tif --limit bytes=1": "--limit",
     "enhance a.tif -o b.tif --workers 9999": "--workers must be from 0 to 4096, got 9999",
     "enhance a.tif -o b.tif --cluster slrum": "--cluster must be one of",
