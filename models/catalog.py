@@ -41,6 +41,8 @@ MOST_SHIFTED = 4
 """Windows of a scene on which the guides are tried one pixel aside, which costs nine fits."""
 CLOSED = "sharpen-closed"
 """Name of the sharpener without weights."""
+PAN = "pansharpen"
+"""Name of the same with one panchromatic band as the guide."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,11 @@ def find(name: str) -> ModelRef:
     path = checkpoint_path(name)
     if path is not None:
         return ModelRef(name, _digest(path))
-    if name == CLOSED or _classical(name) or _is_factory(name):
+    if name in (CLOSED, PAN) or _classical(name) or _is_factory(name):
         return ModelRef(name, hashlib.sha256(name.encode()).hexdigest())
     if name in installed():
         return find(installed()[name])
-    choices = [*shipped(), *installed(), CLOSED, *_classical_names()]
+    choices = [*shipped(), *installed(), CLOSED, PAN, *_classical_names()]
     near = difflib.get_close_matches(name, choices, 1)
     if near:
         raise ModelError(f"unknown model {name!r}: did you mean {near[0]}? `scenelift models` lists them all")
@@ -200,7 +202,8 @@ def _sharpener(ref: ModelRef) -> TorchEnhancer:
     path, fitted = checkpoint_path(ref.name), json.loads(ref.coefficients)
     if path is None:
         closed = ClosedForm(ref.layout, fitted)
-        return TorchEnhancer(closed, sharpening_spec(closed), ref.device, "fp32", ref.threads)
+        spec = dataclasses.replace(sharpening_spec(closed), name=ref.name)
+        return TorchEnhancer(closed, spec, ref.device, "fp32", ref.threads)
     network, about = load_unchanged(path, ref.digest)
     if not isinstance(network, DetailNetwork):
         raise ModelError(f"{ref.name} must be a network that sharpens, got one for {about.task}")
@@ -228,7 +231,7 @@ def sharpening_spec(module: Any) -> ModelSpec:
 def is_sharpener(name: str) -> bool:
     """Whether a model of this name brings the coarse bands of a scene of several grids to the finest."""
     path = checkpoint_path(name)
-    return name == CLOSED or (path is not None and _spec_of(path).task == "sharpening")
+    return name in (CLOSED, PAN) or (path is not None and _spec_of(path).task == "sharpening")
 
 
 def fit_sharpener(
@@ -398,8 +401,8 @@ def _spec_of(path: Path) -> ModelSpec:
 
 def load_spec(ref: ModelRef) -> ModelSpec:
     """Return a model's spec, loading as little as possible."""
-    if ref.name == CLOSED and ref.layout is None:
-        return ModelSpec(CLOSED, "sharpening")
+    if ref.name in (CLOSED, PAN) and ref.layout is None:
+        return ModelSpec(ref.name, "sharpening")
     path = checkpoint_path(ref.name)
     return _spec_of(path) if path is not None else load(ref).spec
 

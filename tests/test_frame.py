@@ -18,6 +18,7 @@ MOST_FILES = 16
 CONDA_NAMES = {"torch": "pytorch", "dask": "dask-core", "matplotlib": "matplotlib-base", "netCDF4": "netcdf4"}
 IMPORT_NAMES = {
     "pillow": "PIL",
+    "pystac-client": "pystac_client",
     "dask-cuda": "dask_cuda",
     "dask-jobqueue": "dask_jobqueue",
     "pywavelets": "pywt",
@@ -27,7 +28,7 @@ IMPORT_NAMES = {
 }
 # Dask's dashboard is empty without the first, its TLS needs the second; fsspec finds the others for https:// and s3://
 NOT_IMPORTED = {"bokeh", "cryptography", "aiohttp", "s3fs"}
-OPTIONAL = ("jobqueue", "cuda", "lpips", "remote")
+OPTIONAL = ("jobqueue", "cuda", "lpips", "remote", "stac")
 
 
 def requirements(*extras: str) -> dict[str, str]:

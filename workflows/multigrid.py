@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from scenelift.models.catalog import CLOSED, ModelRef, fit_sharpener, is_sharpener
+from scenelift.models.catalog import CLOSED, PAN, ModelRef, fit_sharpener, is_sharpener
 from scenelift.models.sensing.sensors import SENTINEL2
 from scenelift.models.sharpening.layout import BandGrid
 from scenelift.pipeline.enhance import Enhancer, context, enhance_region
@@ -24,6 +24,8 @@ from scenelift.workflows.conditions import band_names
 
 UNKNOWN_MTF = 0.3
 """Transfer at Nyquist of a band whose sensor is unknown."""
+PAN_MTF = 0.15
+"""Of a panchromatic band that no list knows (Vivone et al., 2015)."""
 
 
 @dataclass(frozen=True)
@@ -140,24 +142,36 @@ def prepare_sharpener(ref: ModelRef, scene: Scene) -> tuple[ModelRef, tuple[str,
     if not scene.coarse:
         raise UsageError(
             f"{ref.name} sharpens bands of coarser grids, and all {len(scene.bands)} bands of {scene.name} lie on one: "
-            "name the rasters of the other grids too, or a .SAFE folder"
+            "name the rasters of the other grids too, or a product that has them (Sentinel-2; Landsat Level-1, whose "
+            "panchromatic band Level-2 lacks)"
         )
-    layout, unknown = layout_of(scene)
+    if ref.name == PAN and len(scene.guides) != 1:
+        raise UsageError(
+            f"{PAN} is guided by one panchromatic band, and {len(scene.guides)} bands of {scene.name} are on the "
+            f"finest grid: use {CLOSED}, or choose bands with --bands"
+        )
+    layout, unknown = layout_of(scene, pan=ref.name == PAN)
     fitted, warnings = fit_sharpener(ref, layout, [missing_as_nan(region) for region in scene.sample])
     notes = [describe(scene), *warnings]
-    if ref.name != CLOSED and not all(band.wavelength for band in layout if band.ratio == 1):
+    if ref.name not in (CLOSED, PAN) and not all(band.wavelength for band in layout if band.ratio == 1):
         notes.append("the guides' names do not say their colours: taken for blue, green, red, near infrared in order")
     if unknown:
         notes.append(f"the sensor's blur of {', '.join(unknown)} is unknown: an MTF of {UNKNOWN_MTF} is assumed")
     return fitted, tuple(notes)
 
 
-def layout_of(scene: Scene) -> tuple[tuple[BandGrid, ...], list[str]]:
-    """Return how the grids of a scene's bands lie to each other, and the coarse bands whose blur is not known."""
+def layout_of(scene: Scene, pan: bool = False) -> tuple[tuple[BandGrid, ...], list[str]]:
+    """Return how the grids of a scene's bands lie to each other, and the coarse bands whose blur is not known.
+
+    `pan`: whether the finest grid holds a panchromatic band, whose sensor blurs more than the others.
+    """
+    pan = pan or (scene.sensor == "landsat" and len(scene.guides) == 1)
     layout, unknown = [], []
     for name, band, placement in zip(band_names(scene), scene.bands, scene.placements, strict=True):
         mtf = SENTINEL2.get(sentinel2_code(name))
-        if mtf is None and placement.ratio > 1:
+        if mtf is None and pan and placement.ratio == 1:
+            mtf = PAN_MTF
+        if mtf is None and placement.ratio > 1 and scene.sensor != "landsat":
             unknown.append(name)
         at = placement.ratio, placement.row, placement.col
         layout.append(BandGrid(*at, mtf or UNKNOWN_MTF, name, wavelength(name, band.tags)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scenelift.models.classical import CLASSICAL, filters
+from scenelift.models.classical import CLASSICAL
 from scenelift.models.classical.resampling import KERNELS, back_project, back_projection_reach, upsample
 from scenelift.models.errors import ModelError
 from scenelift.models.sensing.blurs import DEFAULT_MTF
@@ -96,6 +96,7 @@ FILTERS: dict[str, str] = {
 
 def _filter_of(name: str) -> Callable[..., NDArray[np.float64]]:
     """Return a filter's function; a process that only interpolates waits for no image library."""
+    from scenelift.models.classical import filters
 
     found: Callable[..., NDArray[np.float64]] = getattr(filters, FILTERS[name])
     return found

@@ -172,8 +172,11 @@ class Inputs(nn.Module):
         scale = self.get_buffer(f"guide_detail_{number}").clamp(min=LEAST)
         details, levels = local.levels(seen, fine)
         gains = closed.gains(levels[:, :, 1:], number)
-        changes = local.changes(details, gains, scale) / scale
-        return (local.on_fine(changes, margin + REACH - 1, projection.ratio * (margin + REACH)) * detail).sum(2)
+        changes = local.on_fine(
+            local.changes(details, gains, scale), margin + REACH - 1, projection.ratio * (margin + REACH)
+        )
+        usual = (detail / scale).clamp(-LIMIT, LIMIT)  # the edge of a bright roof is not how its field follows
+        return (changes * usual).sum(2)
 
 
 def _facts(band: BandGrid) -> list[float]:

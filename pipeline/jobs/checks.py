@@ -10,6 +10,8 @@ from scenelift.pipeline.tiles import sample_windows
 
 BELIEVABLE = 5.0
 """Reflectance above which nothing on Earth lies but a mirror turned to the sun."""
+BELOW, OFTEN = -0.02, 0.05
+"""Reflectance below which atmospheric correction rarely ends, and the share of pixels there that cannot be chance."""
 FEW = 16
 """Values that an alpha band drawn by hand or by a program may have; one that is data has more."""
 
@@ -51,6 +53,7 @@ def doubts(scene: Scene, network: bool) -> list[str]:
         If a network would be given values that cannot be reflectance, and the user has not said how to read them.
     """
     found = [] if scene.alpha is None else _alpha_of_data(scene)
+    found += _twice_offset(scene)
     certain = scene.source.scale is not None or (scene.dtype != "float32" and not scene.bands[0].declared)
     if certain:
         return found
@@ -66,6 +69,20 @@ def doubts(scene: Scene, network: bool) -> list[str]:
     if network:
         raise UsageError(problem)
     return [*found, problem]
+
+
+def _twice_offset(scene: Scene) -> list[str]:
+    """Tell of a catalogue's offset that the pixels contradict: it was taken off already (some catalogues err there)."""
+    if not any(offset for _, offset, _ in scene.source.told) or scene.source.offset is not None:
+        return []
+    values = np.concatenate([region.values[region.valid] for region in scene.sample])
+    below = float((values < BELOW).mean()) if values.size else 0.0
+    if below < OFTEN:
+        return []
+    return [
+        f"{100 * below:.0f} % of the values are below reflectance {BELOW:g} by the catalogue's offset: it was probably "
+        "taken off already; --offset 0 leaves it out"
+    ]
 
 
 def _alpha_of_data(scene: Scene) -> list[str]:

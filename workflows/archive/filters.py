@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from scenelift.pipeline.errors import SceneError, UsageError
+from scenelift.pipeline.scenes.products.bands import Label, choose
 from scenelift.pipeline.settings import option
 from scenelift.workflows.archive.entries import Entry, date_from, number_from
 from scenelift.workflows.settings import INPUT
@@ -177,7 +178,7 @@ def _name_date(name: str) -> datetime | None:
 
 
 def choose_bands(scene: Scene, wanted: str, names: tuple[str, ...] = ()) -> tuple[int, ...]:
-    """Return the numbers of bands that are given by number or name, e.g. "4,3,2" or "B04,B03,B02".
+    """Return the numbers of bands that are given by number or name: "4,3,2", "B04,B03,B02", "red,green,blue".
 
     Raises
     ------
@@ -192,8 +193,17 @@ def choose_bands(scene: Scene, wanted: str, names: tuple[str, ...] = ()) -> tupl
         elif part.casefold() in known:
             chosen.append(scene.numbers[known.index(part.casefold())])
         else:
-            raise SceneError(f"{scene.name} has no band {part!r} ({', '.join(_names(scene)) or len(known)})")
+            chosen.append(scene.numbers[_by_name(scene, part) - 1])
     return tuple(chosen)
+
+
+def _by_name(scene: Scene, name: str) -> int:
+    """Return the place of a band that goes by a name, a common name or a colour, from 1."""
+    labels = [Label(band.description, band.color, band.tags) for band in scene.bands]
+    try:
+        return choose([name], labels, scene.name, {})[0]
+    except UsageError as error:
+        raise SceneError(str(error)) from None
 
 
 def _names(scene: Scene) -> list[str]:

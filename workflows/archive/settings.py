@@ -30,6 +30,20 @@ class Access:
         panel=INPUT,
         parse=split_names,
     )
+    stac_api: str | None = option(
+        None, "Address of a STAC API to search, with --collection, --bbox and --datetime.", panel=INPUT
+    )
+    collection: tuple[str, ...] = option((), "Its collections, e.g. sentinel-2-l2a.", panel=INPUT, parse=split_names)
+    datetime: str | None = option(None, "Its times, e.g. 2024-05-01/2024-05-31.", panel=INPUT)
+    max_items: int = option(1000, "Most items that it may return.", panel=INPUT)
+
+    def __post_init__(self) -> None:
+        if self.stac_api is None and (self.collection or self.datetime):
+            raise UsageError("--collection and --datetime are for a STAC API: give --stac-api URL too")
+        if self.stac_api is not None and not self.collection:
+            raise UsageError("--stac-api needs --collection, e.g. sentinel-2-l2a")
+        if self.max_items < 1:
+            raise UsageError(f"--max-items must be at least 1, got {self.max_items}")
 
 
 @dataclass(frozen=True)
@@ -158,4 +172,7 @@ def as_plain(settings: ArchiveSettings) -> dict[str, Any]:
     if settings.filters.dates:
         filters["dates"] = [moment.isoformat() for moment in settings.filters.dates]
     published = settings.publish and without_secrets(settings.publish)
-    return asdict(settings) | {"filters": filters, "publish": published}
+    access = asdict(settings.access) | {
+        "stac_api": settings.access.stac_api and without_secrets(settings.access.stac_api)
+    }
+    return asdict(settings) | {"filters": filters, "publish": published, "access": access}

@@ -19,7 +19,9 @@ RASTERS = (".tif", ".tiff", ".jp2")
 """Files that count as scenes in a folder; others (.nc, .png, …) must be named, or be in a manifest."""
 
 
-def find_scenes(sources: Sequence[str], output: Path, access: Access) -> list[Entry]:
+def find_scenes(
+    sources: Sequence[str], output: Path, access: Access, box: tuple[float, float, float, float] | None = None
+) -> list[Entry]:
     """Return the scenes of an archive in the order they are to start.
 
     Parameters
@@ -30,13 +32,16 @@ def find_scenes(sources: Sequence[str], output: Path, access: Access) -> list[En
     output : Path
         Folder of the archive to be made; nothing below it is a source.
     access : Access
+        With a STAC API, what that finds comes after the sources.
+    box : (float, float, float, float), optional
+        West, south, east, north in degrees, to search a STAC API by.
 
     Raises
     ------
     UsageError
         If a source names nothing, or two scenes would have one id.
     """
-    if not sources:
+    if not sources and access.stac_api is None:
         raise UsageError("no scenes given: name files, folders, patterns, a manifest or a STAC catalogue")
     found: list[Entry] = []
     for source in sources:
@@ -44,6 +49,10 @@ def find_scenes(sources: Sequence[str], output: Path, access: Access) -> list[En
         if not entries:
             raise UsageError(f"no scenes at {source} (in folders, files ending in {', '.join(RASTERS)}, .SAFE, .zarr)")
         found += entries
+    if access.stac_api is not None:
+        from scenelift.workflows.archive.stac_sources import search_stac
+
+        found += search_stac(access, box)
     return in_order(_without_repeats(found))
 
 

@@ -12,6 +12,7 @@ import pystac
 from scenelift.pipeline.addresses import file_name, without_secrets
 from scenelift.pipeline.files import file_checksum, write_durably
 from scenelift.pipeline.scenes.places import geometry_of, place_of
+from scenelift.pipeline.scenes.products.bands import COMMON, WAVELENGTH, wavelength
 from scenelift.pipeline.scenes.scenes import Scene
 from scenelift.workflows.archive.entries import Entry, date_from, id_from
 from scenelift.workflows.archive.record import SceneRecord
@@ -53,7 +54,7 @@ def item_of(entry: Entry, record: SceneRecord, scene: Scene, models: list[str], 
         start_datetime=None if known else date_from(UNDATED, ""),
         end_datetime=None if known else date_from(record.finished, ""),
         properties=_properties(record, scene, models),
-        stac_extensions=[*EXTENSIONS.values(), *([EO] if record.cloud_cover is not None else [])],
+        stac_extensions=[*EXTENSIONS.values(), *([EO] if _has_eo(record, scene) else [])],
     )
     item.add_asset("data", _data(record, scene, folder))
     picture = folder / f"{record.id}.png"
@@ -63,6 +64,10 @@ def item_of(entry: Entry, record: SceneRecord, scene: Scene, models: list[str], 
     )
     item.add_links(_links(entry, record, models))
     return item
+
+
+def _has_eo(record: SceneRecord, scene: Scene) -> bool:
+    return record.cloud_cover is not None or any(COMMON in band.tags or WAVELENGTH in band.tags for band in scene.bands)
 
 
 def write_item(item: pystac.Item, path: Path) -> None:
@@ -113,6 +118,10 @@ def _bands(scene: Scene) -> list[dict[str, Any]]:
         facts |= {"raster:scale": band.scale, "raster:offset": band.offset}
         if (metres := _metres(scene)) is not None:
             facts["raster:spatial_resolution"] = metres
+        if common := band.tags.get(COMMON):
+            facts["eo:common_name"] = common
+        if nanometres := wavelength("", band.tags):
+            facts["eo:center_wavelength"] = round(nanometres / 1000, 4)
         bands.append(facts)
     return bands
 

@@ -13,6 +13,7 @@ from scenelift.pipeline.addresses import decoded, file_name, local_path, without
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.archive.entries import Entry, date_from, id_from, number_from
 from scenelift.workflows.archive.manifest import place
+from scenelift.workflows.archive.settings import Access
 
 RASTERS = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "application/vnd+zarr", "application/vnd.zarr")
 """What the media types of assets that hold pixels begin with."""
@@ -86,6 +87,50 @@ def read_stac(source: str, remote: bool, outside: bool, assets: tuple[str, ...])
         raise UsageError(without_secrets(f"cannot read {source} as STAC: {error}")) from None
 
 
+def search_stac(access: Access, box: tuple[float, float, float, float] | None) -> list[Entry]:
+    """Return the scenes that a STAC API finds.
+
+    Parameters
+    ----------
+    access : Access
+        With the API's address, collections and times.
+    box : (float, float, float, float), optional
+        West, south, east, north in degrees.
+
+    Raises
+    ------
+    UsageError
+        If the network or the package pystac-client is missing, or the API refuses or finds nothing.
+    """
+    address = str(access.stac_api)
+    known = without_secrets(address)
+    if not access.remote:
+        raise UsageError(f"--stac-api {known} is an address: add --allow-remote to read it")
+    try:
+        import pystac_client
+        import pystac_client.exceptions
+        import requests
+    except ImportError:
+        raise UsageError("--stac-api needs the package pystac-client: pip install 'scenelift[stac]'") from None
+    # pystac-client tells of every request that fails as one of these
+    failures = (*_UNREADABLE, pystac_client.exceptions.APIError, requests.RequestException, NotImplementedError)
+    try:
+        client = pystac_client.Client.open(address, timeout=TIMEOUT)
+        search = client.search(
+            collections=list(access.collection), bbox=box, datetime=access.datetime, max_items=access.max_items
+        )
+        items = list(search.items())
+    except failures as error:
+        told = without_secrets(" ".join(str(error).split()))[:300]
+        raise UsageError(f"cannot search {known}: {told or type(error).__name__}") from None
+    if not items:
+        where = ", ".join(access.collection)
+        raise UsageError(f"{known} has no items of {where} there and then: check --collection, --bbox and --datetime")
+    return [_entry(item, Path.cwd(), access.remote, access.outside, access.assets) for item in items]
+
+
+TIMEOUT = 60.0
+"""Seconds to wait for a STAC API's response."""
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, pystac.STACError)
 
 

@@ -22,10 +22,10 @@ def register(app: typer.Typer) -> None:
     app.command("archive", epilog=EXAMPLE, rich_help_panel="Scenes and archives")(archive)
 
 
-def _from_runfile(context: typer.Context, sources: list[str]) -> list[str]:
+def _from_runfile(context: typer.Context, sources: list[str] | None) -> list[str]:
     """Take defaults of the options from a run file, if the sources are one; return the sources that it names."""
-    if len(sources) != 1 or not sources[0].lower().endswith(".toml"):
-        return sources
+    if not sources or len(sources) != 1 or not sources[0].lower().endswith(".toml"):
+        return sources or []
     from scenelift.workflows.cli.runfile import read_runfile
 
     values = read_runfile(Path(sources[0]), context.command.params, get_type_hints(archive))
@@ -35,7 +35,7 @@ def _from_runfile(context: typer.Context, sources: list[str]) -> list[str]:
 
 
 Sources = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(
         help="Rasters, folders, patterns, manifests (.csv, .parquet, .json), STAC catalogues; or RUN.toml.",
         callback=_from_runfile,
@@ -47,10 +47,10 @@ Folder = Annotated[Path | None, typer.Option("--output", "-o", help="The archive
 
 @with_options(ArchiveSettings, Where, Running)
 def archive(
-    sources: Sources,
     settings: ArchiveSettings,
     where: Where,
     running: Running,
+    sources: Sources = None,
     output: Folder = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, how long and on how much disk; write nothing.")
@@ -68,7 +68,7 @@ def archive(
     refuse_models(settings.models)
     from scenelift.workflows.archive.sources import find_scenes
 
-    entries = find_scenes(sources, output, settings.access)
+    entries = find_scenes(sources or [], output, settings.access, settings.filters.bbox)
     from scenelift.workflows.archive.estimate import estimate
     from scenelift.workflows.archive.run import Told
     from scenelift.workflows.archive.run import archive as run

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
-from scenelift.models.catalog import CLOSED
+from scenelift.models.catalog import CLOSED, PAN
 from scenelift.models.classical import CLASSICAL
 from scenelift.workflows.cli.console import table
 
@@ -127,7 +127,7 @@ def print_models(facts: list[dict[str, Any]], name: str | None) -> None:
     if name is None:
         methods = ", ".join(f"{m}-x2" if resampler else m for m, resampler in CLASSICAL.items())
         print(f"classical methods: {methods} (a resampler takes any factor: -x3, -x4)")
-        print(f"for scenes of several grids, as the first model: {CLOSED} (all bands on the finest grid)")
+        print(f"for scenes of several grids, as the first model: {CLOSED}, or {PAN} (Landsat)")
         print("your own: a .safetensors checkpoint, or module.path:factory")
         return
     print(json.dumps(facts[0]["card"] or facts[0], indent=2))

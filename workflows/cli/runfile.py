@@ -44,9 +44,9 @@ def read_runfile(path: Path, parameters: Sequence[Any], kinds: Mapping[str, Any]
     fields = [(key, kinds[name], dataclasses.field(default=None)) for key, name in names.items()]
     found: Any = read_table(dataclasses.make_dataclass("RunFile", fields), table, str(path))
     values = {names[key]: getattr(found, key) for key in table}
-    if not values.get("sources"):
+    if not values.get("sources") and not values.get("stac_api"):
         raise UsageError(f'{path} names no sources, e.g. sources = ["scenes/*.tif"]')
-    values["sources"] = [_from(path, source) for source in values["sources"]]
+    values["sources"] = [_from(path, source) for source in values.get("sources") or ()]
     if "output" in values:
         values["output"] = _from(path, str(values["output"]))
     return values

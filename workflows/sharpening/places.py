@@ -20,13 +20,11 @@ from scenelift.pipeline.scenes.products.bands import wavelength
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.conditions import band_names
-from scenelift.workflows.multigrid import UNKNOWN_MTF, missing_as_nan
+from scenelift.workflows.multigrid import PAN_MTF, UNKNOWN_MTF, missing_as_nan
 
 Image = NDArray[np.float32]
 PAN, GUIDE = ("pan", "ms"), ("10m", "20m", "60m")
 """Ends of the names of files that belong together: the first is the fine one."""
-PAN_MTF = 0.15
-"""Of a panchromatic band that no list knows (Vivone et al., 2015)."""
 MOST = 1024
 """Fine pixels along each axis that are taken of a large place, from its middle."""
 

@@ -36,6 +36,8 @@ BLURS = 0.25
 """Largest change (natural logarithm) of a sensor's MTF in the second example of every place."""
 HELD_OUT = 0.2
 """Share of a place's rows, at its lower end, that are only measured on where no place is left out."""
+PART, LEAST_PART = 0.6, 50
+"""Share of a place's sides that a corner of it has, and coarse pixels below which it is none."""
 CHANNELS, BLOCKS = 32, 3
 
 
@@ -51,7 +53,7 @@ def changed(place: Place, rng: np.random.Generator) -> Place:
 
 
 def mixed(place: Place, rng: np.random.Generator) -> Place:
-    """Return the place with mixtures of its coarse bands in their stead, as of sensors that nobody knows.
+    """Return the place with mixtures of its coarse bands in their stead, as of unknown sensors.
 
     There are few places; that a band follows its guides in another way in each of them is learned from more bands.
     """
@@ -63,10 +65,26 @@ def mixed(place: Place, rng: np.random.Generator) -> Place:
     return changed(dataclasses.replace(place, coarse=tuple(coarse_grids)), rng)
 
 
-def upper(one: Example) -> Example:
-    """Return the rows of an example that are learned from where its lower ones are measured on."""
-    cut = int(one.target.shape[2] * (1 - HELD_OUT))
-    return dataclasses.replace(one, inputs=one.inputs[:, :, :cut], target=one.target[:, :, :cut])
+def part_of(trial: Trial, rows: slice, cols: slice) -> Trial:
+    """Return a part of a trial, rows and columns in coarse pixels."""
+    fine = slice(None), *(slice(trial.ratio * cut.start, trial.ratio * cut.stop) for cut in (rows, cols))
+    seen = trial.seen[:, rows, cols]
+    return dataclasses.replace(trial, images=trial.images[fine], truth=trial.truth[fine], seen=seen)
+
+
+def corners(trial: Trial) -> list[Trial]:
+    """Return the four overlapping corners of a trial, each of which is fitted by itself: a place is not one scene."""
+    height, width = (round(PART * side) for side in trial.seen.shape[1:])
+    if min(height, width) < LEAST_PART:
+        return []
+    starts = ((row, col) for row in (0, trial.seen.shape[1] - height) for col in (0, trial.seen.shape[2] - width))
+    return [part_of(trial, slice(row, row + height), slice(col, col + width)) for row, col in starts]
+
+
+def upper(trial: Trial) -> Trial:
+    """Return the rows of a trial that are learned from where its lower ones are measured on."""
+    rows, cols = trial.seen.shape[1:]
+    return part_of(trial, slice(0, int(rows * (1 - HELD_OUT))), slice(0, cols))
 
 
 def gains(network: DetailNetwork, trials: list[Trial], share: float = 1.0) -> dict[str, dict[str, float]]:
@@ -95,7 +113,7 @@ def train_sharpener(
     data: Annotated[Path, typer.Option(help="Folder that the places' paths start from.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Weights to write (.safetensors).")],
     leave_out: Annotated[str, typer.Option(help="Places, with commas, to measure on instead of learning from.")] = "",
-    steps: Annotated[int, typer.Option(help="Steps of training.")] = 6000,
+    steps: Annotated[int, typer.Option(help="Steps of training.")] = 900,
     minutes: Annotated[float, typer.Option(help="The schedule is shortened to end about then.")] = 30.0,
     seed: int = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "cpu",
@@ -116,11 +134,13 @@ def train_sharpener(
             if place.name in left:
                 measured.append(trial)
                 continue
-            others = [degrade(make(place, rng), ratio) for make in (changed, mixed, mixed)]
-            drawn = [example(each.images, each.truth, each.layout, share) for each in (trial, *others)]
             if not left:
                 measured.append(trial)
-            examples += drawn if left else map(upper, drawn)
+            whole = [trial, *(degrade(make(place, rng), ratio) for make in (changed, mixed, mixed))]
+            whole = whole if left else list(map(upper, whole))
+            parts = [part for one in whole[:2] for part in corners(one)]
+            examples += [example(each.images, each.truth, each.layout, share) for each in whole]
+            examples += [example(each.images, each.truth, each.layout, share / 2) for each in parts]
     network = DetailNetwork(channels=CHANNELS, blocks=BLOCKS).to(pick_device(device))
     plan = Schedule(steps=steps, seconds=60 * minutes)
     trained = train(examples, network, plan, seed, _say)

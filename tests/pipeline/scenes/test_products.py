@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.builders import write_raster
 from support.eopf import write_eopf
 from support.jobs import scenelift
 from support.landsat import MS, PAN, SUN, packed, write_landsat
 from support.products import write_safe, zipped
 
 from scenelift.pipeline.errors import SceneError, UsageError
+from scenelift.pipeline.jobs.checks import doubts
 from scenelift.pipeline.scenes.inputs import input_digest
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
@@ -140,3 +142,15 @@ def test_info_says_what_was_recognized(tmp_path: Path) -> None:
     folder, _ = write_landsat(tmp_path / "LC08")
     told = json.loads(scenelift("info", folder, "--json", cwd=tmp_path).stdout)
     assert told["product"] == "Landsat 8 Collection 2 Level-1" and told["hidden"] is None
+
+
+@pytest.mark.parametrize(("applied", "given", "words"), [(True, None, 1), (False, None, 0), (True, 0.0, 0)])
+def test_an_offset_that_the_pixels_contradict_is_told(
+    tmp_path: Path, applied: bool, given: float | None, words: int
+) -> None:
+    """As of items whose catalogue says that the offset is still to be taken off, when it is not."""
+    dark = np.random.default_rng(0).integers(100, 2000, (2, 64, 64)).astype("uint16")
+    path = write_raster(tmp_path / "a.tif", dark + (0 if applied else 1000), tiled=False)
+    scene = scene_of(path, told=((1e-4, -0.1, 0.0),) * 2, offset=given)
+    found = [line for line in doubts(scene, network=True) if "taken off already; --offset 0" in line]
+    assert len(found) == words

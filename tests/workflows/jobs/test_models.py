@@ -12,7 +12,7 @@ import rasterio
 from support.builders import noise_image, write_raster
 from support.jobs import holed_scene, pixels, run, scenelift
 
-from scenelift.models import catalog
+from scenelift.models import precision
 from scenelift.models import shipped as shipped_networks
 from scenelift.models.catalog import find, load, with_settings
 from scenelift.models.errors import ModelError
@@ -101,7 +101,7 @@ def test_automatic_precision_stays_what_it_was(tmp_path: Path, monkeypatch: pyte
 
 def hardware(monkeypatch: pytest.MonkeyPatch, best: str) -> None:
     """Be on a machine where this precision is the fastest."""
-    monkeypatch.setattr(catalog, "pick_precision", lambda wanted, device: best if wanted == "auto" else wanted)
+    monkeypatch.setattr(precision, "pick_precision", lambda wanted, device: best if wanted == "auto" else wanted)
 
 
 OWN_NETWORK = '''
