@@ -34,6 +34,7 @@ $(VENV)/.scene: $(VENV)/.installed
 .typing/scenelift:
 	mkdir -p $@
 	for room in pipeline models workflows; do ln -sfn ../../$$room $@/$$room; done
+	for file in __init__.py __main__.py py.typed; do ln -sfn ../../workflows/api/$$file $@/$$file; done
 
 install: $(VENV)/.installed
 
@@ -59,7 +60,7 @@ check: $(VENV)/.installed .typing/scenelift
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=.typing $(BIN)/mypy
-	$(BIN)/lint-imports
+	PYTHONPATH=.typing $(BIN)/lint-imports
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

@@ -27,9 +27,7 @@ def run_command(command: str) -> str:
         If it failed.
     """
     words = shlex.split(command)[1:]
-    done = subprocess.run(
-        [sys.executable, "-m", "scenelift.workflows.cli", *words], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "scenelift", *words], capture_output=True, text=True, check=False)
     if done.returncode:
         raise ModelError(f"{command!r} failed: {done.stderr.strip()}")
     return done.stdout.strip()

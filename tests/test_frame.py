@@ -77,6 +77,7 @@ def folders(top: str) -> list[Path]:
 
 def test_every_folder_is_a_declared_package() -> None:
     found = {f"scenelift.{'.'.join(path.relative_to(ROOT).parts)}" for room in ROOMS for path in folders(room)}
+    found = found - {"scenelift.workflows.api"} | {"scenelift"}  # the folder that is the package itself
     assert set(CONFIGURATION["tool"]["setuptools"]["packages"]) == found
 
 
@@ -92,6 +93,12 @@ def test_a_room_refuses_to_be_imported_under_its_folder_name(room: str) -> None:
     done = subprocess.run([sys.executable, "-c", f"import {room}"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert f"scenelift.{room}" in done.stderr
+
+
+def test_the_package_has_one_name_only() -> None:
+    done = subprocess.run([sys.executable, "-c", "import scenelift.workflows.api"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "import it under that name" in done.stderr
 
 
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))

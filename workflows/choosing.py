@@ -6,7 +6,7 @@ import hashlib
 import math
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,8 @@ from scenelift.workflows.settings import EnhanceSettings
 if TYPE_CHECKING:  # what needs torch is imported where a model runs
     from scenelift.workflows.expect import Expectation
 
+SMALL = 2_000_000
+"""Pixels of a scene up to which one process with all its threads is sooner done than workers that must start."""
 LEFT_BY_DENOISING = 0.25
 """Share of the noise (standard deviation) that a network after a denoiser is told."""
 
@@ -140,6 +142,8 @@ class Prepared:
     """What the networks are told; None if none of them asks."""
     warnings: tuple[str, ...] = ()
     """What networks were not trained for, and what is not calibrated: lines for people."""
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    """Where the blocks are done: in this process if the scene is small and nothing else was asked for."""
     sharpened: SharpenedScene | None = None
     """The scene on one grid, where it has several: the first model makes it, and the others see it."""
     hidden: Shares | None = None
@@ -200,6 +204,19 @@ def prepare(
     scene, stamps = by_numbers(open_for(source)), input_stamps(source)
     check_product(source, scene)
     check_image(scene)
+    return prepare_opened(scene, stamps, names, settings, cluster, path)
+
+
+def prepare_opened(
+    scene: Scene,
+    stamps: tuple[str, ...],
+    names: list[str | Enhancer],
+    settings: EnhanceSettings,
+    cluster: ClusterSettings,
+    path: Path | None = None,
+) -> Prepared:
+    """Find what networks are told of an open scene, and load the models; parameters and errors as of `prepare`."""
+    cluster = _here_if_small(scene, cluster)
     runtime = Runtime.choose(settings, cluster, path)
     first, sharpened, notes = _sharpener(names, scene, runtime)
     rest = names[len(first) :]
@@ -216,7 +233,15 @@ def prepare(
     hidden = scene.mask.shares() if scene.mask else None
     if hidden and hidden.masked == 1:
         raise UsageError(f"{scene.name}: the mask hides every pixel; choose other classes with --mask-classes")
-    return Prepared(scene, stamps, tuple(names), tuple(chosen), runtime.device, conditions, warnings, sharpened, hidden)
+    return Prepared(
+        scene, stamps, tuple(names), tuple(chosen), runtime.device, conditions, warnings, cluster, sharpened, hidden
+    )
+
+
+def _here_if_small(scene: Scene, cluster: ClusterSettings) -> ClusterSettings:
+    """Return the cluster, or this process with all its threads: starting workers would take longer than the work."""
+    asked = cluster != ClusterSettings()
+    return cluster if asked or math.prod(scene.grid.shape) > SMALL else replace(cluster, workers=0)
 
 
 def by_numbers(scene: Scene) -> Scene:

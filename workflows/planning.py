@@ -57,7 +57,7 @@ def plan_prepared(prepared: Prepared, path: Path, settings: EnhanceSettings, clu
         path=path,
         job=job,
         blocks=TileGrid(scene.grid.shape, _block(scene, settings)),
-        cluster=cluster,
+        cluster=prepared.cluster,
         fingerprint=fingerprint(scene, job.models, output, format_of(path).name, settings.shards, SOFTWARE),
         command=_command(scene.source, prepared.names, settings, cluster),
         stamps=prepared.stamps,

@@ -275,3 +275,8 @@ def crs_name(crs: CRS) -> str:
     """Return "EPSG:32618" where the CRS has a code, else its name."""
     code = crs.to_epsg()
     return f"EPSG:{code}" if code else crs.to_wkt().split('"')[1]
+
+
+def no_crs() -> CRS:
+    """Return the coordinate reference system of what has none: arrays."""
+    return CRS.from_wkt('LOCAL_CS["pixels",UNIT["metre",1]]')  # an empty one does not travel to workers

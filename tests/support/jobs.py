@@ -15,7 +15,7 @@ from scenelift.workflows.enhance import EnhanceSettings, enhance
 from support import processes
 from support.builders import noise_image, write_raster
 
-COMMAND = [sys.executable, "-m", "scenelift.workflows.cli"]
+COMMAND = [sys.executable, "-m", "scenelift"]
 """The command line in a process that begins with nothing, as users start it; takes seconds to import torch."""
 
 

@@ -103,7 +103,7 @@ def enhance(
     model: Models = "sr-x2",
 ) -> None:
     """Turn a scene into a better scene: denoised, sharper, on a finer grid, at the same place."""
-    refuse(inputs, source, model, output)
+    refuse(inputs, source, model, output, where)
     from scenelift.workflows.enhance import enhance as run
 
     scene, cluster = source.of(inputs), where.settings(settings.device)
@@ -120,7 +120,7 @@ def expect(
     as_json: Json = False,
 ) -> None:
     """Say what super-resolution may be expected to gain, tried on the scene itself one level coarser."""
-    refuse(inputs, source, model)
+    refuse(inputs, source, model, where=where)
     from scenelift.pipeline.errors import UnfitError, UsageError
     from scenelift.workflows.choosing import prepare
 
@@ -176,7 +176,8 @@ def models(
     as_json: Json = False,
 ) -> None:
     """List the models, or show one model's card."""
-    from scenelift.workflows.cli.inform import describe_models, print_models
+    from scenelift.workflows.cli.inform import print_models
+    from scenelift.workflows.python import list_models
 
-    facts = describe_models(name)
+    facts = list_models(name)
     print(json.dumps(facts)) if as_json else print_models(facts, name)

@@ -6,9 +6,8 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
-from scenelift.models.catalog import CLOSED, PAN, find, installed, load_spec
+from scenelift.models.catalog import CLOSED, PAN
 from scenelift.models.classical import CLASSICAL
-from scenelift.models.shipped import card, shipped
 from scenelift.workflows.cli.console import table
 
 if TYPE_CHECKING:  # the list of models does not wait for GDAL
@@ -110,12 +109,6 @@ def _nodata(facts: dict[str, Any]) -> list[str]:
     """Return the bands' nodata values, each once."""
     values = (band["nodata"] for band in facts["bands"])
     return list(dict.fromkeys("none" if v is None else f"{float(v):g}" for v in values))
-
-
-def describe_models(name: str | None = None) -> list[dict[str, Any]]:
-    """Return the specs of the shipped and installed models, or of the one named, each with its card if it has one."""
-    names = [name] if name else [*shipped(), *installed()]
-    return [{**json.loads(load_spec(find(n)).to_json()), "digest": find(n).digest, "card": card(n)} for n in names]
 
 
 def print_models(facts: list[dict[str, Any]], name: str | None) -> None:

@@ -172,7 +172,7 @@ def classify(
     running: Running,
 ) -> None:
     """Turn a scene, as it is or enhanced on the way, into a map of land cover with class names and a palette."""
-    refuse(inputs, source, how.model, output)
+    refuse(inputs, source, how.model, output, where)
     from scenelift.workflows.classify import classify as run
 
     scene, cluster, kind = source.of(inputs), where.settings(settings.device), {"probabilities": how.probabilities}

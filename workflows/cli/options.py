@@ -189,16 +189,26 @@ class Where:
         return ClusterSettings.of(table, file or ("--cluster-option" if self.cluster_option else ""))
 
 
-def refuse(inputs: list[str], source: Source, model: str | None = None, output: Path | None = None) -> None:
+def refuse(
+    inputs: list[str],
+    source: Source,
+    model: str | None = None,
+    output: Path | None = None,
+    where: Where | None = None,
+) -> None:
     """Refuse what is wrong with a command at first sight, before torch or GDAL are imported.
 
     Raises
     ------
     UsageError, ModelError
     """
+    from scenelift.pipeline.scenes.limits import Limits
     from scenelift.workflows.refusals import check_output, refuse_inputs, refuse_models
 
     band_choice(source.reading.bands)
+    Limits.of(source.limit, source.remote)
+    if where is not None:
+        where.settings()
     if output is not None:
         check_output(output, inputs)
     refuse_inputs(inputs, source.remote)

@@ -115,7 +115,7 @@ def script(command: Sequence[str], settings: SubmitSettings) -> str:
 
 
 def _command(arguments: Sequence[str], settings: SubmitSettings) -> list[str]:
-    command = [settings.job.python or sys.executable, "-m", "scenelift.workflows.cli", *arguments]
+    command = [settings.job.python or sys.executable, "-m", "scenelift", *arguments]
     if settings.array is not None and "--share" not in command:
         command.append("--share")  # each element claims scenes; any number may work on one archive
     placed = {"--workers", "--cluster", "--scheduler"} & {part.partition("=")[0] for part in command}

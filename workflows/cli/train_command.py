@@ -44,7 +44,7 @@ def run_training(recipe: str | None, own: Adaptation | OwnScene, run: TrainingRu
     """
     chosen = reseeded(_chosen_recipe(recipe, own), run.seed)
     if run.processes > 1 and not is_one_of_several():
-        raise typer.Exit(launch([sys.executable, "-m", "scenelift.workflows.cli", *sys.argv[1:]], run.processes))
+        raise typer.Exit(launch([sys.executable, "-m", "scenelift", *sys.argv[1:]], run.processes))
     folder = run.run or run_folder(chosen.name, run.seed)
     with bar(chosen.name, quiet=not (is_main_process() and sys.stderr.isatty())) as move:
         try:

@@ -188,7 +188,7 @@ def broken_disk(bench: Bench, folder: Path, shim: Path, call_name: str, part: st
     """EIO from a system call: a clear failure (exit 4), nothing published; on a healthy disk the command goes on."""
     bench.place(folder)
     env = {"LD_PRELOAD": str(shim), "EIO_CALL": call_name, "EIO_PATH": part, "SLOW": "0", "PYTHONPATH": str(folder)}
-    command = [sys.executable, "-m", "scenelift.workflows.cli", *map(str, arguments("out.tif"))]
+    command = [sys.executable, "-m", "scenelift", *map(str, arguments("out.tif"))]
     done = subprocess.run(command, cwd=folder, env=os.environ | env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 4, done.stderr
     assert "Input/output error" in done.stderr and "Traceback" not in done.stderr, done.stderr

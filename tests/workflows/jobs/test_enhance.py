@@ -154,7 +154,6 @@ QUICK = {
     "enhance in.tif -o o.png": (),
     "enhance in.tif -o no/o.tif": (),
     "enhance in.tif -o o.tif -m sr-x22": (),
-    "enhance in.tif -o o.tif --bands red,green": (),
     "expect in.tif -m sr-x22": (),
     "classify none.tif -o o.tif": (),
     "archive in.tif -o out -m sr-x22": (),

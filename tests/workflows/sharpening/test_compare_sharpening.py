@@ -112,7 +112,7 @@ def test_what_does_not_belong_together_is_refused(places: Path, tmp_path: Path):
 
 
 def test_the_command_writes_a_table_and_the_closed_form_wins(places: Path, tmp_path: Path):
-    command = [sys.executable, "-m", "scenelift.workflows.cli", "compare", "--task", "sharpen", str(places)]
+    command = [sys.executable, "-m", "scenelift", "compare", "--task", "sharpen", str(places)]
     done = subprocess.run([*command, "-o", str(tmp_path), "--json"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -137,7 +137,7 @@ def test_the_command_writes_a_table_and_the_closed_form_wins(places: Path, tmp_p
     ],
 )
 def test_wrong_commands_are_named(arguments: list[str], message: str, tmp_path: Path):
-    command = [sys.executable, "-m", "scenelift.workflows.cli", "compare", *arguments, "-o", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "scenelift", "compare", *arguments, "-o", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert message in done.stderr.replace("\n", " ")

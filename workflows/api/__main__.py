@@ -1,4 +1,4 @@
-"""``python -m scenelift.workflows.cli``."""
+"""``python -m scenelift``."""
 
 from scenelift.workflows.cli.app import main
 

@@ -1,0 +1,125 @@
+"""What people call from Python beside `enhance` and `apply`: names and paths in, plain things out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scenelift.models.catalog import find, installed, load_spec
+from scenelift.models.catalog import verify as checked
+from scenelift.models.shipped import card, shipped
+
+if TYPE_CHECKING:
+    from scenelift.pipeline.enhance import Enhancer
+    from scenelift.workflows.evidence.score import ScoreReport
+
+
+def list_models(name: str | None = None) -> list[dict[str, Any]]:
+    """Return the specs of the shipped and installed models, or of the one named, each with its card if it has one.
+
+    Parameters
+    ----------
+    name : str, optional
+        A shipped or installed name, a checkpoint or ``module.path:factory``.
+
+    Returns
+    -------
+    list of dict
+        Plain values: the fields of `scenelift.Spec`, "digest" (SHA-256) and "card".
+
+    Raises
+    ------
+    ModelError
+        If there is no such model.
+    """
+    names = [name] if name else [*shipped(), *installed()]
+    return [{**json.loads(load_spec(find(n)).to_json()), "digest": find(n).digest, "card": card(n)} for n in names]
+
+
+def load(name: str, *, noise: float | None = None) -> Enhancer:
+    """Load a model ready to be called on patches, on the CPU.
+
+    Parameters
+    ----------
+    name : str
+        As for `enhance`.
+    noise : float, optional
+        Standard deviation of the noise (reflectance), for models that are told it.
+
+    Returns
+    -------
+    Enhancer
+        Its ``spec`` says what it wants; it maps float32 reflectance (N, C, P + 2 halo, P + 2 halo) to the cores,
+        (N, C', scale P, scale P).
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, or it cannot be loaded.
+    """
+    ref = find(name)
+    if noise is not None:
+        ref = dataclasses.replace(ref, noise=(noise,))
+    checked(ref)
+    loaded: Enhancer = ref.load()
+    return loaded
+
+
+def score(reference: str | Path, test: str | Path | None = None, **settings: Any) -> ScoreReport:
+    """Score a scene against a reference, or by itself, in this process.
+
+    Parameters
+    ----------
+    reference : str or Path
+    test : str or Path, optional
+        On the reference's grid, or on one some whole times as fine.
+    **settings
+        Fields of `scenelift.workflows.settings.ScoreSettings`: data_range, ratio, border, windows, block.
+
+    Returns
+    -------
+    ScoreReport
+        ``.values["psnr"]`` and the like; ``.to_dict()`` gives plain values.
+
+    Raises
+    ------
+    UsageError, SceneError
+        If the scenes cannot be read or compared.
+    """
+    from scenelift.pipeline.cluster import ClusterSettings
+    from scenelift.pipeline.scenes.scenes import SceneSource
+    from scenelift.workflows.evidence.score import score as run
+    from scenelift.workflows.settings import ScoreSettings
+
+    other = None if test is None else SceneSource((str(test),))
+    return run(SceneSource((str(reference),)), other, ScoreSettings(**settings), ClusterSettings(workers=0))
+
+
+def train(recipe: str | Path, run: str | Path, **options: Any) -> Path:
+    """Train a network from a recipe and write its checkpoint; a stopped run goes on where it was.
+
+    Parameters
+    ----------
+    recipe : str or Path
+        A TOML file, or the name of a recipe that ships.
+    run : str or Path
+        Folder for the run's state, log and figure.
+    **options
+        data, weights, resume, threads, device, progress: see `scenelift.workflows.training.train.train`.
+
+    Returns
+    -------
+    Path
+        Of the checkpoint.
+
+    Raises
+    ------
+    ModelError
+        If there is too little data, the loss is not finite, or nothing can be written.
+    """
+    from scenelift.workflows.training.recipe import load_recipe
+    from scenelift.workflows.training.train import train as begin
+
+    return begin(load_recipe(str(recipe)), Path(run), **options)
