@@ -28,6 +28,8 @@ BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
 METRES = 30.0
 """Size of the pixels that they were made for."""
 COARSEST = 60
+STRIP = 64
+"""Rows of these pixels that are read at once."""
 
 
 def with_clouds(source: SceneSource) -> SceneSource:
@@ -55,7 +57,8 @@ def with_clouds(source: SceneSource) -> SceneSource:
         if scene.sensor == "sentinel-2":
             scene = open_scene(replace(plain, extent="common"))
         names, numbers = _bands_of(scene)
-        images, factor = _coarse(scene, numbers)
+        scene = open_scene(replace(scene.source, bands=numbers))
+        images, factor = _coarse(scene)
         level = "l2a" if "Level-2" in scene.product else "l1c"
         found = CSmask(images, list(names), level, providers=["CPUExecutionProvider"]).csm[..., 0]
         partial = path.with_name(f".{os.getpid()}{FOUND}")
@@ -68,30 +71,32 @@ def with_clouds(source: SceneSource) -> SceneSource:
     return replace(source, mask=str(path))
 
 
-def _bands_of(scene: Scene) -> tuple[tuple[str, ...], list[int]]:
-    """Return the bands that a scene has of those wanted, and their 0-based numbers."""
+def _bands_of(scene: Scene) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return the bands that a scene has of those wanted, and their numbers."""
     labels = [Label(band.description, band.color, band.tags) for band in scene.bands]
     for names in (BANDS, BANDS[:4]):
         try:
-            return names, [n - 1 for n in choose(names, labels, scene.name, {})]
+            return names, tuple(scene.numbers[n - 1] for n in choose(names, labels, scene.name, {}))
         except UsageError as error:
             problem = error
     raise UsageError(f"--mask clouds needs blue, green, red and near infrared: {problem}")
 
 
-def _coarse(scene: Scene, numbers: list[int]) -> tuple[NDArray[np.float32], int]:
+def _coarse(scene: Scene) -> tuple[NDArray[np.float32], int]:
     """Return means over about 30 m, shape (rows, columns, bands), and how many pixels each is of."""
     crs = scene.grid.crs
     metres = scene.grid.resolution[0] * (111_320 if crs.is_geographic else crs.units_factor[1])
     factor = min(COARSEST, max(1, round(METRES / metres)))
     grid = scene.grid.coarsened(factor)
-    made = np.zeros((*grid.shape, len(numbers)), np.float32)
-    for row in range(grid.height):
-        window = Window(row * factor, 0, factor, scene.grid.width).clip(scene.grid.shape)
+    made = np.zeros((*grid.shape, len(scene.bands)), np.float32)
+    edges = np.arange(0, scene.grid.width, factor)
+    for top in range(0, grid.height, STRIP):
+        window = Window(top * factor, 0, STRIP * factor, scene.grid.width).clip(scene.grid.shape)
         region = scene.read(window)
-        edges = np.arange(0, scene.grid.width, factor)
-        values = np.where(region.valid, region.values, 0)[numbers].sum(axis=1, dtype=np.float64)
-        count = region.valid[numbers].sum(axis=1)
-        totals, counts = (np.add.reduceat(part, edges, axis=1) for part in (values, count))
-        made[row] = (totals / np.maximum(counts, 1)).T
+        starts = np.arange(0, window.height, factor)
+        totals, counts = (
+            np.add.reduceat(np.add.reduceat(part, starts, axis=1), edges, axis=2)
+            for part in (np.where(region.valid, region.values, np.float32(0)), region.valid.astype(np.int32))
+        )
+        made[top : top + len(starts)] = np.moveaxis(totals / np.maximum(counts, 1), 0, 2)
     return made, factor

