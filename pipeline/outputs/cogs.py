@@ -205,8 +205,9 @@ def _with_overviews(output: Output, plain: Path) -> Path:
 
 def _write_coarser(output: Output, finer: Path, path: Path, shape: tuple[int, int]) -> None:
     """Write a level at half the resolution of another, window by window."""
+    side = max(SIDE, _side(output) // 2)
     with rasterio.open(finer) as source, rasterio.open(path, "w", **_profile(output, shape)) as out:
-        for window in _strips(output, shape):
+        for window in TileGrid(shape, (side, side)):
             fine = _rio(window.scaled(2).clip(source.shape))
             bands = source.read(window=fine)
             values, mask = coarsen(
@@ -225,10 +226,15 @@ def _color_interpretation(output: Output) -> list[ColorInterp]:
     return colors
 
 
-def _strips(output: Output, shape: tuple[int, int] | None = None) -> TileGrid:
+def _strips(output: Output) -> TileGrid:
     """Cut the raster into windows of whole TIFF tiles that are whole blocks' rows where those divide."""
-    side = max(SIDE, 2048 // max(1, len(output.bands) // 4) // SIDE * SIDE)
-    return TileGrid(shape or output.grid.shape, (side, side))
+    side = _side(output)
+    return TileGrid(output.grid.shape, (side, side))
+
+
+def _side(output: Output) -> int:
+    """Return the side of what is in memory at once: a multiple of that of a tile, less where there are many bands."""
+    return max(SIDE, 2048 // max(1, len(output.bands) // 4) // SIDE * SIDE)
 
 
 def _rio(window: Window) -> RioWindow:
