@@ -19,6 +19,7 @@ CONDA_NAMES = {"torch": "pytorch", "dask": "dask-core", "matplotlib": "matplotli
 IMPORT_NAMES = {
     "pillow": "PIL",
     "pystac-client": "pystac_client",
+    "ukis-csmask": "ukis_csmask",
     "dask-cuda": "dask_cuda",
     "dask-jobqueue": "dask_jobqueue",
     "pywavelets": "pywt",
@@ -27,8 +28,8 @@ IMPORT_NAMES = {
     "segmentation-models-pytorch": "segmentation_models_pytorch",
 }
 # Dask's dashboard is empty without the first, its TLS needs the second; fsspec finds the others for https:// and s3://
-NOT_IMPORTED = {"bokeh", "cryptography", "aiohttp", "s3fs"}
-OPTIONAL = ("jobqueue", "cuda", "lpips", "remote", "stac")
+NOT_IMPORTED = {"bokeh", "cryptography", "aiohttp", "s3fs", "onnxruntime"}
+OPTIONAL = ("jobqueue", "cuda", "lpips", "remote", "stac", "clouds")
 
 
 def requirements(*extras: str) -> dict[str, str]:

@@ -37,6 +37,7 @@ from scenelift.pipeline.scenes.noise import scene_noise
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.products.safe import check_manifest
 from scenelift.pipeline.scenes.scenes import Readable, Scene, SceneSource
+from scenelift.workflows.clouds import with_clouds
 from scenelift.workflows.conditions import Conditions, band_names, colour_bands, scene_conditions
 from scenelift.workflows.familiarity import unfamiliar
 from scenelift.workflows.multigrid import SharpenedScene, open_for, prepare_sharpener, read_for
@@ -195,6 +196,7 @@ def prepare(
     """
     # absolute paths: workers may run in another folder, and so may who resumes
     source = replace(source, paths=tuple(absolute(p) for p in source.paths))
+    source = with_clouds(source)
     if source.mask_file:
         source = replace(source, mask=absolute(source.mask_file))
     names = model_names(models)

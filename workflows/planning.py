@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scenelift.pipeline.addresses import file_name, without_secrets, work_folder
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer
@@ -28,6 +30,8 @@ from scenelift.workflows.settings import EnhanceSettings
 
 SOFTWARE = "scenelift", "torch"
 """Distributions whose versions decide the bytes of an output."""
+MOST_PATCHES, BATCH_BYTES = 8, 1 << 26
+"""Patches given to a model at once, and what it may make of them in float32, unless its threads need more."""
 
 
 def make_plan(
@@ -48,7 +52,7 @@ def plan_prepared(prepared: Prepared, path: Path, settings: EnhanceSettings, clu
     told = () if conditions is None else conditions.lines()
     learnt = any(map(is_network, prepared.names))
     output = _describe(prepared, settings)
-    job = _job(prepared, output, settings, path)
+    job = _job(prepared, output, settings, path, cluster)
     return Plan(
         path=path,
         job=job,
@@ -88,7 +92,9 @@ def _block(scene: Scene, settings: EnhanceSettings) -> tuple[int, int]:
     return min(settings.block, scene.grid.height), min(settings.block, scene.grid.width)
 
 
-def _job(prepared: Prepared, output: Output, settings: EnhanceSettings, path: Path) -> EnhanceJob:
+def _job(
+    prepared: Prepared, output: Output, settings: EnhanceSettings, path: Path, cluster: ClusterSettings
+) -> EnhanceJob:
     """Return what the workers are told."""
     return EnhanceJob(
         token=uuid.uuid4().hex,
@@ -97,8 +103,17 @@ def _job(prepared: Prepared, output: Output, settings: EnhanceSettings, path: Pa
         store=work_folder(path) / "store.zarr",
         output=output,
         block=_block(prepared.scene, settings),
-        batch=settings.batch or 8,
+        batch=settings.batch or _batch(prepared, output, cluster),
     )
+
+
+def _batch(prepared: Prepared, output: Output, cluster: ClusterSettings) -> int:
+    """Return how many patches a model gets at once: on a CPU as many as its threads need, and no more than fits."""
+    if prepared.device != "cpu":
+        return MOST_PATCHES
+    spec = prepared.models[-1].spec
+    one = len(output.bands) * (spec.patch * spec.scale) ** 2 * np.dtype(np.float32).itemsize
+    return max(cluster.threads, min(MOST_PATCHES, BATCH_BYTES // one))
 
 
 def _describe(prepared: Prepared, settings: EnhanceSettings) -> Output:

@@ -74,8 +74,8 @@ class Reading:
     )
     mask: str | None = option(
         None,
-        "Read clouds and the like as missing: scl (Sentinel-2 L2A), qa_pixel (Landsat), or a raster whose non-zero "
-        "pixels are hidden.",
+        "Read clouds and the like as missing: scl (Sentinel-2 L2A), qa_pixel (Landsat), clouds (found in the pixels), "
+        "or a raster whose non-zero pixels are hidden.",
         panel=INPUT,
     )
     mask_classes: tuple[str, ...] = option(

@@ -7,12 +7,14 @@ import errno
 import math
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import SubElement, tostring
 
-import numpy as np
 import rasterio
 import rasterio.shutil
+from defusedxml.ElementTree import fromstring
 from rasterio._err import CPLE_BaseError  # copy() lets GDAL's own errors through
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
@@ -21,9 +23,10 @@ from rio_cogeo.cogeo import cog_validate
 
 from scenelift.pipeline.errors import SinkError
 from scenelift.pipeline.faults import commit_point
-from scenelift.pipeline.files import sync
+from scenelift.pipeline.files import pixel_checksum, sync
 from scenelift.pipeline.outputs.categories import colormap, pam_xml
 from scenelift.pipeline.outputs.outputs import Output
+from scenelift.pipeline.outputs.pyramids import coarsen
 from scenelift.pipeline.outputs.readback import ReadableScene, open_as_scene
 from scenelift.pipeline.outputs.sinks import ZarrSink, provenance_text
 from scenelift.pipeline.scenes.rasters import GDAL_OPTIONS
@@ -63,8 +66,8 @@ class CloudOptimizedGeoTiff:
 def write_cog(store: ZarrSink, output: Output, path: Path) -> None:
     """Write `store` as a Cloud-Optimized GeoTIFF and check it pixel by pixel.
 
-    Written in two steps, both streaming: a tiled temporary GeoTIFF, then GDAL's COG layout with averaged overviews.
-    Both temporary files lie beside `path`; nothing is left at `path` unless it is complete and read back right.
+    Written in two steps, both streaming: tiled temporary GeoTIFFs, one a level (the coarser ones averaged), then GDAL's
+    COG layout. All temporary files lie beside `path`; nothing is there under its name unless it reads back right.
 
     Raises
     ------
@@ -75,10 +78,11 @@ def write_cog(store: ZarrSink, output: Output, path: Path) -> None:
     made = path.with_name(path.name + ".cog.tif")
     try:
         with rasterio.Env(**GDAL_OPTIONS, GDAL_TIFF_INTERNAL_MASK=True):
-            _write_plain(store, output, plain)
+            sums = _write_plain(store, output, plain)
             commit_point("temporary-written")
-            rasterio.shutil.copy(plain, made, driver="COG", **_cog_options(output))
-            _check_cog(store, output, made)
+            source = plain if output.categories else _with_overviews(output, plain)
+            rasterio.shutil.copy(source, made, driver="COG", **_cog_options(output, source is not plain))
+            _check_cog(sums, output, made)
         commit_point("output-made")
         sync(made)
         made.replace(path)
@@ -87,7 +91,7 @@ def write_cog(store: ZarrSink, output: Output, path: Path) -> None:
     except OSError as error:
         raise SinkError.of(path, error) from error
     finally:
-        for leftover in (plain, made, *path.parent.glob(f"{path.name}.*.tmp*")):
+        for leftover in (made, *path.parent.glob(f"{path.name}.plain.*"), *path.parent.glob(f"{path.name}.*.tmp*")):
             leftover.unlink(missing_ok=True)
 
 
@@ -99,7 +103,14 @@ def _full_or_failed(path: Path, error: Exception) -> SinkError:
     return SinkError(f"cannot write {path}: {error}")
 
 
-def _cog_options(output: Output) -> dict[str, Any]:
+def _cog_options(output: Output, overviews_made: bool) -> dict[str, Any]:
+    count = _overviews(output.grid.shape)
+    if not count:  # GDAL takes a count of 0 for a fault where it would want overviews
+        overviews = {"OVERVIEWS": "NONE"}
+    elif overviews_made:
+        overviews = {"OVERVIEWS": "FORCE_USE_EXISTING"}
+    else:
+        overviews = {"OVERVIEW_COUNT": str(count)}
     return {
         "COMPRESS": "DEFLATE",
         "LEVEL": 6,
@@ -107,10 +118,8 @@ def _cog_options(output: Output) -> dict[str, Any]:
         "BLOCKSIZE": SIDE,
         "BIGTIFF": "IF_SAFER",
         "OVERVIEW_RESAMPLING": "MODE" if output.categories else "AVERAGE",
-        "OVERVIEW_COUNT": _overviews(output.grid.shape),
         "NUM_THREADS": "ALL_CPUS",
-        # GDAL takes a count of 0 for a fault where it would want overviews
-        **({"OVERVIEWS": "NONE"} if max(output.grid.shape) > SIDE and not _overviews(output.grid.shape) else {}),
+        **overviews,
     }
 
 
@@ -125,23 +134,9 @@ def _tags(tags: dict[str, str]) -> dict[str, str]:
     return {name: text for name, text in tags.items() if name not in ("self", "bidx", "ns")}
 
 
-def _write_plain(store: ZarrSink, output: Output, path: Path) -> None:
-    profile = {
-        "driver": "GTiff",
-        "height": output.grid.height,
-        "width": output.grid.width,
-        "count": len(output.bands),
-        "dtype": output.dtype,
-        "crs": output.grid.crs,
-        "transform": output.grid.transform,
-        "nodata": output.nodata,
-        "tiled": True,
-        "blockxsize": SIDE,
-        "blockysize": SIDE,
-        "BIGTIFF": "IF_SAFER",
-        "SPARSE_OK": True,
-    }
-    with rasterio.open(path, "w", **profile) as out:
+def _write_plain(store: ZarrSink, output: Output, path: Path) -> list[str]:
+    """Write the tiled temporary file; return the checksum of each strip's values and mask as they left the store."""
+    with rasterio.open(path, "w", **_profile(output, output.grid.shape)) as out:
         out.colorinterp = _color_interpretation(output)
         out.scales = [b.scale if b.declared else 1.0 for b in output.bands]
         out.offsets = [b.offset if b.declared else 0.0 for b in output.bands]
@@ -155,10 +150,71 @@ def _write_plain(store: ZarrSink, output: Output, path: Path) -> None:
         if output.categories:
             out.write_colormap(1, colormap(output.categories))
             out.update_tags(1, **{f"CLASS_{i}": category.name for i, category in enumerate(output.categories)})
+        sums = []
         for window in _strips(output):
-            out.write(store.read(window), window=_rio(window))
-            if output.mask:
-                out.write_mask(store.read_mask(window), window=_rio(window))
+            values, mask = store.read(window), store.read_mask(window) if output.mask else None
+            out.write(values, window=_rio(window))
+            if mask is not None:
+                out.write_mask(mask, window=_rio(window))
+            sums.append(pixel_checksum(values, mask))
+    return sums
+
+
+def _profile(output: Output, shape: tuple[int, int]) -> dict[str, Any]:
+    return {
+        "driver": "GTiff",
+        "height": shape[0],
+        "width": shape[1],
+        "count": len(output.bands),
+        "dtype": output.dtype,
+        "crs": output.grid.crs,
+        "transform": output.grid.transform,
+        "nodata": output.nodata,
+        "tiled": True,
+        "blockxsize": SIDE,
+        "blockysize": SIDE,
+        "BIGTIFF": "IF_SAFER",
+        "SPARSE_OK": True,
+        "INTERLEAVE": "BAND",  # what reads one band reads no other
+    }
+
+
+def _with_overviews(output: Output, plain: Path) -> Path:
+    """Write the coarser levels of a temporary file beside it, and a VRT that tells GDAL where they are.
+
+    GDAL would make them band by band: where a row of tiles with all their bands is more than its cache, it reads and
+    decodes every tile once a band.
+    """
+    levels: list[Path] = []
+    for level in range(1, _overviews(output.grid.shape) + 1):
+        made = plain.with_suffix(f".{2**level}.tif")
+        _write_coarser(output, levels[-1] if levels else plain, made, output.grid.coarsened(2**level).shape)
+        levels.append(made)
+    vrt = plain.with_suffix(".vrt")
+    rasterio.shutil.copy(plain, vrt, driver="VRT")
+    root = fromstring(vrt.read_bytes())
+    for band in root.iter("VRTRasterBand"):
+        number = band.get("band")
+        for made in levels:
+            overview = SubElement(band, "Overview")
+            SubElement(overview, "SourceFilename", relativeToVRT="1").text = made.name
+            SubElement(overview, "SourceBand").text = number or "mask,1"
+    vrt.write_bytes(tostring(root))
+    return vrt
+
+
+def _write_coarser(output: Output, finer: Path, path: Path, shape: tuple[int, int]) -> None:
+    """Write a level at half the resolution of another, window by window."""
+    with rasterio.open(finer) as source, rasterio.open(path, "w", **_profile(output, shape)) as out:
+        for window in _strips(output, shape):
+            fine = _rio(window.scaled(2).clip(source.shape))
+            bands = source.read(window=fine)
+            values, mask = coarsen(
+                output, bands.__getitem__, source.read_masks(1, window=fine) if output.mask else None
+            )
+            out.write(values, window=_rio(window))
+            if mask is not None:
+                out.write_mask(mask, window=_rio(window))
 
 
 def _color_interpretation(output: Output) -> list[ColorInterp]:
@@ -169,27 +225,25 @@ def _color_interpretation(output: Output) -> list[ColorInterp]:
     return colors
 
 
-def _strips(output: Output) -> TileGrid:
+def _strips(output: Output, shape: tuple[int, int] | None = None) -> TileGrid:
     """Cut the raster into windows of whole TIFF tiles that are whole blocks' rows where those divide."""
     side = max(SIDE, 2048 // max(1, len(output.bands) // 4) // SIDE * SIDE)
-    return TileGrid(output.grid.shape, (side, side))
+    return TileGrid(shape or output.grid.shape, (side, side))
 
 
 def _rio(window: Window) -> RioWindow:
     return RioWindow(window.col, window.row, window.width, window.height)
 
 
-def _check_cog(store: ZarrSink, output: Output, path: Path) -> None:
-    """Read the finished file back and compare every pixel: a threaded writer on a full disk may raise nothing."""
+def _check_cog(sums: Sequence[str], output: Output, path: Path) -> None:
+    """Read every pixel of the finished file back: a threaded writer on a full disk may raise nothing."""
     valid, errors, _ = cog_validate(path, strict=False, quiet=True)
     if not valid:
         raise SinkError(f"{path.name} is not a valid Cloud-Optimized GeoTIFF: {'; '.join(errors)}")
     with rasterio.open(path) as made:
         if made.crs != output.grid.crs or not made.transform.almost_equals(output.grid.transform, 1e-9):
             raise SinkError(f"{path.name} does not carry the CRS and transform it was given")
-        for window in _strips(output):
-            same = np.array_equal(
-                made.read(window=_rio(window)), store.read(window), equal_nan=output.dtype == "float32"
-            )
-            if not same:
+        for window, wanted in zip(_strips(output), sums, strict=True):
+            mask = made.read_masks(1, window=_rio(window)) if output.mask else None
+            if pixel_checksum(made.read(window=_rio(window)), mask) != wanted:
                 raise _full_or_failed(path, RasterioError(f"it reads back wrong at {window}"))

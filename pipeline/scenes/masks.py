@@ -19,7 +19,9 @@ from scenelift.pipeline.scenes.multigrid import Axis, Placement, lay_on
 from scenelift.pipeline.scenes.rasters import Reader
 from scenelift.pipeline.tiles import Window
 
-SCL, QA, FILE = "scl", "qa_pixel", "file"
+SCL, QA, CLOUDS, FILE = "scl", "qa_pixel", "clouds", "file"
+FOUND = "-clouds.tif"
+"""How files end that hold clouds found in the pixels."""
 LAYERS = (SCL, QA)
 """Masks that are layers of a product."""
 SCL_CLASSES: dict[str, tuple[int, ...]] = {
@@ -32,10 +34,12 @@ QA_BITS: dict[str, tuple[int, ...]] = {
     "water": (7,),
 }  # fmt: skip
 """Bits of Landsat Collection 2's QA_PIXEL (USGS, LSDS-1619)."""
-_NAMES: dict[str, dict[str, tuple[int, ...]]] = {SCL: SCL_CLASSES, QA: QA_BITS}
+_FOUND: dict[str, tuple[int, ...]] = {"cloud": (1,), "shadow": (2,)}
+_NAMES: dict[str, dict[str, tuple[int, ...]]] = {SCL: SCL_CLASSES, QA: QA_BITS, CLOUDS: _FOUND}
 _USUAL = {
     SCL: ("nodata", "saturated", "shadow", "cloud", "cirrus", "snow"),
     QA: ("nodata", "dilated", "cirrus", "cloud", "shadow", "snow"),
+    CLOUDS: ("cloud", "shadow"),
 }
 """What is masked where nothing else is asked for."""
 STRIP = 1024
@@ -93,7 +97,7 @@ class Rule:
 
     def lacks(self, values: NDArray[np.generic]) -> NDArray[np.bool_]:
         """Return where a mask of hidden pixels says that there is no data at all."""
-        if self.kind == FILE or 0 not in self.numbers:
+        if self.kind not in LAYERS or 0 not in self.numbers:
             return np.zeros(values.shape, bool)
         return np.asarray((values & np.asarray(1, values.dtype)) != 0 if self.kind == QA else values == 0)
 
@@ -116,6 +120,8 @@ def kind_of_file(name: str) -> str:
     upper = name.upper()
     if "_SCL" in upper or upper.startswith("SCL"):
         return SCL
+    if name.endswith(FOUND):
+        return CLOUDS
     return QA if "QA_PIXEL" in upper else FILE
 
 

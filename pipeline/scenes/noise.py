@@ -52,15 +52,15 @@ def estimate_noise(values: NDArray[np.float32], valid: NDArray[np.bool_] | None 
     """
     if min(values.shape) < PATCH:
         return 0.0
-    windows = np.lib.stride_tricks.sliding_window_view(values, (PATCH, PATCH)).reshape(-1, PATCH, PATCH)
-    usable = np.arange(len(windows))
+    windows = np.lib.stride_tricks.sliding_window_view(values, (PATCH, PATCH))
+    usable = np.arange(windows.shape[0] * windows.shape[1])
     if valid is not None:
         whole = np.lib.stride_tricks.sliding_window_view(valid, (PATCH, PATCH)).all(axis=(2, 3))
         usable = usable[whole.ravel()]
     if len(usable) < 4 * PATCH**2:
         return 0.0
     usable = usable[:: -(-len(usable) // MAX_PATCHES)]
-    patches = windows[usable].reshape(len(usable), -1).astype(np.float64)
+    patches = windows[np.unravel_index(usable, windows.shape[:2])].reshape(len(usable), -1).astype(np.float64)
     eigenvalues = np.linalg.eigvalsh(np.cov(patches, rowvar=False))[::-1]
     for start in range(len(eigenvalues)):
         rest = eigenvalues[start:]

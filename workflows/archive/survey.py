@@ -22,6 +22,7 @@ from scenelift.workflows.archive.filters import choose_bands, facts_of
 from scenelift.workflows.archive.record import is_settled, read_record
 from scenelift.workflows.archive.settings import ArchiveSettings, Folder
 from scenelift.workflows.archive.transfer import is_remote
+from scenelift.workflows.clouds import with_clouds
 from scenelift.workflows.multigrid import read_for
 
 LOOKING = 8
@@ -94,7 +95,7 @@ def source_of(entry: Entry, paths: tuple[str, ...], settings: ArchiveSettings) -
     """Return how an entry whose files are at `paths` is read by an archive's settings."""
     r = settings.reading
     source = SceneSource(paths, None, r.scale, r.offset, r.nodata, r.crs, told=entry.told, extent=r.extent)
-    source = replace(source, mask=r.mask, mask_classes=r.mask_classes)
+    source = with_clouds(replace(source, mask=r.mask, mask_classes=r.mask_classes))
     return read_for(source, settings.models)
 
 

@@ -46,6 +46,17 @@ def print_journal_bench(facts: dict[str, Any]) -> None:
     table(f"{facts['model']}, median of {facts['runs']} alternating pairs", ["", ""], rows)
 
 
+def print_peers(facts: dict[str, Any]) -> None:
+    """Print :func:`run_peers` for people."""
+    rows = [
+        [name, f"{row['cpu_s']:.1f} s", f"{row['wall_s']:.1f} s", f"{row['largest_process_gb']:.2f} GB"]
+        for name, row in facts["rows"].items()
+    ]
+    rows += [[name, f"{ratio:.2f}", "", ""] for name, ratio in facts["ratios"].items()]
+    title = f"median of {facts['runs']} alternating runs, {facts['workers']} workers, {facts['hardware']['processor']}"
+    table(title, ["", "CPU time", "time", "largest process"], rows)
+
+
 def print_stress(results: list[StressResult]) -> None:
     """Print measurements for people."""
     rows: list[list[Any]] = [

@@ -51,6 +51,7 @@ class Timed:
     device: Device = option("auto", "Where the model runs.", panel=WHERE)
     precision: Precision = option("auto", "Numbers the model computes with.", panel=MODEL)
     journal: bool = option(False, "Time what journal and checks cost instead.")
+    peers: bool = option(False, "Time whole commands beside gdal_translate and plain Dask instead (on one GeoTIFF).")
 
 
 @with_options(Source, Timed)
@@ -64,15 +65,18 @@ def bench(
     """Time the engine end to end against the bare model on the same pixels."""
     from scenelift.workflows.bench.engine import run_bench
     from scenelift.workflows.bench.journal import run_journal_bench
-    from scenelift.workflows.cli.tables import print_bench, print_journal_bench
+    from scenelift.workflows.bench.peers import run_peers
+    from scenelift.workflows.cli.tables import print_bench, print_journal_bench, print_peers
     from scenelift.workflows.demo import packaged_scene
 
     scene, common = source.of(inputs or packaged_scene()), (model, timed.runs, timed.device, timed.precision)
-    if timed.journal:
+    if timed.peers:
+        facts = run_peers(Path(scene.paths[0]), timed.runs, timed.workers, quiet=as_json)
+    elif timed.journal:
         facts = run_journal_bench(scene, *common, quiet=as_json)
     else:
         facts = run_bench(scene, *common, timed.workers, quiet=as_json)
     if as_json:
         print(json.dumps(facts))
     else:
-        (print_journal_bench if timed.journal else print_bench)(facts)
+        (print_peers if timed.peers else print_journal_bench if timed.journal else print_bench)(facts)

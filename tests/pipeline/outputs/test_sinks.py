@@ -1,5 +1,7 @@
 """Outputs: Zarr and COG that other software opens at the right place, with every number and name intact."""
 
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,49 @@ def test_internal_mask_and_empty_blocks(tmp_path: Path) -> None:
         assert (got[:100, :512] == 255).all() and (got[100:] == 0).all() and (got[:, 512:] == 0).all()
         assert (made.read()[:, 300:] == 0).all()
     assert open_scene(SceneSource((str(tmp_path / "a.zarr"),))).mask_kind == "mask"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"nodata": 0},
+        {"nodata": None},
+        {"nodata": None, "mask": True},
+        {"nodata": float("nan"), "dtype": "float32"},
+        {"nodata": None, "bands": (*BANDS, Band("alpha", 1.0, 0.0, False, "alpha"))},
+    ],
+    ids=["nodata", "plain", "mask", "float", "alpha"],
+)
+def test_overviews_of_a_cog_are_the_levels_of_a_zarr(tmp_path: Path, more) -> None:  # type: ignore[no-untyped-def]
+    made = output(701, 1103, **({"dtype": "uint16"} | {k: v for k, v in more.items() if k != "bands"}))
+    out = replace(made, bands=more.get("bands", made.bands))
+    values = noise_image(1, out.shape, out.dtype)
+    values[:, 40:333, 100:777] = 0 if out.nodata is None or out.nodata == 0 else out.nodata
+    sink = ZarrSink.create(tmp_path / "a.zarr", out)
+    fill(sink, out, values)
+    write_cog(sink, out, tmp_path / "out.tif")
+    assert list(Pyramid(sink, out, shards=True).build()) == [2, 4]
+    for level, factor in enumerate((2, 4)):
+        with rasterio.open(tmp_path / "out.tif", overview_level=level) as made:
+            assert np.array_equal(made.read(), sink.group[f"{factor}/data"][:], equal_nan=out.dtype == "float32")
+            if out.mask:
+                assert np.array_equal(made.read_masks(1), sink.group[f"{factor}/mask"][:])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["uint8", "int8", "uint16", "int16"]),
+    st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    st.integers(0, 2**32 - 1),
+)
+def test_means_of_integers_are_those_of_exact_arithmetic(dtype: str, shape: tuple[int, int], seed: int) -> None:
+    limits = np.iinfo(dtype)
+    values = np.random.default_rng(seed).integers(limits.min, limits.max, shape, dtype, endpoint=True)
+    got = halve(values[None], None)[0]
+    for row, col in np.ndindex(got.shape):
+        rows, cols = ([min(2 * i + d, n - 1) for d in (0, 1)] for i, n in ((row, shape[0]), (col, shape[1])))
+        total = sum(int(values[r, c]) for r in rows for c in cols)
+        assert got[row, col] == round(Fraction(total, 4))  # to even
 
 
 def test_the_same_pixels_give_the_same_bytes(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def archived(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> list
     given: list[Any] = []
     settings: list[Any] = []
 
-    def found(sources: list[str], output: Path, access: Any) -> list[str]:
+    def found(sources: list[str], output: Path, access: Any, box: Any = None) -> list[str]:
         given.extend((sources, output, access))
         return sources
 
@@ -281,6 +281,7 @@ WRONG_FLAGS = {
     "enhance a.tif -o b.tif --require-gain inf": "--require-gain must be a number of dB, got inf",
     "enhance a.tif -o b.tif --device gpu": "--device",
     "enhance a.tif -o b.tif --precision fp8": "--precision",
+    "enhance a.tif -o b.tif --bands 0": "--bands must be numbers from 1 or names, such as 4,3,2 or",
     "enhance a.tif -o b.tif --limit bytes=1": "--limit",
     "enhance a.tif -o b.tif --workers 9999": "--workers must be from 0 to 4096, got 9999",
     "enhance a.tif -o b.tif --cluster slrum": "--cluster must be one of",

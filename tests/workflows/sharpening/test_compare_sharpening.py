@@ -15,11 +15,13 @@ import rasterio
 from rasterio.transform import Affine
 from scipy import ndimage
 
+from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.sharpening.classical import METHODS, Task, cubic, enlarge
 from scenelift.models.sharpening.closed import ClosedForm
 from scenelift.models.sharpening.fitting import fit, shift_of_guides
 from scenelift.models.sharpening.layout import BandGrid, coarse
 from scenelift.models.sharpening.projection import observe
+from scenelift.models.shipped import shipped
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.sharpening.compare import (
     SharpenSettings,
@@ -28,6 +30,7 @@ from scenelift.workflows.sharpening.compare import (
     score_trial,
 )
 from scenelift.workflows.sharpening.places import degrade, find_places, read_place
+from scenelift.workflows.sharpening.train import HELD_OUT, gains
 
 DATA = Path(os.environ.get("SCENELIFT_DATA", "/nowhere"))
 REAL = pytest.mark.skipif(
@@ -192,3 +195,14 @@ def test_real_pansharpening_beats_brovey_and_gram_schmidt():
         task = Task(trial.layout, trial.images, trial.seen)
         for other in ("brovey", "gram-schmidt", "glp-mtf"):
             assert mine < 0.85 * score_trial(trial, METHODS[other](task))["ergas"], (name, other)
+
+
+@REAL
+@pytest.mark.parametrize("name", ["iceland", "australia", "malmo", "usa"])
+def test_the_shipped_network_beats_the_closed_form_where_it_has_not_learned(name: str):
+    network, _ = load_checkpoint(shipped()["sharpen"])
+    files = [DATA / "s2_20m" / f"{name}_{size}.tif" for size in ("10m", "20m")]
+    for ratio, least in ((2, 0.2), (6, 0.8)):
+        found = gains(network, [degrade(read_place(name, files), ratio)], HELD_OUT)[f"{name} x{ratio}"]
+        assert found["network sre"] > found["closed sre"] + least
+        assert found["network ergas"] < found["closed ergas"] and found["network sam"] < found["closed sam"]
