@@ -101,6 +101,7 @@ def array_attributes(output: Output) -> dict[str, Any]:
     bands = output.bands
     attributes: dict[str, Any] = {
         "grid_mapping": GRID_MAPPING,
+        "coordinates": GRID_MAPPING,  # so that a plain xarray.open_zarr keeps it with the data
         "_CRS": {"wkt": output.grid.crs.to_wkt()},
         "long_name": [b.description or f"band {i + 1}" for i, b in enumerate(bands)],
         "colorinterp": [b.color for b in bands],

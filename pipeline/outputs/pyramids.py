@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,9 @@ class GeoZarr:
         """Build the coarser levels into the store."""
         for _ in Pyramid(store, output, shards=shards).build():
             pass
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # zarr's own: consolidated metadata is an extension of version 3
+            zarr.consolidate_metadata(str(store.path))  # what xarray looks for first
         commit_point("pyramid-built")
         return store.path
 

@@ -57,7 +57,7 @@ class ZarrSink:
     @classmethod
     def open(cls, path: Path, block: tuple[int, int]) -> ZarrSink:
         """Open a store made by :meth:`create`, for writing blocks."""
-        return cls(path, zarr.open_group(str(path), mode="r+"), block)
+        return cls(path, zarr.open_group(str(path), mode="r+", use_consolidated=False), block)
 
     def write(
         self, window: Window, values: NDArray[np.generic], mask: NDArray[np.uint8] | None, durable: bool = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,7 @@ def test_what_is_no_image_is_refused_in_one_line(wrong: object, said: str) -> No
 def test_the_package_says_what_it_has_and_imports_nothing_for_it(tmp_path: Path) -> None:
     code = """
 import sys
+import warnings
 import scenelift
 assert not {"numpy", "torch", "dask", "rasterio", "xarray"} & set(sys.modules), "heavy"
 assert set(dir(scenelift)) == set(scenelift.__all__)
@@ -182,3 +184,16 @@ def test_mypy_understands_the_interface(tmp_path: Path) -> None:
     )
     errors = [line for line in done.stdout.splitlines() if line.startswith("user.py")]
     assert len(errors) == 1 and "user.py:6" in errors[0], done.stdout
+
+
+def test_a_plain_open_zarr_has_the_crs_and_no_warning(tmp_path: Path) -> None:
+    path = holed_scene(tmp_path / "in.tif", 300)
+    scenelift.enhance(path, tmp_path / "out.zarr", "nearest-x2", QUIET, HERE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = xr.open_zarr(tmp_path / "out.zarr")
+        coarser = xr.open_zarr(tmp_path / "out.zarr", group="2")
+    for level, size in ((found, 5.0), (coarser, 10.0)):
+        assert list(level.data_vars) == ["data"] and "spatial_ref" in level.data.coords
+        assert level.data.rio.crs.to_epsg() == 32633
+        assert level.data.rio.transform().a == size

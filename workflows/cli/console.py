@@ -1,13 +1,14 @@
-"""What a person sees while a job runs: a progress bar with Mpx/s and time left, and a closing table."""
+"""What a person sees while a job runs: a progress bar in a terminal, else a line a minute; and a closing table."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TextIO
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -16,9 +17,23 @@ from rich.table import Table
 if TYPE_CHECKING:
     from scenelift.pipeline.jobs.blocks import BlockRecord
 
+LOG = logging.getLogger("scenelift")
+EVERY = 60.0
+"""Seconds from one line of the log to the next, where no one looks at a terminal."""
+
+
+def _log_to(stream: TextIO) -> None:
+    """Let the program's log go to a stream, unless whoever called it has set up logging."""
+    if LOG.handlers or logging.getLogger().handlers:
+        return
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+
 
 class Console:
-    """A progress bar on standard error; standard output stays for results.
+    """Progress on standard error; standard output stays for results.
 
     Parameters
     ----------
@@ -30,6 +45,11 @@ class Console:
 
     def __init__(self, quiet: bool = False, unit: str = "blocks") -> None:
         self._out = RichConsole(file=sys.stderr, quiet=quiet)
+        self._unit = unit
+        self._logs = not quiet and not self._out.is_terminal
+        self._said = self._done = self._total = 0.0
+        if self._logs:
+            _log_to(sys.stderr)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -37,7 +57,7 @@ class Console:
             TextColumn(unit + "  {task.fields[speed]}"),
             TimeRemainingColumn(),
             console=self._out,
-            disable=quiet,
+            disable=quiet or self._logs,
         )
         self._task: TaskID | None = None
         self._started = 0.0
@@ -59,18 +79,33 @@ class Console:
     def progress(self, total: int, record: BlockRecord | None, advance: int = 1) -> None:
         """Advance the bar by one finished block (or not, where it counts something else); None starts it."""
         if record is None or self._task is None:
-            self._started, self._pixels = time.perf_counter(), 0
+            self._started, self._pixels, self._said = time.perf_counter(), 0, time.perf_counter()
+            self._done, self._total = 0, total
+            if self._logs:
+                LOG.info("%d %s to do", total, self._unit)
             self._bar.start()
             self._task = self._bar.add_task("enhancing", total=total, speed="")
             return
         self._pixels += record.pixels
         speed = self._pixels / 1e6 / max(time.perf_counter() - self._started, 1e-9)
         self._bar.update(self._task, advance=advance, speed=f"{speed:.2f} Mpx/s")
+        self._log(advance, f", {speed:.2f} Mpx/s")
 
     def advance(self) -> None:
         """Advance the bar by one of whatever it counts, other than blocks."""
         if self._task is not None:
             self._bar.advance(self._task)
+            self._log(1)
+
+    def _log(self, advance: int, more: str = "") -> None:
+        """Say how far it is, once a minute."""
+        self._done += advance
+        now = time.perf_counter()
+        if self._logs and now - self._said >= EVERY:
+            self._said = now
+            left = (now - self._started) * (self._total / self._done - 1) if self._done else None
+            when = "" if left is None else f", about {left / 60:.0f} min left"
+            LOG.info("%d of %d %s%s%s", self._done, self._total, self._unit, more, when)
 
 
 @contextmanager
@@ -78,6 +113,18 @@ def bar(title: str, unit: str = "", quiet: bool = False) -> Iterator[Callable[..
     """Show a bar on standard error, and yield what moves it: ``move(done, total, title)``."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
     console = RichConsole(file=sys.stderr, quiet=quiet)
+    if not quiet and not console.is_terminal:
+        _log_to(sys.stderr)
+        said = time.perf_counter()
+
+        def log(done: int, total: int, text: str = title) -> None:
+            nonlocal said
+            if time.perf_counter() - said >= EVERY:
+                said = time.perf_counter()
+                LOG.info("%s: %d of %d %s", text, done, total, unit)
+
+        yield log
+        return
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=quiet) as shown:
         line = shown.add_task(title, total=None)
 

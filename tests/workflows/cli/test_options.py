@@ -105,6 +105,29 @@ def test_a_wrong_name_names_the_nearest(words: str, nearest: str, run: Run) -> N
     assert re.search(rf"{nearest}\b", err)
 
 
+def test_where_no_terminal_is_there_is_a_line_of_the_log_now_and_then(capsys: Any, monkeypatch: Any) -> None:
+    from types import SimpleNamespace
+
+    from scenelift.workflows.cli import console
+
+    monkeypatch.setattr(console, "EVERY", 0.0)
+    monkeypatch.setattr(console.LOG, "handlers", [])
+    monkeypatch.setattr(console.logging.getLogger(), "handlers", [])
+    with console.Console() as shown:
+        shown.progress(3, None)
+        shown.progress(3, SimpleNamespace(pixels=2_000_000))  # type: ignore[arg-type]
+    with console.bar("comparing", "images") as move:
+        move(4, 9)
+    lines = capsys.readouterr().err.splitlines()
+    stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    for line, wanted in zip(
+        lines,
+        ["3 blocks to do", r"1 of 3 blocks, [\d.]+ Mpx/s, about \d+ min left", "comparing: 4 of 9 images"],
+        strict=True,
+    ):
+        assert re.fullmatch(f"{stamp} {wanted}", line)
+
+
 def test_version(run: Run) -> None:
     assert run("--version") == (0, f"scenelift {version('scenelift')}\n", "")
 
