@@ -6,6 +6,7 @@ import functools
 import io
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
 import typer
@@ -80,9 +81,23 @@ def _load(module: str) -> dict[str, Any]:
     made = typer.Typer(rich_markup_mode="rich", context_settings=CONTEXT, pretty_exceptions_enable=False)
     made.callback()(lambda: None)  # makes it a group, even of one command
     import_module(f"scenelift.workflows.cli.{module}").register(made)
-    return dict(typer.main.get_group(made).commands)
+    found = dict(typer.main.get_group(made).commands)
+    for command in found.values():
+        _hide_variables(command)
+    return found
 
 
+def _hide_variables(command: Any) -> None:
+    """Keep the names of variables of the environment, which follow from those of the options, out of the help."""
+    for inner in getattr(command, "commands", {}).values():
+        _hide_variables(inner)
+    for parameter in command.params:
+        if hasattr(parameter, "show_envvar"):
+            parameter.show_envvar = False
+
+
+PREFIX = "SCENELIFT"
+"""Of variables of the environment that stand for options."""
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="scenelift",
@@ -103,13 +118,31 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(epilog=f"Every option can also be set by a variable of the environment: {PREFIX}_ENHANCE_WORKERS=4.")
 def scenelift(
+    context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, allow_from_autoenv=False, help="Print the version."
+        ),
     ] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="Defaults of options (TOML): a table for each command, such as [enhance].")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress: results and errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every block.")] = False,
+    log_file: Annotated[Path | None, typer.Option(help="Append the log to this file too.")] = None,
 ) -> None:
     """Denoise and super-resolve satellite scenes: seamless, exact under tiling, measured."""
+    if config is not None:
+        from scenelift.workflows.cli.runfile import read_defaults
+
+        context.default_map = read_defaults(config, context.command, str(context.invoked_subcommand))
+    if quiet or verbose or log_file:
+        from scenelift.workflows.cli.console import set_up
+
+        set_up(quiet, verbose, log_file)
 
 
 def _unraisable(event: Any) -> None:
@@ -125,7 +158,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper) and (stream.encoding or "").lower().replace("-", "") != "utf8":
             stream.reconfigure(errors="replace")
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, auto_envvar_prefix=PREFIX)
     except BrokenPipeError:
         sys.exit(141)
     except KeyboardInterrupt:

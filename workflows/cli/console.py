@@ -7,12 +7,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from scenelift.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from scenelift.pipeline.jobs.blocks import BlockRecord
@@ -22,14 +26,57 @@ EVERY = 60.0
 """Seconds from one line of the log to the next, where no one looks at a terminal."""
 
 
+FORMAT = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
+
+
+@dataclass
+class _Wanted:
+    """What was asked for before the command."""
+
+    quiet: bool = False
+    level: int = logging.INFO
+
+
+_wanted = _Wanted()
+
+
+def set_up(quiet: bool, verbose: bool, log_file: Path | None) -> None:
+    """Set what is shown and logged by every command.
+
+    Parameters
+    ----------
+    quiet : bool
+        Show no progress.
+    verbose : bool
+        Log every block.
+    log_file : Path, optional
+        Where the log goes, too; it is appended to.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be written.
+    """
+    _wanted.quiet, _wanted.level = quiet, logging.DEBUG if verbose else logging.INFO
+    LOG.setLevel(_wanted.level)
+    if log_file is not None:
+        try:
+            file = logging.FileHandler(log_file, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--log-file: cannot write {log_file}: {error.strerror}") from error
+        file.setFormatter(FORMAT)
+        LOG.addHandler(file)
+
+
 def _log_to(stream: TextIO) -> None:
     """Let the program's log go to a stream, unless whoever called it has set up logging."""
-    if LOG.handlers or logging.getLogger().handlers:
+    ours = [handler for handler in LOG.handlers if not isinstance(handler, logging.FileHandler)]
+    if ours or logging.getLogger().handlers:
         return
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(FORMAT)
     LOG.addHandler(handler)
-    LOG.setLevel(logging.INFO)
+    LOG.setLevel(_wanted.level)
 
 
 class Console:
@@ -44,11 +91,14 @@ class Console:
     """
 
     def __init__(self, quiet: bool = False, unit: str = "blocks") -> None:
+        quiet = quiet or _wanted.quiet
         self._out = RichConsole(file=sys.stderr, quiet=quiet)
         self._unit = unit
-        self._logs = not quiet and not self._out.is_terminal
+        written = any(isinstance(handler, logging.FileHandler) for handler in LOG.handlers)
+        to_stream = not quiet and not self._out.is_terminal
+        self._logs = to_stream or written
         self._said = self._done = self._total = 0.0
-        if self._logs:
+        if to_stream:
             _log_to(sys.stderr)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -57,7 +107,7 @@ class Console:
             TextColumn(unit + "  {task.fields[speed]}"),
             TimeRemainingColumn(),
             console=self._out,
-            disable=quiet or self._logs,
+            disable=quiet or to_stream,
         )
         self._task: TaskID | None = None
         self._started = 0.0
@@ -89,6 +139,9 @@ class Console:
         self._pixels += record.pixels
         speed = self._pixels / 1e6 / max(time.perf_counter() - self._started, 1e-9)
         self._bar.update(self._task, advance=advance, speed=f"{speed:.2f} Mpx/s")
+        if LOG.isEnabledFor(logging.DEBUG):
+            spent = record.read_s, record.model_s, record.write_s
+            LOG.debug("block %d on %s: read %.2f s, model %.2f s, write %.2f s", record.index, record.worker, *spent)
         self._log(advance, f", {speed:.2f} Mpx/s")
 
     def advance(self) -> None:
@@ -112,6 +165,7 @@ class Console:
 def bar(title: str, unit: str = "", quiet: bool = False) -> Iterator[Callable[..., None]]:
     """Show a bar on standard error, and yield what moves it: ``move(done, total, title)``."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    quiet = quiet or _wanted.quiet
     console = RichConsole(file=sys.stderr, quiet=quiet)
     if not quiet and not console.is_terminal:
         _log_to(sys.stderr)

@@ -1,9 +1,10 @@
-"""A run written down: a TOML file whose keys are the options of a command."""
+"""Options written down: a TOML file for one archive, and one with defaults for every command."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
+import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,6 +51,58 @@ def read_runfile(path: Path, parameters: Sequence[Any], kinds: Mapping[str, Any]
     if "output" in values:
         values["output"] = _from(path, str(values["output"]))
     return values
+
+
+def read_defaults(path: Path, command: Any, called: str) -> dict[str, Any]:
+    """Return the defaults that a file has for a command, as click takes them: ``{called: {parameter: value}}``.
+
+    Each table is named like a command (``[enhance]``, ``[landcover.predict]``), its keys like the flags.
+
+    Parameters
+    ----------
+    path : Path
+    command : click.Group
+        The program.
+    called : str
+        The command that is run: only its table is looked into.
+
+    Raises
+    ------
+    UsageError
+        If the file is not TOML, or names a command or an option that there is not.
+    """
+    table = read_toml(path)
+    for name in table:
+        _check(name, list(command.commands), f"{path}: no command [{name}]")
+    return {called: _defaults(table.get(called, {}), command.get_command(None, called), f"{path} [{called}]")}
+
+
+def _defaults(table: Any, command: Any, where: str) -> dict[str, Any]:
+    command = command.loaded() if hasattr(command, "loaded") else command
+    if not isinstance(table, dict):
+        raise UsageError(f"{where} must be a table of options, got {table!r}")
+    inner = getattr(command, "commands", {})
+    flags = {
+        max(p.opts, key=len).lstrip("-").replace("-", "_"): p for p in command.params if p.param_type_name == "option"
+    }
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if key in inner:
+            found[key] = _defaults(value, inner[key], f"{where[:-1]}.{key}]")
+            continue
+        _check(name, [*flags, *inner], f"{where}: no option {key!r}")
+        flag = flags[name]
+        if flag.is_flag != isinstance(value, bool):
+            raise UsageError(f"{where}: {key} must be {'true or false' if flag.is_flag else 'a value'}, got {value!r}")
+        found[str(flag.name)] = value if flag.is_flag or flag.multiple else _text(value)
+    return found
+
+
+def _check(name: str, known: list[str], what: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        raise UsageError(f"{what}" + (f"; did you mean {near[0]}?" if near else ""))
 
 
 def _takes_text(hint: Any) -> bool:

@@ -12,8 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
+from support.builders import write_raster
+from support.jobs import scenelift as program
 
 import scenelift.workflows.cli
 from scenelift.pipeline.errors import UsageError
@@ -267,6 +270,55 @@ def test_a_wrong_run_file_is_one_line_that_names_the_key(text: str, run: Run, tm
     if not WRONG_RUNS[text].startswith("--"):
         assert "run.toml" in err
     assert not (tmp_path / "out").exists()
+
+
+def test_defaults_come_from_a_file_then_from_the_environment_then_from_flags(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[enhance]\nmodel = "from-file"\nworkers = 0\nshards = false\nlimit = ["bands=9"]\n')
+
+    def named(*words: str) -> str:
+        """Return the model that the command was given, which there is not."""
+        _, _, err = run("--config", file, "enhance", __file__, "-o", tmp_path / "b.tif", *words)
+        return err.partition("unknown model '")[2].partition("'")[0]
+
+    assert named() == "from-file"
+    monkeypatch.setenv("SCENELIFT_ENHANCE_MODEL", "from-environment")
+    assert named() == "from-environment"
+    assert named("-m", "from-flag") == "from-flag"
+    monkeypatch.setenv("SCENELIFT_ENHANCE_WORKERS", "many")
+    assert "'--workers'" in run("enhance", __file__, "-o", tmp_path / "b.tif")[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[enhanse]", "no command [enhanse]; did you mean enhance?"),
+        ("[enhance]\nmodle = 1", "[enhance]: no option 'modle'; did you mean model?"),
+        ("[enhance]\nshards = 2", "[enhance]: shards must be true or false, got 2"),
+        ("[enhance]\nblock = true", "[enhance]: block must be a value, got True"),
+        ("enhance = 1", "[enhance] must be a table of options, got 1"),
+        ("[enhance", "mine.toml"),
+    ],
+)
+def test_a_file_of_defaults_that_is_wrong_is_refused(text: str, message: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    code, out, err = run("--config", tmp_path / "mine.toml", "enhance", "a.tif", "-o", "b.tif")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_the_log_goes_to_a_file_and_quiet_shows_nothing_but_results(tmp_path: Path) -> None:
+    write_raster(tmp_path / "a.tif", np.full((1, 40, 50), 900, np.uint16))
+    words = ("enhance", tmp_path / "a.tif", "-m", "bicubic-x2", "--workers", 0, "-o")
+    done = program("-v", "--log-file", "log.txt", *words, "b.tif", cwd=tmp_path)
+    assert re.search(
+        r"block 0 on .*: read [\d.]+ s, model [\d.]+ s, write [\d.]+ s", (tmp_path / "log.txt").read_text()
+    )
+    assert "1 blocks to do" in done.stderr
+    quiet = program("--quiet", *words, "c.tif", cwd=tmp_path)
+    assert quiet.stderr == "" and "c.tif" in quiet.stdout
 
 
 WRONG_FLAGS = {
