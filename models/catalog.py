@@ -35,10 +35,6 @@ if TYPE_CHECKING:  # what runs a model is imported where it is loaded: a wrong n
 
 ENTRY_POINTS = "scenelift.networks"
 """Group of entry points by which an installed package names its networks: name, ``module.path:factory``."""
-PATCH = 256
-"""Side of a sharpener's patches, or what is just below and fits the grids."""
-MOST_SHIFTED = 4
-"""Windows of a scene on which the guides are tried one pixel aside, which costs nine fits."""
 CLOSED = "sharpen-closed"
 """Name of the sharpener without weights."""
 PAN = "pansharpen"
@@ -116,7 +112,7 @@ def find(name: str) -> ModelRef:
     """
     path = checkpoint_path(name)
     if path is not None:
-        return ModelRef(name, _digest(path))
+        return ModelRef(name, checkpoint_digest(path))
     if name in (CLOSED, PAN) or _classical(name) or _is_factory(name):
         return ModelRef(name, hashlib.sha256(name.encode()).hexdigest())
     if name in installed():
@@ -192,46 +188,21 @@ def _running(ref: ModelRef, module: Any, spec: ModelSpec) -> TorchEnhancer:
 
 def _sharpener(ref: ModelRef) -> TorchEnhancer:
     """Put the closed form, or the network that builds on it, to work on a scene's layout."""
-    from scenelift.models.enhancer import TorchEnhancer
-    from scenelift.models.networks.sharpener import DetailNetwork
-    from scenelift.models.sharpening.closed import ClosedForm
-    from scenelift.models.sharpening.network import Sharpener
+    from scenelift.models.sharpening.running import closed_form, with_network
 
     if ref.layout is None or ref.coefficients is None:
         raise ModelError(f"{ref.name} sharpens the coarse bands of a scene of several grids, and runs on no other")
     path, fitted = checkpoint_path(ref.name), json.loads(ref.coefficients)
     if path is None:
-        closed = ClosedForm(ref.layout, fitted)
-        spec = dataclasses.replace(sharpening_spec(closed), name=ref.name)
-        return TorchEnhancer(closed, spec, ref.device, "fp32", ref.threads)
-    network, about = load_unchanged(path, ref.digest)
-    if not isinstance(network, DetailNetwork):
-        raise ModelError(f"{ref.name} must be a network that sharpens, got one for {about.task}")
-    module = Sharpener(ref.layout, fitted, network)
-    spec = dataclasses.replace(sharpening_spec(module), name=about.name, record=about.record)
-    return TorchEnhancer(module, spec, ref.device, ref.precision, ref.threads)
-
-
-def sharpening_spec(module: Any) -> ModelSpec:
-    """Return the contract of a `ClosedForm` or a `Sharpener`, which follows from its layout."""
-    from scenelift.models.sharpening.layout import guides, period
-
-    step = period(module.layout)
-    return ModelSpec(
-        CLOSED,
-        "sharpening",
-        halo=module.halo,
-        bands=len(module.layout),
-        multiple_of=step,
-        patch=PATCH // step * step,
-        guides=tuple(guides(module.layout)),
-    )
+        return closed_form(ref.layout, fitted, ref.name, ref.device, ref.threads)
+    network = load_unchanged(path, ref.digest)
+    return with_network(ref.layout, fitted, network, ref.name, ref.device, ref.precision, ref.threads)
 
 
 def is_sharpener(name: str) -> bool:
     """Whether a model of this name brings the coarse bands of a scene of several grids to the finest."""
     path = checkpoint_path(name)
-    return name in (CLOSED, PAN) or (path is not None and _spec_of(path).task == "sharpening")
+    return name in (CLOSED, PAN) or (path is not None and read_metadata(path)[0].task == "sharpening")
 
 
 def fit_sharpener(
@@ -253,11 +224,11 @@ def fit_sharpener(
     ModelError
         If there is no band to be guided by, or none to sharpen.
     """
-    from scenelift.models.sharpening.fitting import fit, shift_of_guides
+    from scenelift.models.sharpening.running import fit_to
 
-    found = json.dumps(fit(samples, layout))
-    fitted = dataclasses.replace(ref, layout=tuple(layout), coefficients=found, noise=None, blur=None)
-    return fitted, shift_of_guides(samples[:: -(-len(samples) // MOST_SHIFTED)], layout)
+    found, warnings = fit_to(layout, samples)
+    coefficients = json.dumps(found)
+    return dataclasses.replace(ref, layout=tuple(layout), coefficients=coefficients, noise=None, blur=None), warnings
 
 
 def _folded(ref: ModelRef, module: Any, spec: ModelSpec) -> tuple[list[Any], ModelSpec]:
@@ -307,7 +278,7 @@ def with_colour(ref: ModelRef, colour: tuple[int, int, int] | None) -> ModelRef:
     joint = shipped().get(_joint_name(ref.name))
     if colour is None or joint is None or ref.name not in shipped():
         return ref
-    return dataclasses.replace(ref, colour=colour, joint=_digest(joint))
+    return dataclasses.replace(ref, colour=colour, joint=checkpoint_digest(joint))
 
 
 def _from_factory(ref: ModelRef) -> Any:
@@ -362,9 +333,6 @@ def verify(ref: ModelRef) -> ModelSpec:
     ModelError
         If an "exact" halo is smaller than the radius measured on the module itself.
     """
-    from scenelift.models.enhancer import TorchEnhancer
-    from scenelift.models.receptive import check_halo
-
     enhancer = load(ref)
     # Shipped models are measured by the tests; a second here for every run would buy nothing. That of a sharpener
     # follows from its layout.
@@ -381,7 +349,7 @@ def verify(ref: ModelRef) -> ModelSpec:
 def wants_blur(name: str) -> bool:
     """Whether a model of this name is told the blur of each band."""
     path = checkpoint_path(name)
-    return path is not None and _spec_of(path).needs_blur
+    return path is not None and read_metadata(path)[0].needs_blur
 
 
 def is_denoiser(name: str) -> bool:
@@ -389,22 +357,12 @@ def is_denoiser(name: str) -> bool:
     return load_spec(find(name)).task == "denoise"
 
 
-def _digest(path: Path) -> str:
-
-    return checkpoint_digest(path)
-
-
-def _spec_of(path: Path) -> ModelSpec:
-
-    return read_metadata(path)[0]
-
-
 def load_spec(ref: ModelRef) -> ModelSpec:
     """Return a model's spec, loading as little as possible."""
     if ref.name in (CLOSED, PAN) and ref.layout is None:
         return ModelSpec(ref.name, "sharpening")
     path = checkpoint_path(ref.name)
-    return _spec_of(path) if path is not None else load(ref).spec
+    return read_metadata(path)[0] if path is not None else load(ref).spec
 
 
 def with_settings(ref: ModelRef, **settings: Any) -> ModelRef:

@@ -33,6 +33,10 @@ class Region:
         rows, cols = window.slices(self.window)
         return Region(window, self.values[:, rows, cols], self.valid[:, rows, cols])
 
+    def with_nan(self) -> NDArray[np.float32]:
+        """Return the values, NaN where there is no data."""
+        return np.where(self.valid, self.values, np.float32("nan"))
+
     @property
     def whole(self) -> bool:
         """Whether every pixel has data."""

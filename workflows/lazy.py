@@ -45,7 +45,7 @@ class SceneArray(BackendArray):
         if not (height and width):
             return np.zeros(self.shape, np.float32)[key]
         region = _opened(self.source).read(Window(top, left, height, width))
-        values = np.where(region.valid, region.values, np.float32(np.nan))
+        values = region.with_nan()
         rows, cols = spans[0] - top, spans[1] - left
         found: NDArray[np.float32] = values[key[0]][..., rows, :][..., cols]
         return found

@@ -6,9 +6,6 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from scenelift.models.catalog import CLOSED, PAN, ModelRef, fit_sharpener, is_sharpener
 from scenelift.models.sensing.sensors import SENTINEL2
 from scenelift.models.sharpening.layout import BandGrid
@@ -151,7 +148,7 @@ def prepare_sharpener(ref: ModelRef, scene: Scene) -> tuple[ModelRef, tuple[str,
             f"finest grid: use {CLOSED}, or choose bands with --bands"
         )
     layout, unknown = layout_of(scene, pan=ref.name == PAN)
-    fitted, warnings = fit_sharpener(ref, layout, [missing_as_nan(region) for region in scene.sample])
+    fitted, warnings = fit_sharpener(ref, layout, [region.with_nan() for region in scene.sample])
     notes = [describe(scene), *warnings]
     if ref.name not in (CLOSED, PAN) and not all(band.wavelength for band in layout if band.ratio == 1):
         notes.append("the guides' names do not say their colours: taken for blue, green, red, near infrared in order")
@@ -189,8 +186,3 @@ def describe(scene: Scene) -> str:
     unit = scene.grid.crs.units_factor[0]
     guides = ", ".join(names[i] for i in scene.guides)
     return f"sharpened to {size(1)} {unit}: {'; '.join(parts)}, guided by {guides}"
-
-
-def missing_as_nan(region: Region) -> NDArray[np.float32]:
-    """Return reflectance, NaN where there is no data."""
-    return np.where(region.valid, region.values, np.float32("nan"))

@@ -19,13 +19,10 @@ from torch import Tensor, nn
 
 from scenelift.models.networks.layers import crop
 from scenelift.models.sharpening.filters import blur, first_fine, interpolation
+from scenelift.models.sharpening.fitting import LOWER, RADIUS
 from scenelift.models.sharpening.layout import BandGrid
 from scenelift.models.sharpening.projection import Projection
 
-LOWER = 2
-"""How much coarser than the coarse band the scale is on which the remainder is seen."""
-INTERPOLATED = 3
-"""Pixels of that scale on either side that the smooth level is made of."""
 SMOOTHED = 5
 """Coarse pixels on either side that the smooth level depends on: further ones weigh less than a hundredth."""
 WINDOW, SPREAD = 4, 1.5
@@ -124,8 +121,8 @@ def _separable(x: Tensor, taps: Tensor) -> Tensor:
 
 def _smoothing(mtf: float) -> NDArray[np.float64]:
     """Return the taps of what is interpolated of a band that was made coarser, on the mean over its places."""
-    taps, weights = blur(mtf, LOWER, (LOWER - 1) / 2), interpolation(mtf, LOWER, (LOWER - 1) / 2, INTERPOLATED)
-    span = LOWER * (INTERPOLATED + len(taps.weights))
+    taps, weights = blur(mtf, LOWER, (LOWER - 1) / 2), interpolation(mtf, LOWER, (LOWER - 1) / 2, RADIUS)
+    span = LOWER * (RADIUS + len(taps.weights))
     found = np.zeros(2 * span + 1)
     for impulse in range(LOWER):
         for index, weight in enumerate(taps.weights):
@@ -133,8 +130,8 @@ def _smoothing(mtf: float) -> NDArray[np.float64]:
             if aside:
                 continue
             for phase in range(LOWER):
-                for step in range(-INTERPOLATED, INTERPOLATED + 1):
+                for step in range(-RADIUS, RADIUS + 1):
                     pixel = LOWER * (at - step) + phase
-                    found[span + pixel - impulse] += weight * weights[phase, step + INTERPOLATED] / LOWER
+                    found[span + pixel - impulse] += weight * weights[phase, step + RADIUS] / LOWER
     found = found[span - SMOOTHED : span + SMOOTHED + 1]
     return found / found.sum()

@@ -102,7 +102,7 @@ def _values(scene: Scene, window: Window, reflectance: bool) -> NDArray[np.gener
     if not reflectance:
         return scene.read_dn(window)[0]
     region = scene.read(window)
-    return np.where(region.valid, region.values, np.float32(np.nan))
+    return region.with_nan()
 
 
 def _open_labels(source: SceneSource, scene: Scene) -> Scene:

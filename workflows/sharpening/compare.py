@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from scenelift.models import whole
-from scenelift.models.catalog import CLOSED, sharpening_spec
+from scenelift.models.catalog import CLOSED
 from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.enhancer import TorchEnhancer
 from scenelift.models.errors import ModelError
@@ -26,6 +26,7 @@ from scenelift.models.sharpening.fitting import fit
 from scenelift.models.sharpening.layout import BandGrid, coarse, guides
 from scenelift.models.sharpening.network import Sharpener
 from scenelift.models.sharpening.projection import observe, replicate
+from scenelift.models.sharpening.running import sharpening_spec
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scores.bootstrap import Interval, interval
 from scenelift.pipeline.scores.fusion import no_reference_sums, without_reference
@@ -167,7 +168,7 @@ def _sharpen(
 
 def run_whole(module: ClosedForm | Sharpener, images: Image) -> Image:
     """Sharpen a whole image (bands, H, W), mirrored at its edges as the engine does."""
-    return whole.run_whole(TorchEnhancer(module, sharpening_spec(module)), images[None])[0]
+    return whole.run_whole(TorchEnhancer(module, sharpening_spec(module, CLOSED)), images[None])[0]
 
 
 def score_trial(trial: Trial, found: Image) -> dict[str, float]:

@@ -20,7 +20,7 @@ from scenelift.pipeline.scenes.products.bands import wavelength
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.conditions import band_names
-from scenelift.workflows.multigrid import PAN_MTF, UNKNOWN_MTF, missing_as_nan
+from scenelift.workflows.multigrid import PAN_MTF, UNKNOWN_MTF
 
 Image = NDArray[np.float32]
 PAN, GUIDE = ("pan", "ms"), ("10m", "20m", "60m")
@@ -160,7 +160,7 @@ def _middle(shape: tuple[int, int], most: int) -> Window:
 
 
 def _read(scene: Scene, window: Window) -> Image:
-    return missing_as_nan(scene.read(window))
+    return scene.read(window).with_nan()
 
 
 def _mtfs(scene: Scene) -> list[float]:
