@@ -117,7 +117,7 @@ def read_place(name: str, files: Sequence[Path], mask: str | None = None, mask_c
     shape = min(scene.grid.height, MOST), min(scene.grid.width, MOST)
     starts = ((side - kept) // 2 // 12 * 12 for side, kept in zip(scene.grid.shape, shape, strict=True))
     values = scene.read(Window(*starts, *shape)).with_nan()
-    layout, _ = layout_of(scene)
+    layout, _ = layout_of(scene, pan=len(scene.guides) == 1)
     guides = list(scene.guides)
     coarse = []
     for members in scene.coarse.values():

@@ -75,11 +75,11 @@ def test_maps_are_scored_block_by_block() -> None:
 
 
 def test_the_command_prints_a_table(tmp_path: Path) -> None:
-    values, labels = scene(48)
+    values, labels = scene()
     names = ["B02", "B03", "B04", "B08", "B11"]
     image = write_raster(tmp_path / "a.tif", np.rint(values * 10000).clip(1).astype("uint16"), descriptions=names)
     truth = write_raster(tmp_path / "labels.tif", labels[None].astype("uint8"), nodata=255)
-    how = ["--fine", "blue,green,red,nir", "--coarse", "B11", "--block", "16", "--gap", "2", "--each", "30", "--json"]
+    how = ["--fine", "blue,green,red,nir", "--coarse", "B11", "--block", "32", "--gap", "2", "--each", "40", "--json"]
     command = [sys.executable, "-m", "scenelift.workflows.sharpening.landcover", str(image), str(truth), *how]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
