@@ -15,13 +15,15 @@ from scenelift.models.networks.segmenter import Segmenter
 from scenelift.models.shipped import checkpoint_path
 from scenelift.models.training.confusion import Confusion
 from scenelift.models.whole import spec_of
-from scenelift.pipeline.scores.bootstrap import Interval
+from scenelift.pipeline.scores.bootstrap import Interval, draws
 from scenelift.workflows.evidence.cases import CLASSICAL, SHARPEN, Degradation, restore
 from scenelift.workflows.evidence.landcover import INTACT
-from scenelift.workflows.landcover.blocks import block_counts, miou_difference
 from scenelift.workflows.training.pixels import LabelledImage
 from scenelift.workflows.training.recipe import LandcoverRecipe, Recipe
 from scenelift.workflows.training.segmenter import Segmentation, classes_of
+
+BLOCK = 32
+"""Side of the blocks that are drawn with replacement, pixels."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,42 @@ def _make_versions(values: NDArray[np.float32], networks: Sequence[str], scale: 
     low, sigma = case.apply(values[None], ("",) * len(values))
     methods = (*CLASSICAL[SHARPEN][2:], *networks)
     return {INTACT: values, **{name: images[0] for name, images in restore(case, low, sigma, methods)}}
+
+
+def block_counts(
+    labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: tuple[str, ...], side: int = BLOCK
+) -> list[NDArray[np.int64]]:
+    """Return the confusion (K, K) of each block of ``side`` pixels; they add up to the whole image's."""
+    height, width = labels.shape
+    parts = [
+        (slice(row, row + side), slice(col, col + side))
+        for row in range(0, height, side)
+        for col in range(0, width, side)
+    ]
+    return [Confusion.of(labels[part], predicted[part], classes).counts for part in parts]
+
+
+def miou_difference(one: NDArray[np.int64], other: NDArray[np.int64], seed: int = 0) -> Interval:
+    """Return the difference of two mean IoUs with its 95 % interval over draws of blocks, the same for both.
+
+    Parameters
+    ----------
+    one, other : ndarray of int, shape (blocks, K, K)
+    seed : int
+    """
+    drawn = draws(len(one), seed)
+    gaps = _miou(np.tensordot(drawn, one, 1)) - _miou(np.tensordot(drawn, other, 1))
+    low, high = np.nanpercentile(gaps, [2.5, 97.5])
+    return Interval(float(_miou(one.sum(0)) - _miou(other.sum(0))), float(low), float(high))
+
+
+def _miou(counts: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return the mean IoU over the classes that occur, of (…, K, K) counts."""
+    c = np.asarray(counts, np.float64)
+    hit = np.diagonal(c, axis1=-2, axis2=-1)
+    union = c.sum(-1) + c.sum(-2) - hit
+    shares = np.where(union > 0, hit / np.maximum(union, 1e-9), np.nan)
+    return np.asarray(np.nanmean(shares, axis=-1))
 
 
 def to_markdown(arms: Sequence[SegmentArm], title: str) -> str:

@@ -1,4 +1,4 @@
-"""What sharpened bands are worth to a map: ``python -m scenelift.workflows.sharpening.landcover SCENE LABELS …``.
+"""What sharpened bands are worth to a map: ``cd tests && python -m tools.landcover SCENE LABELS --fine … --coarse …``.
 
 Some bands of a labelled scene are made coarser, as if another sensor had seen them, brought back in several ways, and
 given to a classifier beside the bands that stayed fine. Folds are blocks of the scene; no pixel is learned from within
@@ -18,6 +18,7 @@ import torch
 import typer
 from numpy.typing import NDArray
 from scipy import ndimage
+from sklearn.ensemble import RandomForestClassifier
 
 from scenelift.models.catalog import CLOSED
 from scenelift.models.checkpoint import load_checkpoint
@@ -30,14 +31,13 @@ from scenelift.models.sharpening.network import Sharpener
 from scenelift.models.sharpening.projection import observe, replicate
 from scenelift.models.shipped import shipped
 from scenelift.models.training.confusion import Confusion
-from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.products.bands import wavelength
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.scores.bootstrap import Interval
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.conditions import band_names
-from scenelift.workflows.landcover.blocks import block_counts, miou_difference
+from scenelift.workflows.evidence.segmentation import block_counts, miou_difference
 from scenelift.workflows.multigrid import UNKNOWN_MTF
 from scenelift.workflows.settings import split_names
 from scenelift.workflows.sharpening.compare import run_whole
@@ -122,17 +122,7 @@ def versions(values: Image, layout: Sequence[BandGrid]) -> dict[str, Image]:
 
 
 def by_forest(values: Image, labels: Labels, learned: NDArray[np.int64], mapped: NDArray[np.bool_]) -> Labels:
-    """Classify pixels by their bands alone, by a random forest (Breiman, Machine Learning 45, 2001).
-
-    Raises
-    ------
-    UsageError
-        If scikit-learn is not installed.
-    """
-    try:
-        from sklearn.ensemble import RandomForestClassifier
-    except ImportError:
-        raise UsageError("a random forest needs scikit-learn: pip install scikit-learn") from None
+    """Classify pixels by their bands alone, by a random forest (Breiman, Machine Learning 45, 2001)."""
     pixels = values.reshape(len(values), -1).T
     forest = RandomForestClassifier(TREES, min_samples_leaf=LEAF, random_state=0, n_jobs=1)
     forest.fit(pixels[learned], labels.ravel()[learned])
