@@ -22,7 +22,7 @@ def scene(side: int = 96) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, (side // 3, side // 3)).repeat(3, 0).repeat(3, 1)
     fine = np.stack([0.1 + 0.05 * ((labels == k) - 0.3) for k in (0, 1, 2, 0)])
-    fine += rng.normal(0, 0.02, fine.shape)  # too noisy to name every class by
+    fine += rng.normal(0, 0.012, fine.shape)  # too noisy to name every class by
     last = 0.1 + 0.1 * labels[None] + rng.normal(0, 0.005, (1, side, side))
     return np.concatenate([fine, last]).astype(np.float32), labels.astype(np.int64)
 
