@@ -80,7 +80,8 @@ def times_of(variable: Any, dimension: str) -> tuple[str, ...]:
     coordinate = found_coordinate(variable, dimension)
     if coordinate is None or coordinate.ndim != 1:
         return tuple(map(str, range(1, variable.sizes[dimension] + 1)))
-    plain = xr.Variable(coordinate.dims, coordinate.to_numpy(), coordinate.attrs)
+    told = {key: coordinate.attrs[key] for key in ("units", "calendar") if key in coordinate.attrs}
+    plain = xr.Variable(coordinate.dims, coordinate.to_numpy(), told)  # no fill value: Zarr's own is often 0
     try:
         values = xr.decode_cf(xr.Dataset({"moment": plain}))["moment"].to_numpy()
     except Exception:  # noqa: BLE001 - units that are none, calendars that need another package
