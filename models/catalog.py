@@ -141,6 +141,17 @@ def _classical(name: str) -> tuple[str, int] | None:
     return match[1], int(match[2] or 1)
 
 
+def is_classical(name: str) -> bool:
+    """Whether a model of this name is a method without learning, which needs no torch."""
+    return _classical(name) is not None
+
+
+def interpolates(name: str) -> bool:
+    """Whether a model of this name only interpolates: it needs to know nothing of the scene."""
+    named = _classical(name)
+    return named is not None and named[1] > 1 and named[0] != "ibp"
+
+
 def _classical_names() -> list[str]:
     return [f"{method}-x2" if scales else method for method, scales in CLASSICAL.items()]
 
@@ -319,10 +330,12 @@ def precision_for(name: str, wanted: str, device: str) -> str:
     ModelError
         If the precision is unknown.
     """
+    if _classical(name):
+        return "fp32"
     from scenelift.models.precision import pick_precision
 
     picked = pick_precision(wanted, device)
-    return picked if wanted != "auto" or name in shipped() or _classical(name) else "fp32"
+    return picked if wanted != "auto" or name in shipped() else "fp32"
 
 
 def verify(ref: ModelRef) -> ModelSpec:

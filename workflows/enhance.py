@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scenelift.pipeline.addresses import work_folder
-from scenelift.pipeline.cluster import ClusterSettings
+from scenelift.pipeline.cluster import ClusterSettings, warm_up
 from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.errors import UnfitError, UsageError
 from scenelift.pipeline.jobs import verifying
@@ -80,6 +80,8 @@ def enhance(
     path = check_output(Path(output), source.paths)
     refuse_foreign(path, settings)
     prepared = prepare(source, models, settings, cluster, path)
+    if not path.exists():
+        warm_up(prepared.cluster)
     plan = expecting(plan_prepared(prepared, path, settings, cluster), prepared, settings)
     return carry_out(plan, Listener.of(progress, announce), started=started)
 
@@ -137,10 +139,10 @@ def expecting(
 
 def _recorded(plan: Plan, history: History | None) -> Expectation | None:
     """Return what the first run of this very job found; None if it has none, or is another job."""
-    from scenelift.workflows.expect import Expectation
-
     if history is None or history.expected is None or not _is_of(history, plan):
         return None
+    from scenelift.workflows.expect import Expectation
+
     return read_table(Expectation, history.expected, f"the journal of {plan.path}")
 
 

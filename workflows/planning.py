@@ -154,7 +154,7 @@ def _command(
     if not all(isinstance(name, str) for name in names):
         return {}
     known = replace(source, paths=tuple(without_secrets(p) for p in source.paths))
-    signed = {} if known == source else {"signed": True}  # a signature is a credential: it is not kept
+    signed = {} if known.paths == source.paths else {"signed": True}  # a signature is a credential: it is not kept
     parts = signed | {"source": asdict(known), "settings": asdict(settings), "cluster": asdict(cluster)}
     return {"models": list(names), **parts}
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from scenelift.pipeline.cluster.forking import start_method
 from scenelift.pipeline.cluster.keeping import LOST, closed_in_time, kept_alive
 from scenelift.pipeline.cluster.settings import QUEUES, ClusterSettings
 from scenelift.pipeline.cluster.tasks import Cluster
@@ -62,6 +63,12 @@ def open_cluster(settings: ClusterSettings) -> Iterator[Cluster]:
         yield _checked(Cluster(client, environment, resources))
 
 
+def warm_up(settings: ClusterSettings) -> None:
+    """Begin to load the libraries of local workers, while this process has other things to do before it opens them."""
+    if not settings.in_process:
+        _config(settings, carried(settings.environment))
+
+
 def _checked(cluster: Cluster) -> Cluster:
     cluster.check()
     return cluster
@@ -69,8 +76,9 @@ def _checked(cluster: Cluster) -> Cluster:
 
 def _config(settings: ClusterSettings, environment: dict[str, str]) -> dict[str, Any]:
     """Return Dask's settings for the scheduler and the workers that are started here."""
+    import dask
+
     config: dict[str, Any] = {
-        "distributed.worker.multiprocessing-method": "spawn",
         "distributed.logging.distributed": "critical",  # deaths of workers are reported by who waits for their blocks
         # A task under which its workers died gets one more round of its own (see `pipeline.jobs.running`).
         "distributed.scheduler.allowed-failures": DEATHS[settings.queued],
@@ -79,10 +87,16 @@ def _config(settings: ClusterSettings, environment: dict[str, str]) -> dict[str,
         "distributed.admin.system-monitor.interval": "5s",
         "distributed.worker.profile.enabled": False,
     }
+    config["distributed.worker.multiprocessing-method"] = "spawn"
     if not settings.queued:
         config["distributed.deploy.lost-worker-timeout"] = LOST
     own_gpu = {"SCENELIFT_OWN_GPU": "1"} if settings.kind == "cuda" else {}
     spawned = FEW_ARENAS | own_gpu | environment
+    if settings.kind == "local" and settings.scheduler is None and not settings.gpus:
+        import distributed  # noqa: F401 - its settings are Dask's from then on
+
+        usual = dask.config.get("distributed.nanny.pre-spawn-environ")
+        config["distributed.worker.multiprocessing-method"] = start_method(usual | spawned)
     return config | {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in spawned.items()}
 
 
@@ -183,7 +197,11 @@ def _start_queue(settings: ClusterSettings, environment: dict[str, str]) -> Any:
         raise UsageError(f"no `{command}` here: --cluster {settings.kind} runs where jobs can be submitted")
     cluster = queue_cluster(settings, environment)
     if settings.kind == "slurm":
-        _try_slurm(cluster.job_script())
+        try:
+            _try_slurm(cluster.job_script())
+        except UsageError:
+            cluster.close()
+            raise
     least = 1 if settings.workers is None else settings.workers
     # never scaled to a fixed number: workers whose walltime is over or that were preempted are to be replaced
     cluster.adapt(minimum=least, maximum=settings.maximum or max(least, 1), interval="2s", wait_count=5)
@@ -228,7 +246,7 @@ def queue_cluster(settings: ClusterSettings, environment: dict[str, str]) -> Any
         "shared_temp_directory": str(logs),
         "security": settings.tls or None,
         "scheduler_options": {"dashboard_address": f"{LOOPBACK}:0"},
-        "silence_logs": logging.ERROR,
+        "silence_logs": logging.CRITICAL,
     }
     if job.walltime is not None:
         options["walltime"] = job.walltime

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import MISSING, dataclass
@@ -216,8 +217,13 @@ def refuse(
         refuse_models(model)
 
 
+GPU_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""What Linux has where there is a GPU: without one, torch need not be imported to count them."""
+
+
 def _gpus(device: str) -> int:
-    if device == "cpu":
+    none_here = sys.platform == "linux" and not any(Path(node).exists() for node in GPU_NODES)
+    if device == "cpu" or (device == "auto" and none_here):
         return 0
     from scenelift.models.enhancer import gpu_count
 
