@@ -41,6 +41,10 @@ class GridsError(SceneError):
     exit_code = 2
 
 
+class TimesError(SceneError):
+    """A scene holds several times, and none is chosen."""
+
+
 class InputChangedError(SceneError):
     """The input was replaced while it was being enhanced: what was made of it is made of two."""
 

@@ -17,10 +17,13 @@ from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.jobs.checks import doubts
 from scenelift.pipeline.jobs.fingerprints import contract, fingerprint, json_number
+from scenelift.pipeline.jobs.journal import read_fingerprint
 from scenelift.pipeline.jobs.plan import EnhanceJob, Plan
+from scenelift.pipeline.outputs.classes import classes_path, lay_classes
 from scenelift.pipeline.outputs.formats import format_of
 from scenelift.pipeline.outputs.outputs import Output, as_classes, as_shares, output_of
 from scenelift.pipeline.scenes.inputs import input_digest
+from scenelift.pipeline.scenes.products.kinds import ClassLayer
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.settings import read_table
 from scenelift.pipeline.tiles import TileGrid
@@ -53,6 +56,7 @@ def plan_prepared(prepared: Prepared, path: Path, settings: EnhanceSettings, clu
     learnt = any(map(is_network, prepared.names))
     output = _describe(prepared, settings)
     job = _job(prepared, output, settings, path, cluster)
+    classes = _classes(scene, output, settings, path)
     return Plan(
         path=path,
         job=job,
@@ -61,9 +65,17 @@ def plan_prepared(prepared: Prepared, path: Path, settings: EnhanceSettings, clu
         fingerprint=fingerprint(scene, job.models, output, format_of(path).name, settings.shards, SOFTWARE),
         command=_command(scene.source, prepared.names, settings, cluster),
         stamps=prepared.stamps,
-        notes=(*_masked(prepared), *scene.notes, *doubts(scene, network=learnt), *told, *prepared.warnings),
+        notes=(
+            *_masked(prepared),
+            *_left_out(scene, settings),
+            *scene.notes,
+            *doubts(scene, network=learnt),
+            *told,
+            *prepared.warnings,
+        ),
         device=prepared.device,
         precision=", ".join(dict.fromkeys(model.precision for model in prepared.models)),
+        classes=classes,
         shards=settings.shards,
         overwrite=settings.overwrite,
         allow_holes=settings.allow_holes,
@@ -86,6 +98,42 @@ def _masked(prepared: Prepared) -> list[str]:
     if mask is None or hidden is None:
         return []
     return [f"masked by {mask.rule.kind} ({mask.rule.describe()}): {100 * hidden.masked:.1f} % of the scene"]
+
+
+def _classes(scene: Scene, output: Output, settings: EnhanceSettings, path: Path) -> tuple[ClassLayer, ...]:
+    """Return the layers of classes to copy beside the output.
+
+    Raises
+    ------
+    UsageError
+        If one is wanted and there is none, or a copy would replace something else.
+    GridsError
+        If one does not fit the output's grid.
+    """
+    if not settings.keep_classes:
+        return ()
+    if not scene.classes:
+        raise UsageError(
+            f"--keep-classes: {scene.name} has no layer of classes (SCL of Level-2A, QA_PIXEL, or a class map among "
+            "several inputs): leave it out"
+        )
+    inputs, ours = {Path(p).resolve() for p in scene.source.paths}, read_fingerprint(work_folder(path)) is not None
+    for layer in scene.classes:
+        copy = classes_path(path, layer)
+        if copy.resolve() in inputs or (copy.exists() and not ours and not settings.overwrite):
+            raise UsageError(f"--keep-classes would replace {copy}: choose another name for the output")
+        lay_classes(layer, output.grid, scene.source.limits)
+    return scene.classes
+
+
+def _left_out(scene: Scene, settings: EnhanceSettings) -> list[str]:
+    """Return what a summary says of layers of classes."""
+    names = ", ".join(layer.name for layer in scene.classes)
+    if not names:
+        return []
+    if settings.keep_classes:
+        return [f"classes copied beside the output by nearest neighbour: {names}"]
+    return [f"classes left out: {names}; --keep-classes copies them beside the output"]
 
 
 def _block(scene: Scene, settings: EnhanceSettings) -> tuple[int, int]:
@@ -136,7 +184,7 @@ def _describe(prepared: Prepared, settings: EnhanceSettings) -> Output:
             "dtype": settings.dtype,
             **{name: getattr(source, name) for name in ("scale", "offset", "crs")},
             "nodata": json_number(source.nodata),
-            **({} if source.extent is None else {"extent": source.extent}),
+            **{name: value for name in ("extent", "time") if (value := getattr(source, name)) is not None},
         },
         **_mask_facts(prepared),
     }

@@ -56,6 +56,17 @@ def _parse_noise(text: str) -> float | None:
         raise UsageError(f"--noise must be auto or a number in DN, got {text!r}") from None
 
 
+MASK = (
+    "Read clouds and the like as missing: scl (Sentinel-2 L2A), qa_pixel (Landsat), clouds (found in the pixels), "
+    "or a raster whose non-zero pixels are hidden."
+)
+MASK_CLASSES = (
+    "Classes of the mask that are hidden, by name or number: cloud,shadow. Default: cloud, cirrus, shadow, snow, "
+    "saturated, nodata."
+)
+"""What ``--mask`` and ``--mask-classes`` take."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """How the numbers of a scene are read; see `SceneSource`."""
@@ -72,18 +83,10 @@ class Reading:
     extent: str | None = option(
         None, "Of several grids, for a sharpener: common (default; what all of them cover) or union.", panel=INPUT
     )
-    mask: str | None = option(
-        None,
-        "Read clouds and the like as missing: scl (Sentinel-2 L2A), qa_pixel (Landsat), clouds (found in the pixels), "
-        "or a raster whose non-zero pixels are hidden.",
-        panel=INPUT,
-    )
-    mask_classes: tuple[str, ...] = option(
-        (),
-        "Classes of the mask that are hidden, by name or number: cloud,shadow. Default: cloud, cirrus, shadow, snow, "
-        "saturated, nodata.",
-        panel=INPUT,
-        parse=split_names,
+    mask: str | None = option(None, MASK, panel=INPUT)
+    mask_classes: tuple[str, ...] = option((), MASK_CLASSES, panel=INPUT, parse=split_names)
+    time: str | None = option(
+        None, "Of a cube of several times: which, by number from 1 or as it begins: 2024-05-01.", panel=INPUT
     )
 
 
@@ -124,6 +127,12 @@ class EnhanceSettings:
         (),
         "What an installed package does around networks: NAME, NAME=VALUE or NAME={field=value}; repeatable.",
         panel=MODEL,
+    )
+    keep_classes: bool = option(
+        False,
+        "Copy layers of classes (SCL, QA_PIXEL, class maps among the inputs) beside the output, on its grid, by "
+        "nearest neighbour: NAME_scl.tif.",
+        panel=OUTPUT,
     )
     shards: bool = option(True, "Zarr: one file a block. GDAL before 3.13 needs --no-shards.", panel=OUTPUT)
     overwrite: bool = option(False, "Replace an existing output (archive: one of other settings).", panel=OUTPUT)

@@ -10,6 +10,7 @@ from scenelift.pipeline.addresses import work_folder
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.outputs.outputs import Output
+from scenelift.pipeline.scenes.products.kinds import ClassLayer
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.tiles import TileGrid
 
@@ -86,6 +87,8 @@ class Plan:
     """What was assumed of the input or left out: lines for people."""
     expected: dict[str, Any] | None = None
     """What the job may be expected to gain, as it was tried; None where that was not done."""
+    classes: tuple[ClassLayer, ...] = ()
+    """Layers of classes that are copied beside the output."""
     shards: bool = True
     """Whether the chunks of a block lie in one file of the store."""
     overwrite: bool = False

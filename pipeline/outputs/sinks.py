@@ -49,7 +49,7 @@ class ZarrSink:
             group = zarr.open_group(str(path), mode="w-", zarr_format=3, attributes=group_attributes(output))
             make_level(group, output.shape, output.chunk, output.block if shards else None, output)
             group[DATA].attrs.update(array_attributes(output))
-            write_coordinates(group, output.grid)
+            write_coordinates(group, output.grid, output.bands)
         except OSError as error:
             raise SinkError.of(path, error) from error
         return cls(path, group, output.block)

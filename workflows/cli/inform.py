@@ -42,6 +42,9 @@ def describe_scene(source: SceneSource) -> dict[str, Any]:
         "mask": scene.mask_kind,
         "product": scene.product,
         "hidden": _hidden(scene),
+        "classes": [layer.name for layer in scene.classes],
+        "times": list(scene.times),
+        "time": scene.tags.get("ACQUISITIONDATETIME") if scene.times else None,
         "bands": [
             dataclasses.asdict(b)
             | {"nodata": json_number(b.nodata), "ground_sample_distance": [side * p.ratio for side in grid.resolution]}
@@ -78,6 +81,12 @@ def print_scene(facts: dict[str, Any]) -> None:
     if hidden := facts["hidden"]:
         told = f"{hidden['kind']} ({hidden['means']}): {100 * hidden['share']:.1f} % of all pixels, "
         rows.append(["masked by", told + f"{100 * hidden['share_of_data']:.1f} % of those with data"])
+    if len(facts["times"]) > 1:
+        rows.append(["times", f"{', '.join(facts['times'])}; here {facts['time']}, --time chooses"])
+    if facts["classes"]:
+        rows.append(
+            ["classes", f"{', '.join(facts['classes'])}: left out; --keep-classes copies them beside an output"]
+        )
     rows += [["bands of", f"{size}: {', '.join(names)}"] for size, names in _by_size(facts).items()]
     rows += [["sharpness", line] for line in facts["conditions"]["lines"]]
     rows += [["not seen in training", line] for line in facts["unfamiliar"]]

@@ -146,7 +146,8 @@ class Source:
         numbers = reading.scale, reading.offset, reading.nodata, reading.crs
         limits = Limits.of(self.limit, self.remote)
         source = SceneSource(paths, bands, *numbers, limits, extent=reading.extent)
-        source = dataclasses.replace(source, mask=reading.mask, mask_classes=reading.mask_classes)
+        hidden = {"mask": reading.mask, "mask_classes": reading.mask_classes}
+        source = dataclasses.replace(source, time=reading.time, **hidden)
         if reading.mask is None:
             return source
         from scenelift.workflows.clouds import with_clouds
