@@ -99,9 +99,9 @@ class Translated:
         self._enhancer = enhancer
         self.spec = enhancer.spec
 
-    def __call__(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, patches: NDArray[np.float32], *where: NDArray[np.int64]) -> NDArray[np.float32]:
         with memory_errors():
-            return self._enhancer(patches)
+            return self._enhancer(patches, *where)
 
 
 class TorchEnhancer:

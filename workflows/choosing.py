@@ -16,7 +16,10 @@ from scenelift.models.catalog import (
     interpolates,
     is_classical,
     is_denoiser,
+    is_fitted,
     is_sharpener,
+    is_visual,
+    measure,
     precision_for,
     verify,
     wants_blur,
@@ -42,6 +45,7 @@ from scenelift.pipeline.scenes.scenes import Readable, Scene, SceneSource
 from scenelift.workflows.clouds import with_clouds
 from scenelift.workflows.conditions import Conditions, band_names, colour_bands, scene_conditions
 from scenelift.workflows.familiarity import unfamiliar
+from scenelift.workflows.fitting.scene import fit_to_scene
 from scenelift.workflows.multigrid import SharpenedScene, open_for, prepare_sharpener, read_for
 from scenelift.workflows.refusals import model_names
 from scenelift.workflows.settings import EnhanceSettings
@@ -170,6 +174,8 @@ class Prepared:
             return None
         if specs[-1].out_bands or math.prod(spec.scale for spec in specs) == 1:
             return None
+        if any(isinstance(name, str) and is_fitted(name) for name in self.names):  # to this scene, not to a coarser one
+            return None
         scene: Readable = self.sharpened or self.scene
         loaded = [_without_errors(model).load() for model in self.models[1 if self.sharpened else 0 :]]
         if loaded[-1].spec.out_per_band > 1:  # of the network itself
@@ -237,9 +243,14 @@ def prepare_opened(
         noise, found = _rounded(noise), found and replace(found, noise=_rounded(found.noise))
     asked = any(isinstance(name, str) and wants_blur(name) for name in rest)
     conditions = found if asked else None
-    chosen = [*first, *_resolve(rest, scene, settings, runtime, conditions, noise, len(first))]
+    chosen = [*first, *_resolve(rest, scene, settings, runtime, conditions, noise, first)]
     warnings = notes if found is None else (*notes, *unfamiliar(rest, band_names(scene), found, noise))
     warnings += tuple(note for model in chosen for extra in _extras_of(model) for note in extra.notes())
+    warnings += tuple(
+        f"{name} makes a product for the eye: its values are no reflectance any longer"
+        for name in names
+        if isinstance(name, str) and is_visual(name)
+    )
     hidden = scene.mask.shares() if scene.mask else None
     if hidden and hidden.masked == 1:
         raise UsageError(f"{scene.name}: the mask hides every pixel; choose other classes with --mask-classes")
@@ -297,6 +308,20 @@ def _sharpener(
     return [chosen], SharpenedScene(scene, loaded), notes
 
 
+def _earlier(models: Sequence[ChosenModel], name: str, device: str) -> list[ModelRef]:
+    """Return the models before one that is fitted, to be run here.
+
+    Raises
+    ------
+    UsageError
+        If one was given as an object.
+    """
+    known = [model.handle for model in models if isinstance(model.handle, ModelRef)]
+    if len(known) < len(models):
+        raise UsageError(f"{name} is fitted to what comes before it: no model before it may be given as an object")
+    return [with_settings(ref, device=device) for ref in known]
+
+
 def _rounded(noise: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(float(f"{sigma:.3g}") for sigma in noise)
 
@@ -308,13 +333,13 @@ def _resolve(
     runtime: Runtime,
     conditions: Conditions | None,
     noise: tuple[float, ...],
-    before: int,
+    first: list[ChosenModel],
 ) -> list[ChosenModel]:
     """Turn names into references that carry every setting of the run, and check the halo of each model.
 
-    `before` counts the models of the chain that come before.
+    `first` are the models of the chain that come before.
     """
-    denoised, extras = False, settings.extras()
+    denoised, extras, before = False, settings.extras(), len(first)
     chosen: list[ChosenModel] = []
     if before and not names and extras:
         raise UsageError(f"--{extras[0].name} is for networks, and there is none after the sharpener")
@@ -337,6 +362,9 @@ def _resolve(
             left = LEFT_BY_DENOISING if denoised else 1.0
             ref = with_settings(ref, blur=conditions.blur, noise=tuple(left * sigma for sigma in conditions.noise))
         denoised = denoised or is_denoiser(name)
+        if is_fitted(name):
+            ref = fit_to_scene(ref, scene, _earlier([*first, *chosen], name, runtime.here))
+        ref = measure(ref)
         spec = verify(ref)
         for extra in ref.extras:
             if spec.out_per_band < extra.out_per_band:

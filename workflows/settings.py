@@ -25,7 +25,7 @@ from scenelift.pipeline.settings import option, read_table, toml_value
 
 INPUT, MODEL, OUTPUT, WHERE, STOPS = "Input", "Model", "Output", "Where it runs", "When it stops"
 """Headings of ``--help``, in this order."""
-MODELS = "A name, a checkpoint or module.path:factory; several, with commas, run one after the other."
+MODELS = "A name, a checkpoint, an ONNX file or module.path:factory; several, with commas, run one after the other."
 """What ``--model`` takes."""
 
 BLOCK = 1024

@@ -67,10 +67,10 @@ class _Timed:
     def spec(self) -> Any:
         return self._enhancer.spec
 
-    def __call__(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, patches: NDArray[np.float32], *where: NDArray[np.int64]) -> NDArray[np.float32]:
         start = time.perf_counter()
         try:
-            return self._enhancer(patches)
+            return self._enhancer(patches, *where)
         finally:
             self.seconds += time.perf_counter() - start
 

@@ -34,6 +34,7 @@ COMMANDS = {
     "expect": Entry("enhance", SCENES, "Say what super-resolution may gain on a scene."),
     "info": Entry("enhance", SCENES, "Show what a scene is and how its numbers will be read."),
     "models": Entry("enhance", SCENES, "List the models, or show one model's card."),
+    "export": Entry("methods.exporting", SCENES, "Write a model as an ONNX file."),
     "train": Entry("training", TRAINING, "Train a model, or adapt a shipped one to your scenes."),
     "landcover": Entry("landcover", COVER, "Train land-cover networks and classify images."),
     "classify": Entry("landcover", COVER, "Turn a scene into a map of land cover."),

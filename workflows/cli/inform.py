@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from scenelift.models.catalog import CLOSED, PAN
 from scenelift.models.classical import CLASSICAL
+from scenelift.models.fitted import METHODS, VISUAL
 from scenelift.workflows.cli.console import table
 
 if TYPE_CHECKING:  # the list of models does not wait for GDAL
@@ -137,6 +138,7 @@ def print_models(facts: list[dict[str, Any]], name: str | None) -> None:
         methods = ", ".join(f"{m}-x2" if resampler else m for m, resampler in CLASSICAL.items())
         print(f"classical methods: {methods} (a resampler takes any factor: -x3, -x4)")
         print(f"for scenes of several grids, as the first model: {CLOSED}, or {PAN} (Landsat)")
-        print("your own: a .safetensors checkpoint, or module.path:factory")
+        print(f"fitted to the whole scene: {', '.join(METHODS)} ({', '.join(VISUAL)} for the eye alone)")
+        print("your own: a .safetensors checkpoint, an ONNX file, or module.path:factory")
         return
     print(json.dumps(facts[0]["card"] or facts[0], indent=2))

@@ -146,8 +146,7 @@ class Source:
         numbers = reading.scale, reading.offset, reading.nodata, reading.crs
         limits = Limits.of(self.limit, self.remote)
         source = SceneSource(paths, bands, *numbers, limits, extent=reading.extent)
-        hidden = {"mask": reading.mask, "mask_classes": reading.mask_classes}
-        source = dataclasses.replace(source, time=reading.time, **hidden)
+        source = dataclasses.replace(source, time=reading.time, mask=reading.mask, mask_classes=reading.mask_classes)
         if reading.mask is None:
             return source
         from scenelift.workflows.clouds import with_clouds

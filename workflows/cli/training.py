@@ -18,10 +18,12 @@ from scenelift.workflows.settings import INPUT, MODEL, Adaptation, TrainingRun
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to the program, and the group `evaluate`, which has one of land cover too."""
     from scenelift.workflows.cli.landcover import register_evaluations
+    from scenelift.workflows.cli.methods.simulations import register_simulations
 
     evaluations = typer.Typer(no_args_is_help=True, help="Print tables of quality against classical methods.")
     evaluations.command("sr", epilog="Example: scenelift evaluate sr -m sr-x2 --scale 2")(evaluate_sr)
     evaluations.command("denoise", epilog="Example: scenelift evaluate denoise -m denoise --level 25")(evaluate_denoise)
+    register_simulations(evaluations)
     app.command("train", epilog="Example: scenelift train --task sr-x2 --scenes a.tif", rich_help_panel="Training")(
         train
     )
