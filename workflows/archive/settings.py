@@ -92,7 +92,7 @@ class ArchiveSettings:
         from scenelift.models.enhancer import pick_device
 
         device = pick_device(self.enhance.device, elsewhere=True)
-        unused = [name for name in ("extra", "interval") if not getattr(self.enhance, name)]
+        unused = [name for name in ("extra", "interval", "crop", "compress") if not getattr(self.enhance, name)]
         never = ("batch", "overwrite", *unused)
         settings = {name: value for name, value in asdict(self.enhance).items() if name not in never}
         reading = asdict(self.reading)
