@@ -231,7 +231,8 @@ def prepare_opened(
     path: Path | None = None,
 ) -> Prepared:
     """Find what networks are told of an open scene, and load the models; parameters and errors as of `prepare`."""
-    cluster = _here_if_small(scene, cluster)
+    part = settings.window_on(scene.grid)
+    cluster = _here_if_small(part.shape if part else scene.grid.shape, cluster)
     runtime = Runtime.choose(settings, cluster, path, names)
     first, sharpened, notes = _sharpener(names, scene, runtime)
     rest = names[len(first) :]
@@ -259,10 +260,10 @@ def prepare_opened(
     )
 
 
-def _here_if_small(scene: Scene, cluster: ClusterSettings) -> ClusterSettings:
+def _here_if_small(shape: tuple[int, int], cluster: ClusterSettings) -> ClusterSettings:
     """Return the cluster, or this process with all its threads: starting workers would take longer than the work."""
     asked = cluster != ClusterSettings()
-    return cluster if asked or math.prod(scene.grid.shape) > SMALL else replace(cluster, workers=0)
+    return cluster if asked or math.prod(shape) > SMALL else replace(cluster, workers=0)
 
 
 def by_numbers(scene: Scene) -> Scene:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
+import queue
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from scenelift.pipeline.cluster.forking import start_method
-from scenelift.pipeline.cluster.keeping import LOST, closed_in_time, kept_alive
+from scenelift.pipeline.cluster.keeping import LOST, WORKER, closed_in_time, kept_alive
 from scenelift.pipeline.cluster.settings import QUEUES, ClusterSettings
 from scenelift.pipeline.cluster.tasks import Cluster
 from scenelift.pipeline.cluster.workers import carried
@@ -27,6 +30,8 @@ GPU_THREADS = 3
 """A GPU worker reads and writes in two threads while the third holds the GPU."""
 DEATHS = {True: 6, False: 2}
 """Workers that may die under a task before it counts as the cause: in a batch system they also die of preemption."""
+LISTEN = 0.2
+"""Seconds between two looks whether the workers are up; an interruption is noticed at once."""
 FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
 """glibc keeps one malloc arena per thread; limiting it to two bounds a worker's memory."""
 
@@ -156,7 +161,8 @@ def _start_local(settings: ClusterSettings) -> Any:
 
     for chance in (1, 2):
         try:
-            return LocalCluster(
+            return _deaf_to_interrupts(
+                LocalCluster,
                 n_workers=settings.local_workers,
                 threads_per_worker=GPU_THREADS if settings.gpus else 1,
                 processes=True,
@@ -169,6 +175,38 @@ def _start_local(settings: ClusterSettings) -> Any:
                 reason = " ".join(str(error.__cause__ or error).split())
                 raise ResumableError(f"the local workers do not start: {reason}") from error
     return None
+
+
+def _deaf_to_interrupts(start: Callable[..., Any], **options: Any) -> Any:
+    """Call what starts worker processes; Ctrl-C in a terminal, which goes to all of them, reaches this process alone.
+
+    Processes inherit which signals are blocked in the thread that starts them. So it is one of its own, for which this
+    one waits, listening; interrupted, it ends what was started by then.
+    """
+    done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            done.put((start(**options), None))
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            done.put((None, error))
+
+    thread = threading.Thread(target=run, daemon=True, name="scenelift-starter")
+    thread.start()
+    try:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                made, error = done.get(timeout=LISTEN)
+                break
+    except BaseException:
+        for child in multiprocessing.active_children():
+            if child.name.startswith(WORKER):
+                child.kill()
+        raise
+    if error is not None:
+        raise error
+    return made
 
 
 def _start_cuda(settings: ClusterSettings) -> Any:

@@ -35,10 +35,30 @@ Output = Annotated[
     Path,
     typer.Option("--output", "-o", help="What to write: *.tif (COG) or *.zarr.", rich_help_panel=OUTPUT),
 ]
-Models = Annotated[str, typer.Option("--model", "-m", help=MODELS, rich_help_panel=MODEL)]
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Return the names of models that begin so; of a chain, its last part is completed."""
+    from scenelift.models.catalog import CLOSED, PAN
+    from scenelift.models.classical import CLASSICAL
+    from scenelift.models.shipped import shipped
+
+    before, comma, last = incomplete.rpartition(",")
+    every = [*shipped(), *(f"{m}-x2" if resampler else m for m, resampler in CLASSICAL.items()), CLOSED, PAN]
+    return [before + comma + name for name in every if name.startswith(last)]
+
+
+Models = Annotated[
+    str, typer.Option("--model", "-m", help=MODELS, rich_help_panel=MODEL, autocompletion=complete_model)
+]
 WORKERS = "Worker processes; 0: none. Default: one a core, or one a GPU."
 Workers = Annotated[int | None, typer.Option(help=WORKERS, rich_help_panel=WHERE)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
+
+
+def examples(*commands: str) -> str:
+    """Return what stands below a command's help: commands that work, without the program's name."""
+    return "\n\n".join(["Examples:", *(f"scenelift {command}" for command in commands)])
 
 
 def with_options(*groups: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
