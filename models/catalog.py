@@ -21,7 +21,9 @@ from scenelift.models.checkpoint import checkpoint_digest, read_metadata
 from scenelift.models.classical import CLASSICAL
 from scenelift.models.errors import ModelError
 from scenelift.models.extras import Extra, apply_extras, code_digest
-from scenelift.models.shipped import checkpoint_path, load_unchanged, shipped
+from scenelift.models.fitted import METHODS, VISUAL, method_of, parameters
+from scenelift.models.onnx import SUFFIX as ONNX
+from scenelift.models.shipped import checkpoint_path, joint_of, load_unchanged, shipped
 from scenelift.models.spec import ModelSpec
 
 if TYPE_CHECKING:  # what runs a model is imported where it is loaded: a wrong name is refused without torch
@@ -68,7 +70,7 @@ class ModelRef:
     layout: tuple[BandGrid, ...] | None = None
     """How the grids of the scene's bands lie to each other, for sharpeners."""
     coefficients: str | None = None
-    """What a sharpener was fitted to the scene with, JSON."""
+    """What a sharpener or another method was fitted to the scene with, or what an ONNX file was measured to be."""
 
     def load(self, worker: int = 0) -> Any:
         """Load the model in this process; each worker of a machine takes the GPU of its own number."""
@@ -77,19 +79,26 @@ class ModelRef:
     def provenance(self) -> dict[str, Any]:
         """Return what an output says about a model that made it: weights, settings, noise levels."""
         noise = [round(s, 9) for s in self.noise] if self.noise else None
-        name = Path(self.name).name if self.name.endswith(".safetensors") else self.name
+        name = Path(self.name).name if self.name.endswith((".safetensors", ONNX)) else self.name
         device = self.device.partition(":")[0]
         facts = {"name": name, "sha256": self.digest, "precision": self.precision, "device": device, "noise": noise}
         extras = {key: value for extra in self.extras for key, value in extra.provenance().items()}
         told = {} if self.blur is None else {"blur": [[b.kind, b.mtf] for b in self.blur]}
         joint = {} if self.colour is None else {"colour": list(self.colour), "joint_sha256": self.joint}
-        return facts | extras | told | joint | self._sharpening()
+        return facts | extras | told | joint | self._sharpening() | self._fitted()
 
     def _sharpening(self) -> dict[str, Any]:
         if self.layout is None:
             return {}
         layout = [dataclasses.asdict(band) for band in self.layout]
         return {"layout": layout, "coefficients": json.loads(self.coefficients or "null")}
+
+    def _fitted(self) -> dict[str, Any]:
+        if self.layout is not None or self.coefficients is None or self.name.endswith(ONNX):
+            return {}
+        from scenelift.models.fitted.running import provenance
+
+        return provenance(self.name, self.coefficients)
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides what the model makes of a scene."""
@@ -113,16 +122,23 @@ def find(name: str) -> ModelRef:
     path = checkpoint_path(name)
     if path is not None:
         return ModelRef(name, checkpoint_digest(path))
-    if name in (CLOSED, PAN) or _classical(name) or _is_factory(name):
+    if name.endswith(ONNX):
+        from scenelift.models.onnx.files import onnx_digest
+
+        return ModelRef(name, onnx_digest(name))
+    if method_of(name):
+        parameters(name)  # refuses what it cannot take
+    if name in (CLOSED, PAN) or method_of(name) or _classical(name) or _is_factory(name):
         return ModelRef(name, hashlib.sha256(name.encode()).hexdigest())
     if name in installed():
         return find(installed()[name])
-    choices = [*shipped(), *installed(), CLOSED, PAN, *_classical_names()]
+    choices = [*shipped(), *installed(), CLOSED, PAN, *_classical_names(), *METHODS]
     near = difflib.get_close_matches(name, choices, 1)
     if near:
         raise ModelError(f"unknown model {name!r}: did you mean {near[0]}? `scenelift models` lists them all")
     raise ModelError(
-        f"unknown model {name!r}: give one of {', '.join(choices)}, a .safetensors checkpoint, or module.path:factory"
+        f"unknown model {name!r}: give one of {', '.join(choices)}, a .safetensors checkpoint, an ONNX file, "
+        "or module.path:factory"
     )
 
 
@@ -139,6 +155,17 @@ def _classical(name: str) -> tuple[str, int] | None:
     if scales != bool(match[2]):  # a resampler needs a scale, a filter has none
         return None
     return match[1], int(match[2] or 1)
+
+
+def is_classical(name: str) -> bool:
+    """Whether a model of this name is a method without learning, which needs no torch."""
+    return _classical(name) is not None
+
+
+def interpolates(name: str) -> bool:
+    """Whether a model of this name only interpolates: it needs to know nothing of the scene."""
+    named = _classical(name)
+    return named is not None and named[1] > 1 and named[0] != "ibp"
 
 
 def _classical_names() -> list[str]:
@@ -162,6 +189,14 @@ def load(ref: ModelRef) -> Any:
     path = checkpoint_path(ref.name)
     if path is not None:
         return _running(ref, *load_unchanged(path, ref.digest))
+    if ref.name.endswith(ONNX):
+        return _from_onnx(ref)
+    if method_of(ref.name):
+        from scenelift.models.fitted.running import fitted_method
+
+        if ref.coefficients is None:
+            raise ModelError(f"{ref.name} is fitted to a whole scene, and runs on no image by itself")
+        return fitted_method(ref.name, json.loads(ref.coefficients))
     if named := _classical(ref.name):
         from scenelift.models.classical.classical import classical
 
@@ -184,6 +219,47 @@ def _running(ref: ModelRef, module: Any, spec: ModelSpec) -> TorchEnhancer:
     wrapped = [apply_extras(ref.extras, plain, spec, blurs[i % len(blurs)]) for i, plain in enumerate(modules)]
     ready = [network for network, _ in wrapped]
     return TorchEnhancer(ready, wrapped[-1][1], ref.device, ref.precision, ref.threads, ref.noise)
+
+
+def _from_onnx(ref: ModelRef) -> TorchEnhancer:
+    """Put an ONNX file to work; it runs on the CPU, whatever the device of the others is."""
+    from scenelift.models.onnx.running import open_onnx, running
+
+    measured = measure(ref)
+    module, spec = running(open_onnx(ref.name, ref.digest), json.loads(measured.coefficients or ""))
+    return _running(dataclasses.replace(ref, device="cpu", precision="fp32"), module, spec)
+
+
+def measure(ref: ModelRef) -> ModelRef:
+    """Return the reference of an ONNX file with its contract, as it is measured; any other as it is.
+
+    Raises
+    ------
+    ModelError
+        If its tiles would not be exact, or it cannot be run.
+    """
+    if not ref.name.endswith(ONNX) or ref.coefficients is not None:
+        return ref
+    return dataclasses.replace(ref, coefficients=_measured(ref.name, ref.digest))
+
+
+@functools.lru_cache(maxsize=8)
+def _measured(path: str, digest: str) -> str:
+    from scenelift.models.onnx.measuring import measure as measured
+    from scenelift.models.onnx.running import open_onnx
+
+    return json.dumps(measured(open_onnx(path, digest)), sort_keys=True)
+
+
+def is_fitted(name: str) -> bool:
+    """Whether a model of this name is fitted to the whole scene, or told numbers of it, before it runs."""
+    path = checkpoint_path(name)
+    return method_of(name) is not None or (path is not None and read_metadata(path)[0].needs_statistics)
+
+
+def is_visual(name: str) -> bool:
+    """Whether what a model of this name makes is for the eye, and no reflectance any longer."""
+    return method_of(name) in VISUAL
 
 
 def _sharpener(ref: ModelRef) -> TorchEnhancer:
@@ -238,6 +314,11 @@ def _folded(ref: ModelRef, module: Any, spec: ModelSpec) -> tuple[list[Any], Mod
     """
     from scenelift.models.sensing.blurs import Blur
 
+    if spec.needs_statistics:
+        if ref.coefficients is None:
+            raise ModelError(f"{ref.name} is told numbers of a whole scene, and runs on no image by itself")
+        folded = module.fold_statistics(json.loads(ref.coefficients)["percentiles"])
+        return [folded], dataclasses.replace(spec, needs_statistics=False)
     if not spec.needs_blur:
         return [module], spec
     together = spec.bands or 1
@@ -262,23 +343,18 @@ def _by_bands(ref: ModelRef, colour: tuple[int, int, int]) -> ByBands:
         noise = tuple(ref.noise[b % len(ref.noise)] for b in bands) if ref.noise else None
         return load(dataclasses.replace(ref, name=name, digest=digest, blur=blur, noise=noise, colour=None, joint=None))
 
-    parts: list[tuple[Any, Sequence[int]]] = [(part(_joint_name(ref.name), ref.joint or "", colour), colour)]
+    parts: list[tuple[Any, Sequence[int]]] = [(part(joint_of(ref.name) or "", ref.joint or "", colour), colour)]
     if others:
         parts.append((part(ref.name, ref.digest, others), others))
     return ByBands(ref.name, parts)
 
 
-def _joint_name(name: str) -> str:
-    """Return the name of the network for red, green and blue together that belongs to a band-agnostic one."""
-    return f"{name}-rgb"
-
-
 def with_colour(ref: ModelRef, colour: tuple[int, int, int] | None) -> ModelRef:
     """Return the reference with red, green and blue given to the joint network, where one ships; else unchanged."""
-    joint = shipped().get(_joint_name(ref.name))
-    if colour is None or joint is None or ref.name not in shipped():
+    joint = joint_of(ref.name)
+    if colour is None or joint is None:
         return ref
-    return dataclasses.replace(ref, colour=colour, joint=checkpoint_digest(joint))
+    return dataclasses.replace(ref, colour=colour, joint=checkpoint_digest(shipped()[joint]))
 
 
 def _from_factory(ref: ModelRef) -> Any:
@@ -300,7 +376,7 @@ def _from_factory(ref: ModelRef) -> Any:
 def _code_digest(name: str) -> str | None:
     """Return the SHA-256 of the module that holds a factory; None for other kinds of models."""
     module = name.partition(":")[0]
-    if ":" not in name or name.endswith(".safetensors"):
+    if ":" not in name or name.endswith((".safetensors", ONNX)) or method_of(name):
         return None
     found = importlib.util.find_spec(module)
     if found is None or found.origin is None or not Path(found.origin).is_file():
@@ -319,10 +395,12 @@ def precision_for(name: str, wanted: str, device: str) -> str:
     ModelError
         If the precision is unknown.
     """
+    if _classical(name) or method_of(name) or name.endswith(ONNX):
+        return "fp32"
     from scenelift.models.precision import pick_precision
 
     picked = pick_precision(wanted, device)
-    return picked if wanted != "auto" or name in shipped() or _classical(name) else "fp32"
+    return picked if wanted != "auto" or name in shipped() else "fp32"
 
 
 def verify(ref: ModelRef) -> ModelSpec:
@@ -336,7 +414,7 @@ def verify(ref: ModelRef) -> ModelSpec:
     enhancer = load(ref)
     # Shipped models are measured by the tests; a second here for every run would buy nothing. That of a sharpener
     # follows from its layout.
-    exact = not _classical(ref.name) and enhancer.spec.halo_kind == "exact"
+    exact = not _classical(ref.name) and not ref.name.endswith(ONNX) and enhancer.spec.halo_kind == "exact"
     if exact and ref.name not in shipped() and enhancer.spec.task != "sharpening":
         from scenelift.models.enhancer import TorchEnhancer
         from scenelift.models.receptive import check_halo
@@ -361,6 +439,10 @@ def load_spec(ref: ModelRef) -> ModelSpec:
     """Return a model's spec, loading as little as possible."""
     if ref.name in (CLOSED, PAN) and ref.layout is None:
         return ModelSpec(ref.name, "sharpening")
+    if method_of(ref.name) and ref.coefficients is None:
+        from scenelift.models.fitted.running import spec_of
+
+        return spec_of(ref.name)
     path = checkpoint_path(ref.name)
     return read_metadata(path)[0] if path is not None else load(ref).spec
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from scenelift.models.errors import ModelError
 
-Task = Literal["denoise", "super-resolution", "sharpening", "contrast", "landcover", "other"]
-TASKS: tuple[str, ...] = ("denoise", "super-resolution", "sharpening", "contrast", "landcover", "other")
+Task = Literal["denoise", "super-resolution", "sharpening", "contrast", "dehaze", "destripe", "landcover", "other"]
+TASKS: tuple[str, ...] = get_args(Task)
 
 MAX_HALO = 1024
 MAX_PATCH = 4096
@@ -57,6 +57,10 @@ class ModelSpec:
     """Whether the network takes a noise level (standard deviation, reflectance) per band."""
     needs_blur: bool = False
     """Whether the network takes the blur of each band, see `scenelift.models.sensing.blurs`."""
+    needs_statistics: bool = False
+    """Whether the network folds for numbers of the whole scene, see `scenelift.models.networks.dehazer`."""
+    positioned: bool = False
+    """Whether it is told where each patch lies: row and column of the first pixel of its core, on its input grid."""
     record: dict[str, Any] = field(default_factory=dict)
     """How it was trained: data, split, recipe digest, validation table. Informative only."""
 

@@ -10,8 +10,8 @@ Two things make the result independent of how the work was cut:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,8 @@ class Enhancer(Protocol):
         Parameters
         ----------
         patches : ndarray of float32, shape (N, C, P + 2 * halo, P + 2 * halo)
-            Reflectance. P differs from `spec.patch` only for scenes smaller than that.
+            Reflectance. P differs from `spec.patch` only for scenes smaller than that. If the spec has a true
+            `positioned`, the first pixel of each core in the scene, (N, 2) rows and columns, is a second argument.
 
         Returns
         -------
@@ -190,7 +191,9 @@ def _pieces(region: Region, target: Window, shape: tuple[int, int], enhancer: En
         region = Region(region.window, fill_nodata(region.values, region.valid, spec.halo), region.valid)
     wanted = [p for p in lattice.covering(target) if not masked or _any_valid(region, p.intersect(target))]
     for group in _groups(wanted, batch):
-        cores = enhancer(np.stack([_patch(region, p, spec.halo, shape) for p in group]))
+        patches = np.stack([_patch(region, p, spec.halo, shape) for p in group])
+        where = [np.array([(p.row, p.col) for p in group])] if getattr(spec, "positioned", False) else []
+        cores = cast("Callable[..., NDArray[np.float32]]", enhancer)(patches, *where)
         expected = len(group), out_bands, lattice.cell[0] * k, lattice.cell[1] * k
         if cores.shape != expected:
             raise UsageError(f"model {spec.name} returned an array of shape {cores.shape}, expected {expected}")

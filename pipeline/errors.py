@@ -93,6 +93,12 @@ class Interrupted(KeyboardInterrupt):
     exit_code = 75
 
 
+class NothingKeptError(SceneliftError):
+    """Stopped by the user before anything was done: there is nothing to go on with."""
+
+    exit_code = 130
+
+
 class UnfitError(SceneliftError):
     """The job is not expected to gain what was asked for; nothing was done."""
 

@@ -28,8 +28,8 @@ IMPORT_NAMES = {
     "segmentation-models-pytorch": "segmentation_models_pytorch",
 }
 # Dask's dashboard is empty without the first, its TLS needs the second; fsspec finds the others for https:// and s3://
-NOT_IMPORTED = {"bokeh", "cryptography", "aiohttp", "s3fs", "onnxruntime"}
-OPTIONAL = ("jobqueue", "cuda", "lpips", "remote", "stac", "clouds")
+NOT_IMPORTED = {"bokeh", "cryptography", "aiohttp", "s3fs"}
+OPTIONAL = ("jobqueue", "cuda", "lpips", "remote", "stac", "clouds", "onnx")
 
 
 def requirements(*extras: str) -> dict[str, str]:

@@ -323,6 +323,8 @@ def _of_array(
     values: Any, models: Any, settings: EnhanceSettings, names: Sequence[str] | None, how: Radiometry
 ) -> tuple[Any, Output]:
     """Enhance (..., C, H, W); return the result and the description of its bands."""
+    if settings.crop is not None:
+        raise UsageError("crop is for files: apply the models to a part of the array instead")
     *others, bands, height, width = values.shape
     if names is not None and len(names) != bands:
         raise UsageError(f"bands must name the {bands} bands of the array, got {len(names)} names")

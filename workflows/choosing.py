@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING, Any
 from scenelift.models.catalog import (
     ModelRef,
     find,
+    interpolates,
+    is_classical,
     is_denoiser,
+    is_fitted,
     is_sharpener,
+    is_visual,
+    measure,
     precision_for,
     verify,
     wants_blur,
@@ -40,6 +45,7 @@ from scenelift.pipeline.scenes.scenes import Readable, Scene, SceneSource
 from scenelift.workflows.clouds import with_clouds
 from scenelift.workflows.conditions import Conditions, band_names, colour_bands, scene_conditions
 from scenelift.workflows.familiarity import unfamiliar
+from scenelift.workflows.fitting.scene import fit_to_scene
 from scenelift.workflows.multigrid import SharpenedScene, open_for, prepare_sharpener, read_for
 from scenelift.workflows.refusals import model_names
 from scenelift.workflows.settings import EnhanceSettings
@@ -98,23 +104,27 @@ class Runtime:
     """What an unfinished or finished job of the same output says about its models, by number."""
 
     @classmethod
-    def choose(cls, settings: EnhanceSettings, cluster: ClusterSettings, path: Path | None) -> Runtime:
+    def choose(
+        cls, settings: EnhanceSettings, cluster: ClusterSettings, path: Path | None, names: Sequence[str | Enhancer]
+    ) -> Runtime:
         """Choose the device for "auto"."""
+        begun = (path and read_fingerprint(work_folder(path))) or {}
+        models = begun.get("models", {})
+        usual = settings.device in ("auto", "cpu") and settings.precision in ("auto", "fp32", "bf16")
+        if usual and all(isinstance(name, str) and is_classical(name) for name in names):
+            return cls("cpu", "cpu", settings.precision, cluster.threads, models)  # without a second's import of torch
         from scenelift.models.enhancer import gpu_count, pick_device
         from scenelift.models.precision import pick_precision
 
         device = pick_device(settings.device, cluster.elsewhere)
         pick_precision(settings.precision, device)  # refuses an unknown one, whatever the models are
-        begun = (path and read_fingerprint(work_folder(path))) or {}
         here = device if gpu_count() else "cpu"
-        return cls(device, here, settings.precision, cluster.threads, begun.get("models", {}))
+        return cls(device, here, settings.precision, cluster.threads, models)
 
     def precision_of(self, ref: ModelRef, number: int) -> str:
         """Return "fp32" or "bf16"; "auto" stays what it was for a job begun on a machine with another processor."""
-        from scenelift.models.precision import PRECISIONS
-
         before = self.begun.get(str(number), {})
-        if self.precision == "auto" and before.get("sha256") == ref.digest and before.get("precision") in PRECISIONS:
+        if self.precision == "auto" and before.get("sha256") == ref.digest and before.get("precision"):
             return str(before["precision"])
         return precision_for(ref.name, self.precision, self.device)
 
@@ -155,19 +165,24 @@ class Prepared:
         Returns
         -------
         Expectation or None
-            None if they do not enlarge, if one was given as an object, or if there is no window to try them on.
+            None if they do not enlarge, only interpolate, if one was given as an object, or if there is no window to
+            try them on.
         """
-        from scenelift.workflows.expect import expect
-
         specs = [model.spec for model in self.models]
-        objects = not all(isinstance(name, str) for name in self.names)
-        if objects or specs[-1].out_bands or math.prod(spec.scale for spec in specs) == 1:
+        names = [name for name in self.names if isinstance(name, str)]
+        if len(names) < len(self.names) or all(map(interpolates, names)):
+            return None
+        if specs[-1].out_bands or math.prod(spec.scale for spec in specs) == 1:
+            return None
+        if any(isinstance(name, str) and is_fitted(name) for name in self.names):  # to this scene, not to a coarser one
             return None
         scene: Readable = self.sharpened or self.scene
         loaded = [_without_errors(model).load() for model in self.models[1 if self.sharpened else 0 :]]
         if loaded[-1].spec.out_per_band > 1:  # of the network itself
             return None
         conditions = self.conditions or scene_conditions(scene, settings.blur, settings.noise)
+        from scenelift.workflows.expect import expect
+
         return expect(scene, loaded, conditions, seconds)
 
 
@@ -216,20 +231,27 @@ def prepare_opened(
     path: Path | None = None,
 ) -> Prepared:
     """Find what networks are told of an open scene, and load the models; parameters and errors as of `prepare`."""
-    cluster = _here_if_small(scene, cluster)
-    runtime = Runtime.choose(settings, cluster, path)
+    part = settings.window_on(scene.grid)
+    cluster = _here_if_small(part.shape if part else scene.grid.shape, cluster)
+    runtime = Runtime.choose(settings, cluster, path, names)
     first, sharpened, notes = _sharpener(names, scene, runtime)
     rest = names[len(first) :]
     seen: Readable = sharpened or scene
     found = scene_conditions(seen, settings.blur, settings.noise) if any(map(is_network, rest)) else None
-    noise = scene_noise(seen, settings.noise) if any(isinstance(name, str) for name in rest) else ()
+    asks = any(isinstance(name, str) and not interpolates(name) for name in rest)
+    noise = scene_noise(seen, settings.noise) if asks else ()
     if sharpened:  # which another processor makes with other last bits
         noise, found = _rounded(noise), found and replace(found, noise=_rounded(found.noise))
     asked = any(isinstance(name, str) and wants_blur(name) for name in rest)
     conditions = found if asked else None
-    chosen = [*first, *_resolve(rest, scene, settings, runtime, conditions, noise, len(first))]
+    chosen = [*first, *_resolve(rest, scene, settings, runtime, conditions, noise, first)]
     warnings = notes if found is None else (*notes, *unfamiliar(rest, band_names(scene), found, noise))
     warnings += tuple(note for model in chosen for extra in _extras_of(model) for note in extra.notes())
+    warnings += tuple(
+        f"{name} makes a product for the eye: its values are no reflectance any longer"
+        for name in names
+        if isinstance(name, str) and is_visual(name)
+    )
     hidden = scene.mask.shares() if scene.mask else None
     if hidden and hidden.masked == 1:
         raise UsageError(f"{scene.name}: the mask hides every pixel; choose other classes with --mask-classes")
@@ -238,10 +260,10 @@ def prepare_opened(
     )
 
 
-def _here_if_small(scene: Scene, cluster: ClusterSettings) -> ClusterSettings:
+def _here_if_small(shape: tuple[int, int], cluster: ClusterSettings) -> ClusterSettings:
     """Return the cluster, or this process with all its threads: starting workers would take longer than the work."""
     asked = cluster != ClusterSettings()
-    return cluster if asked or math.prod(scene.grid.shape) > SMALL else replace(cluster, workers=0)
+    return cluster if asked or math.prod(shape) > SMALL else replace(cluster, workers=0)
 
 
 def by_numbers(scene: Scene) -> Scene:
@@ -287,6 +309,20 @@ def _sharpener(
     return [chosen], SharpenedScene(scene, loaded), notes
 
 
+def _earlier(models: Sequence[ChosenModel], name: str, device: str) -> list[ModelRef]:
+    """Return the models before one that is fitted, to be run here.
+
+    Raises
+    ------
+    UsageError
+        If one was given as an object.
+    """
+    known = [model.handle for model in models if isinstance(model.handle, ModelRef)]
+    if len(known) < len(models):
+        raise UsageError(f"{name} is fitted to what comes before it: no model before it may be given as an object")
+    return [with_settings(ref, device=device) for ref in known]
+
+
 def _rounded(noise: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(float(f"{sigma:.3g}") for sigma in noise)
 
@@ -298,13 +334,13 @@ def _resolve(
     runtime: Runtime,
     conditions: Conditions | None,
     noise: tuple[float, ...],
-    before: int,
+    first: list[ChosenModel],
 ) -> list[ChosenModel]:
     """Turn names into references that carry every setting of the run, and check the halo of each model.
 
-    `before` counts the models of the chain that come before.
+    `first` are the models of the chain that come before.
     """
-    denoised, extras = False, settings.extras()
+    denoised, extras, before = False, settings.extras(), len(first)
     chosen: list[ChosenModel] = []
     if before and not names and extras:
         raise UsageError(f"--{extras[0].name} is for networks, and there is none after the sharpener")
@@ -327,6 +363,9 @@ def _resolve(
             left = LEFT_BY_DENOISING if denoised else 1.0
             ref = with_settings(ref, blur=conditions.blur, noise=tuple(left * sigma for sigma in conditions.noise))
         denoised = denoised or is_denoiser(name)
+        if is_fitted(name):
+            ref = fit_to_scene(ref, scene, _earlier([*first, *chosen], name, runtime.here))
+        ref = measure(ref)
         spec = verify(ref)
         for extra in ref.extras:
             if spec.out_per_band < extra.out_per_band:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,86 @@ def load(name: str, *, noise: float | None = None) -> Enhancer:
     checked(ref)
     loaded: Enhancer = ref.load()
     return loaded
+
+
+def export(
+    name: str,
+    path: str | Path,
+    *,
+    blur: str | None = None,
+    noise: float | None = None,
+    gain: float = 1.0,
+    offset: float = 0.0,
+) -> list[str]:
+    """Write a model as an ONNX file, with its contract in the metadata.
+
+    Parameters
+    ----------
+    name : str
+        As for `enhance`; of an ONNX file, a copy is written with the contract that was measured.
+    path : str or Path
+        ``*.onnx``.
+    blur : str, optional
+        What a network that is told the blur is told for good: one blur for all bands, or one a band, with commas; see
+        `scenelift.models.sensing.sensors.parse_blur`. Default: Sentinel-2's.
+    noise : float, optional
+        What a network that is told the noise is told for good, standard deviation, reflectance.
+    gain, offset : float
+        Of an ONNX file: it sees gain · reflectance + offset.
+
+    Returns
+    -------
+    list of str
+        What was written, and what was assumed: lines for people.
+
+    Raises
+    ------
+    ModelError, UsageError
+        If the model cannot be written, or ONNX Runtime makes something else of it.
+    """
+    from scenelift.models.enhancer import TorchEnhancer
+    from scenelift.models.onnx.exporting import declare, export_onnx
+    from scenelift.pipeline.errors import UsageError
+
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise UsageError(f"an export ends in .onnx, got {path}")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"no such folder for the export: {path.parent}; make it first")
+    if not gain or not math.isfinite(gain + offset):
+        raise UsageError(f"--gain must be a number other than 0 and --offset a number, got {gain} and {offset}")
+    if name.endswith(".onnx"):
+        return [declare(Path(name), path, gain, offset)]
+    if (gain, offset) != (1.0, 0.0):
+        raise UsageError("--gain and --offset are for ONNX files: the networks of this program see reflectance")
+    ref, notes = _told(find(name), blur, noise)
+    loaded = ref.load()
+    checked(ref)
+    if not isinstance(loaded, TorchEnhancer) or len(loaded.modules) > 1:
+        raise UsageError(f"{name} is no single network: only networks can be exported")
+    return [export_onnx(loaded, path, noise).describe(), *notes]
+
+
+def _told(ref: Any, blur: str | None, noise: float | None) -> tuple[Any, list[str]]:
+    """Return the reference with blur and noise for one patch, and what was assumed."""
+    from scenelift.models.sensing.blurs import Blur
+    from scenelift.models.sensing.sensors import parse_blur
+    from scenelift.pipeline.errors import UsageError
+
+    spec = load_spec(ref)
+    bands = spec.bands or 1
+    if not spec.needs_blur:
+        if blur is not None:
+            raise UsageError(f"{ref.name} is not told the blur: leave --blur out")
+        if noise is not None and not spec.needs_noise:
+            raise UsageError(f"{ref.name} is not told the noise: leave --noise out")
+        return ref, []
+    given = None if blur is None else parse_blur(blur, [""] * bands)
+    told = given or (Blur(),) * bands
+    described = ", ".join(dict.fromkeys(each.describe() for each in told))
+    sigma = noise or 0.0
+    line = f"told for good: blur {described}{'' if given else ' (assumed)'}, noise {sigma:g} reflectance"
+    return dataclasses.replace(ref, blur=told, noise=(sigma,) * bands), [line]
 
 
 def score(reference: str | Path, test: str | Path | None = None, **settings: Any) -> ScoreReport:

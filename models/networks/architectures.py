@@ -12,6 +12,7 @@ from scenelift.models.errors import ModelError
 from scenelift.models.networks.autoencoder import Autoencoder
 from scenelift.models.networks.classifier import Classifier
 from scenelift.models.networks.conditioned import ConditionedGenerator
+from scenelift.models.networks.dehazer import Dehazer
 from scenelift.models.networks.denoiser import Denoiser
 from scenelift.models.networks.discriminator import PatchDiscriminator, UNetDiscriminator
 from scenelift.models.networks.generator import DenseGenerator, Generator
@@ -23,6 +24,7 @@ KINDS: dict[str, Callable[..., nn.Module]] = {
     "conditioned-generator": ConditionedGenerator,
     "dense-generator": DenseGenerator,
     "denoiser": Denoiser,
+    "dehazer": Dehazer,
     "autoencoder": Autoencoder,
     "sharpener": DetailNetwork,
     "unet-discriminator": UNetDiscriminator,

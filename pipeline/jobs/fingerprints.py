@@ -70,5 +70,6 @@ def fingerprint(
             "transform": [float(v) for v in tuple(output.grid.transform)[:6]],
             "block": list(output.block),
             "shards": shards,
+            **({} if output.compress is None else {"compress": output.compress}),
         },
     }

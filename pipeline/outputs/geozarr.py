@@ -131,7 +131,7 @@ def array_attributes(output: Output) -> dict[str, Any]:
 
 def _spectral(bands: Sequence[Band]) -> dict[str, list[Any]]:
     """Return what is known of the bands' spectral place, by the name of its coordinate; nothing is known: none."""
-    found = {}
+    found: dict[str, list[Any]] = {}
     if any(band.tags.get(COMMON) for band in bands):
         found[COMMON] = [band.tags.get(COMMON, "") for band in bands]
     micrometres = [wavelength("", band.tags) / 1000 or float("nan") for band in bands]

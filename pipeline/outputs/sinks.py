@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BytesCodec, ZstdCodec
+from zarr.codecs import BytesCodec, GzipCodec, ZstdCodec
 
 from scenelift.pipeline.errors import SinkError, UsageError
 from scenelift.pipeline.faults import commit_point
@@ -151,7 +151,8 @@ def make_level(
     output: Output,
 ) -> None:
     """Make the empty arrays of one level of the pyramid; ``block`` is the size of its shards, None for none."""
-    codec = ZstdCodec(level=1, checksum=True)
+    # either finds a flipped bit: gzip has a checksum of its own
+    codec = GzipCodec(level=5) if output.compress == "deflate" else ZstdCodec(level=1, checksum=True)
     serializer = BytesCodec(endian="little" if np.dtype(output.dtype).itemsize > 1 else None)
     group.create_array(
         DATA,

@@ -15,6 +15,7 @@ from scenelift.workflows.cli.options import (
     Json,
     Source,
     Where,
+    examples,
     whole_numbers,
     with_options,
 )
@@ -34,13 +35,13 @@ Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for page, f
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for name, command, example in (
-        ("score", score, "score truth.tif better.tif --map error.tif"),
-        ("compare", compare, "compare --quick -o comparison"),
-        ("ablate", ablate, "ablate --steps 300 -o ablation"),
-        ("report", report, "report better.tif -o report.html"),
+    for name, command, *shown in (
+        ("score", score, "score truth.tif better.tif --map error.tif", "score better.tif --json"),
+        ("compare", compare, "compare --quick -o comparison", "compare -o comparison --levels 5,25"),
+        ("ablate", ablate, "ablate --steps 300 -o ablation", "ablate --seeds 1 --each 2 -o ablation"),
+        ("report", report, "report better.tif -o report.html", "report better.zarr -o report.html"),
     ):
-        app.command(name, epilog=f"Example: scenelift {example}", rich_help_panel="Measuring")(command)
+        app.command(name, epilog=examples(*shown), rich_help_panel="Measuring")(command)
 
 
 @with_options(Source, ScoreSettings, Where(workers=0))

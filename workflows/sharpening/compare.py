@@ -183,8 +183,8 @@ def score_trial(trial: Trial, found: Image) -> dict[str, float]:
     border = 2 * trial.ratio
     inner = (slice(None), slice(border, -border), slice(border, -border))
     convention = Convention(ratio=trial.ratio, names=REFERENCE)
-    known = np.isfinite(trial.truth).all(0) & np.isfinite(trial.images).all(0)
-    sums = block_statistics(trial.truth[inner], found[inner], known[inner[1:]], None, convention)
+    known = np.isfinite(np.concatenate([trial.truth, trial.images])).all(0)
+    sums = block_statistics(trial.truth[inner], found[inner], np.asarray(known)[inner[1:]], None, convention)
     measured = scores(sums, convention).values
     bands = [trial.layout[i] for i in coarse(trial.layout)]
     again = observe(found, bands, (trial.seen.shape[1], trial.seen.shape[2])) - trial.seen

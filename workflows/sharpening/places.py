@@ -115,8 +115,8 @@ def read_place(name: str, files: Sequence[Path], mask: str | None = None, mask_c
     if not scene.coarse:
         raise UsageError(f"{' and '.join(file.name for file in files)} lie on one grid: there is nothing to sharpen")
     shape = min(scene.grid.height, MOST), min(scene.grid.width, MOST)
-    starts = ((side - kept) // 2 // 12 * 12 for side, kept in zip(scene.grid.shape, shape, strict=True))
-    values = scene.read(Window(*starts, *shape)).with_nan()
+    row, col = ((side - kept) // 2 // 12 * 12 for side, kept in zip(scene.grid.shape, shape, strict=True))
+    values = scene.read(Window(row, col, *shape)).with_nan()
     layout, _ = layout_of(scene, pan=len(scene.guides) == 1)
     guides = list(scene.guides)
     coarse = []

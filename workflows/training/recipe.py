@@ -15,6 +15,7 @@ from scenelift.models.errors import ModelError
 from scenelift.models.networks.architectures import build
 from scenelift.models.spec import ModelSpec
 from scenelift.models.training.adversarial import AdversarialSettings
+from scenelift.models.training.haze import Dehazing
 from scenelift.models.training.labelled import Augment
 from scenelift.models.training.losses import pixel_loss
 from scenelift.models.training.schedule import Phase, Schedule
@@ -22,6 +23,8 @@ from scenelift.models.training.tasks import BlindSuperResolution, Denoising, Sup
 from scenelift.pipeline.settings import read_table
 
 RECIPES = Path(__file__).parent / "recipes"
+RESTORING = "super-resolution", "denoise", "dehaze"
+"""Tasks of networks that restore images."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Recipe:
 
     name: str
     task: str
-    """"super-resolution" or "denoise"."""
+    """"super-resolution", "denoise" or "dehaze"."""
     arch: dict[str, Any]
     data: Data
     plan: Schedule
@@ -93,8 +96,10 @@ class Recipe:
     """For the model card: what this model is for, and where it should not be trusted."""
 
     def __post_init__(self) -> None:
-        if self.task not in ("super-resolution", "denoise"):
-            raise ModelError(f"recipe {self.name!r}: task must be super-resolution or denoise, got {self.task!r}")
+        if self.task not in RESTORING:
+            raise ModelError(f"recipe {self.name!r}: task must be one of {', '.join(RESTORING)}, got {self.task!r}")
+        if (self.task == "dehaze") != (self.arch.get("kind") == "dehazer"):
+            raise ModelError(f"recipe {self.name!r}: the task dehaze wants arch.kind dehazer, and nothing else does")
         # what cannot be trained, or cannot be stored at the end, is an error before any data is read
         make_spec(self, build(self.arch), {})
         make_task(self)
@@ -227,7 +232,7 @@ def adaptation(task: str, scenes: Sequence[str], steps: int = 600, bands: tuple[
 
 def make_task(recipe: Recipe) -> Task:
     """Return what the network is to undo."""
-    kind: Any = SuperResolution if recipe.task == "super-resolution" else Denoising
+    kind: Any = {"super-resolution": SuperResolution, "denoise": Denoising, "dehaze": Dehazing}[recipe.task]
     if recipe.arch.get("kind") == "conditioned-generator":
         kind = BlindSuperResolution
     task: Task = read_table(kind, recipe.degradation, f"recipe {recipe.name!r}", ("degradation",), ModelError)
@@ -243,7 +248,7 @@ def make_spec(recipe: Recipe, module: Module, record: dict[str, Any]) -> ModelSp
     bands = int(recipe.arch.get("bands", 1))
     return ModelSpec(
         name=recipe.name,
-        task="super-resolution" if recipe.task == "super-resolution" else "denoise",
+        task=recipe.task,  # type: ignore[arg-type]
         scale=int(recipe.arch.get("scale", 1)),
         halo=int(module.halo),  # type: ignore[arg-type]
         bands=None if bands == 1 else bands,
@@ -251,5 +256,6 @@ def make_spec(recipe: Recipe, module: Module, record: dict[str, Any]) -> ModelSp
         patch=recipe.patch,
         needs_noise=recipe.task == "denoise" or hasattr(module, "fold"),
         needs_blur=hasattr(module, "fold"),
+        needs_statistics=recipe.task == "dehaze",
         record=record,
     )

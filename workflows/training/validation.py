@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,8 +14,10 @@ from torch import Tensor
 from scenelift.models.classical.classical import classical
 from scenelift.models.degradations import DEFAULT_MTF, EUROSAT, white_noise
 from scenelift.models.enhancer import TorchEnhancer
+from scenelift.models.fitted.running import on_images
 from scenelift.models.networks.architectures import build
 from scenelift.models.sensing.blurs import Blur, decimate
+from scenelift.models.training.haze import Dehazing
 from scenelift.models.training.tasks import BlindSuperResolution, Inputs, SuperResolution, Task
 from scenelift.models.whole import Images, run_whole
 from scenelift.pipeline.scores.registry import decibels
@@ -48,6 +51,8 @@ def validation_pairs(recipe: Recipe, task: Task, held_out: list[PatchSet]) -> tu
         return task.fixed(target, DEFAULT_MTF), target
     if isinstance(task, BlindSuperResolution):
         return tuple(case.degrade(target, task.scale, generator) for case in BLIND_CASES), target
+    if isinstance(task, Dehazing):
+        return task.degrade(target, generator), target
     sigma = torch.full((len(target), 1, 1, 1), VALIDATION_SIGMA)
     return (target + sigma * torch.randn(target.shape, generator=generator), sigma), target
 
@@ -91,10 +96,36 @@ def _blind_validator(recipe: Recipe, pairs: Inputs, target: Tensor) -> Callable[
     return validate
 
 
+def _haze_validator(recipe: Recipe, pairs: Inputs, target: Tensor) -> Callable[[dict[str, Tensor]], float]:
+    """Return what gives the mean PSNR over patches of hazy scenes, the network told the numbers of each."""
+    module = build(recipe.arch, valid=True)
+    spec = dataclasses.replace(make_spec(recipe, module, {}), needs_statistics=False)
+    scenes = _scenes(pairs)
+
+    def validate(state: dict[str, Tensor]) -> float:
+        module.load_state_dict(state)
+        made = []
+        for at in scenes:
+            plain = module.fold_statistics(pairs[1][at.start].tolist())  # type: ignore[operator]
+            made.append(run_whole(TorchEnhancer(plain, spec, threads=torch.get_num_threads()), pairs[0][at].numpy()))
+        return psnr(np.concatenate(made), target.numpy(), 1)
+
+    return validate
+
+
+def _scenes(pairs: Inputs) -> list[slice]:
+    """Return which patches are of one scene: those after each other that are told the same numbers."""
+    told = pairs[1]
+    starts = [0, *(i for i in range(1, len(told)) if not torch.equal(told[i], told[i - 1])), len(told)]
+    return [slice(start, stop) for start, stop in itertools.pairwise(starts)]
+
+
 def make_validator(recipe: Recipe, pairs: Inputs, target: Tensor) -> Callable[[dict[str, Tensor]], float]:
     """Return what gives the mean PSNR (dB) of a state's network on the validation pairs, run as the engine does."""
     if len(pairs) == len(BLIND_CASES):
         return _blind_validator(recipe, pairs, target)
+    if recipe.task == "dehaze":
+        return _haze_validator(recipe, pairs, target)
     module = build(recipe.arch, valid=True)
     method = TorchEnhancer(module, make_spec(recipe, module, {}), threads=torch.get_num_threads())
     low, *noise = (part.numpy() for part in pairs)
@@ -112,6 +143,10 @@ def baselines(task: Task, pairs: Inputs, target: Tensor) -> dict[str, float]:
     low = pairs[0].numpy()
     if isinstance(task, SuperResolution | BlindSuperResolution):
         restored = {n: run_whole(classical(n, task.scale), low) for n in ("bicubic", "lanczos", "ibp")}
+    elif isinstance(task, Dehazing):
+        names = ("dark-object", "dark-channel")
+        restored = {n: np.concatenate([on_images(n, low[at]) for at in _scenes(pairs)]) for n in names}
+        restored = {"hazy": low} | restored
     else:
         restored = {"noisy": low}
         restored |= {n: run_whole(classical(n, 1, VALIDATION_SIGMA), low) for n in ("bilateral", "wavelet")}

@@ -1,0 +1,128 @@
+"""Methods fitted to a whole scene: what they do to an image, against direct computations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from scenelift.models.errors import ModelError
+from scenelift.models.fitted import METHODS, parameters
+from scenelift.models.fitted.running import fit, fitted_method, on_image
+from scenelift.models.fitted.stripes import search
+from scenelift.models.fitted.views import ImageView, pack, unpack
+
+
+def scene(seed: int = 0, bands: int = 3, shape: tuple[int, int] = (300, 280)) -> np.ndarray:
+    """A rough landscape: fields with edges, fine texture, a gradient."""
+    random = np.random.default_rng(seed)
+    rough = ndimage.gaussian_filter(random.normal(0, 1, (bands, *shape)), (0, 9, 9))
+    fields = np.digitize(rough / rough.std(), (-0.8, 0, 0.8)) / 3
+    texture = ndimage.gaussian_filter(random.normal(0, 1, (bands, *shape)), (0, 1.5, 1.5))
+    image = 0.05 + 0.12 * fields + 0.02 * texture + 0.001 * random.normal(0, 1, (bands, *shape))
+    return np.clip(image, 0.005, 1).astype(np.float32)
+
+
+def test_stretch_spreads_between_percentiles_of_the_scene() -> None:
+    image = scene()
+    low, high = np.percentile(image, (2, 98), axis=(1, 2))
+    wanted = np.clip((image - low[:, None, None]) / (high - low)[:, None, None], 0, 1)
+    np.testing.assert_allclose(on_image("stretch", image), wanted, atol=1e-4)
+
+
+def test_gamma_brings_the_median_to_the_middle() -> None:
+    assert abs(float(np.mean([np.median(band) for band in on_image("gamma", scene())])) - 0.5) < 0.03
+
+
+def test_clahe_with_one_tile_and_no_clipping_equalizes_the_histogram() -> None:
+    out = on_image("clahe:tiles=1:clip=64", scene(bands=1, shape=(128, 128)))
+    counts = np.histogram(out, 10, (0, 1))[0] / out.size
+    assert np.abs(counts - 0.1).max() < 0.02
+
+
+def test_clahe_raises_the_local_contrast_and_stays_in_order_in_a_spot() -> None:
+    image = scene(bands=1)
+    out = on_image("clahe", image)
+    assert out.min() >= 0 and out.max() <= 1
+    spread = on_image("stretch:low=0:high=100", image)
+    here = (0, slice(30, 60), slice(30, 60))
+    assert out[here].std() > spread[here].std()
+
+
+def test_dark_object_takes_off_what_was_added() -> None:
+    image = scene()
+    image[:, :4, :4] = 0.01  # water or shade
+    hazy = image + np.array([0.08, 0.05, 0.03], np.float32)[:, None, None]
+    np.testing.assert_allclose(on_image("dark-object:percent=0.01", hazy), image, atol=2e-4)
+
+
+def test_dark_channel_takes_off_haze() -> None:
+    image = scene()
+    image[:, ::12, ::12] = 0.005  # something dark in every window
+    image[:, :16, :16] = 0.9  # and a cloud, which tells the airlight
+    t = np.linspace(0.9, 0.6, image.shape[2], dtype=np.float32)
+    hazy = image * t + 0.9 * (1 - t)
+    out = on_image("dark-channel:strength=1", hazy)
+    inner = (slice(None), slice(40, -40), slice(40, -40))
+    before, after = (np.square(x[inner] - image[inner]).mean() for x in (hazy, out))
+    assert after < 0.2 * before
+
+
+def striped(image: np.ndarray, share: float, kind: str, seed: int = 1, slant: float = 0.0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    lines = random.normal(0, share, (len(image), image.shape[2] + 400))
+    at = np.arange(image.shape[2])[None] + slant * np.arange(image.shape[1])[:, None] + 200
+    low = np.floor(at).astype(int)
+    off = lines[:, low] * (1 - (at - low)) + lines[:, low + 1] * (at - low)
+    return (image * (1 + off) if kind == "gain" else image + 0.1 * off).astype(np.float32)
+
+
+def stripe_energy(image: np.ndarray, axis: int = 1) -> float:
+    """Energy of what all pixels of a line have more than its neighbours."""
+    means = np.median(image, axis)
+    return float(np.square(means - ndimage.gaussian_filter1d(means, 3, axis=1)).mean())
+
+
+@pytest.mark.parametrize("kind", ["gain", "offset"])
+def test_stripes_vanish_and_the_rest_stays(kind: str) -> None:
+    image = scene(bands=1, shape=(600, 200))
+    bad = striped(image, 0.02, kind)
+    good = on_image("destripe", bad)
+    before, after = (np.square(np.median(x - image, 1)).mean() for x in (bad, good))
+    assert after < 0.15 * before
+    clean = on_image("destripe", image)
+    assert np.abs(clean - image).max() < 0.003
+
+
+def test_stripes_along_rows_and_slanted_are_found() -> None:
+    image = scene(bands=1, shape=(200, 190))
+    rows = np.ascontiguousarray(striped(image.transpose(0, 2, 1), 0.03, "gain").transpose(0, 2, 1))
+    assert search(ImageView(rows)) == (True, pytest.approx(0, abs=2e-3))
+    slanted = striped(image, 0.03, "gain", slant=0.21)
+    assert search(ImageView(slanted)) == (False, pytest.approx(0.21, abs=2e-3))
+    good = on_image("destripe:search=1", slanted)
+    assert np.square(good - image).mean() < 0.3 * np.square(slanted - image).mean()
+
+
+def test_pixels_without_data_tell_nothing() -> None:
+    image = scene()
+    holed = image.copy()
+    holed[:, 100:140, 20:90] = np.nan
+    for name in ("stretch", "dark-object", "destripe"):
+        fitted = fit(name, ImageView(holed))
+        assert np.isfinite([v for v in fitted.values() if isinstance(v, float)]).all()
+        made = fitted_method(name, fitted)
+        out = made(image[None], np.zeros((1, 2), np.int64)) if made.spec.positioned else made(image[None])
+        assert np.isfinite(out).all()
+
+
+def test_packed_numbers_come_back() -> None:
+    values = np.random.default_rng(0).normal(0, 0.1, (3, 50))
+    assert np.abs(unpack(pack(values), (3, 50)) - values).max() <= 0.51e-6
+
+
+@pytest.mark.parametrize("name", ["stretch:high=101", "stretch:middle=3", "clahe:tiles=2.5", "gamma:exponent=many"])
+def test_numbers_that_cannot_be_are_refused(name: str) -> None:
+    with pytest.raises(ModelError, match=r"number"):
+        parameters(name)
+    assert name.partition(":")[0] in METHODS

@@ -1,0 +1,1 @@
+"""Commands for single methods: exporting them, and measuring those of contrast, haze and stripes."""

@@ -1,0 +1,1 @@
+"""Methods fitted to a scene before they run on it."""
