@@ -41,6 +41,7 @@ def publish(
     path, output, checked, kind = plan.path, plan.job.output, plan.job.checked, format_of(plan.path)
     commit_point("blocks-done")
     try:
+        store.tidy()
         made = kind.make(store, output, plan.work / path.name, plan.shards)
         sums = _sums(made) if checked else {}
         if checked and kind.keeps_blocks:

@@ -86,6 +86,11 @@ class ZarrSink:
         except OSError as error:
             raise SinkError.of(self.path, error) from error
 
+    def tidy(self) -> None:
+        """Delete what workers left that were killed while they wrote: files that zarr would have renamed."""
+        for half in self.path.rglob("*.partial"):
+            half.unlink(missing_ok=True)
+
     def read(self, window: Window) -> NDArray[np.generic]:
         """Read values back, (C, height, width)."""
         rows, cols = window.slices()

@@ -325,3 +325,11 @@ def test_chunks_divide_blocks() -> None:
         out = output(block=block)
         assert all(b % c == 0 and c <= max(512, b) for b, c in zip(block, out.chunk, strict=True))
     assert output(block=(3072, 3072)).chunk == (512, 512)
+
+
+def test_what_a_killed_worker_half_wrote_is_no_part_of_an_output(tmp_path: Path) -> None:
+    sink = ZarrSink.create(tmp_path / "s.zarr", output(40, 40))
+    files = sorted(sink.path.rglob("*"))
+    (sink.path / "data" / "c.0123.partial").write_bytes(b"half")
+    sink.tidy()
+    assert sorted(sink.path.rglob("*")) == files
