@@ -22,6 +22,8 @@ REFERENCE = "sr-x2"
 """Network whose speed is 1."""
 VARIANTS = {"taught": "classifier", "gan": "for the eye"}
 """What networks of these endings were tuned for."""
+DOES = {"denoise": "noise", "dehaze": "haze"}
+"""Tasks by what they take away."""
 NARROW = 0.1
 """Range of transfers below which a network was trained for one sensor's blur."""
 
@@ -167,7 +169,7 @@ def _purpose(facts: dict[str, Any], about: dict[str, Any]) -> str:
         return "20, 60 m to 10 m"
     if facts["task"] == "landcover":
         return "classes, 10 m"
-    does = f"x{facts['scale']}" if facts["scale"] > 1 else "noise"
+    does = f"x{facts['scale']}" if facts["scale"] > 1 else DOES.get(facts["task"], facts["task"])
     if (variant := facts["name"].rsplit("-", 1)[-1]) in VARIANTS:
         return f"{does}, {VARIANTS[variant]}"
     low, high = about.get("seen", {}).get("mtf", (0, 1))

@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from scenelift.workflows.cli.options import examples
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    example = "export sr-x2 --to onnx -o sr-x2.onnx --blur sentinel-2"
-    app.command("export", epilog=f"Example: scenelift {example}", rich_help_panel="Scenes and archives")(export)
+    shown = examples("export sr-x2 -o sr-x2.onnx --blur sentinel-2", "export denoise -o denoise.onnx --noise 0.01")
+    app.command("export", epilog=shown, rich_help_panel="Scenes and archives")(export)
 
 
 def export(

@@ -9,14 +9,16 @@ from typing import Annotated
 import typer
 
 from scenelift.pipeline.settings import option
-from scenelift.workflows.cli.options import Json, band_numbers, with_options
+from scenelift.workflows.cli.options import Json, band_numbers, examples, with_options
 from scenelift.workflows.settings import INPUT, MODEL
 
 
 def register_simulations(evaluations: typer.Typer) -> None:
     """Add the commands of this file to the group `evaluate`."""
-    evaluations.command("haze", epilog="Example: scenelift evaluate haze --data scenes/ --bands 3,2,1")(evaluate_haze)
-    evaluations.command("stripes", epilog="Example: scenelift evaluate stripes --data scene.tif")(evaluate_stripes)
+    shown = examples("evaluate haze --data scenes/ --bands 3,2,1", "evaluate haze --depth 0.8 --json")
+    evaluations.command("haze", epilog=shown)(evaluate_haze)
+    shown = examples("evaluate stripes --data scene.tif", "evaluate stripes --data scene.tif --share 0.05 --slant 0.2")
+    evaluations.command("stripes", epilog=shown)(evaluate_stripes)
 
 
 @dataclass(frozen=True)
