@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests and checks run on this many cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test trunk test-newest test-oldest check format bench soak fuzz mutants clean
+.PHONY: help install demo test trunk test-newest test-oldest check format bench soak fuzz mutants gpu clean
 
 help:
 	@echo "make demo    enhance a real Sentinel-2 scene and score it (demo-output/)"
@@ -16,6 +16,7 @@ help:
 	@echo "make fuzz    read inputs of every kind for hours, compare with what is known of them"
 	@echo "make mutants change the engine a little, a few hundred times, and see whether tests notice"
 	@echo "make bench   time the engine against the bare model"
+	@echo "make gpu     check and time all that needs a CUDA GPU (DEVICE=cpu tries the checks without one)"
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "scenelift needs Python 3.11 or later")'
@@ -69,6 +70,11 @@ format: $(VENV)/.installed
 bench: $(VENV)/.installed $(VENV)/.scene
 	$(BIN)/scenelift bench
 
+# Under eight minutes on a GPU; gpu-report/ gets the figures.
+DEVICE ?= cuda
+gpu: $(VENV)/.installed
+	$(BIN)/python -m scenelift.workflows.bench.gpu --device $(DEVICE)
+
 # About two hours of one core; what docs/soak.csv already holds is not done again.
 soak: $(VENV)/.installed
 	cd tests && ../$(BIN)/python -c 'import sys, tools.soak; sys.exit(tools.soak.main())'
@@ -84,4 +90,4 @@ mutants: $(VENV)/.installed
 	cd tests && ../$(BIN)/python -m tools.mutate --each $(EACH)
 
 clean:
-	rm -rf $(VENV) .venv-newest .venv-oldest .typing build dist *.egg-info demo-output
+	rm -rf $(VENV) .venv-newest .venv-oldest .typing build dist *.egg-info demo-output gpu-report

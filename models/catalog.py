@@ -23,7 +23,7 @@ from scenelift.models.errors import ModelError
 from scenelift.models.extras import Extra, apply_extras, code_digest
 from scenelift.models.fitted import METHODS, VISUAL, method_of, parameters
 from scenelift.models.onnx import SUFFIX as ONNX
-from scenelift.models.shipped import checkpoint_path, load_unchanged, shipped
+from scenelift.models.shipped import checkpoint_path, joint_of, load_unchanged, shipped
 from scenelift.models.spec import ModelSpec
 
 if TYPE_CHECKING:  # what runs a model is imported where it is loaded: a wrong name is refused without torch
@@ -155,6 +155,17 @@ def _classical(name: str) -> tuple[str, int] | None:
     if scales != bool(match[2]):  # a resampler needs a scale, a filter has none
         return None
     return match[1], int(match[2] or 1)
+
+
+def is_classical(name: str) -> bool:
+    """Whether a model of this name is a method without learning, which needs no torch."""
+    return _classical(name) is not None
+
+
+def interpolates(name: str) -> bool:
+    """Whether a model of this name only interpolates: it needs to know nothing of the scene."""
+    named = _classical(name)
+    return named is not None and named[1] > 1 and named[0] != "ibp"
 
 
 def _classical_names() -> list[str]:
@@ -332,23 +343,18 @@ def _by_bands(ref: ModelRef, colour: tuple[int, int, int]) -> ByBands:
         noise = tuple(ref.noise[b % len(ref.noise)] for b in bands) if ref.noise else None
         return load(dataclasses.replace(ref, name=name, digest=digest, blur=blur, noise=noise, colour=None, joint=None))
 
-    parts: list[tuple[Any, Sequence[int]]] = [(part(_joint_name(ref.name), ref.joint or "", colour), colour)]
+    parts: list[tuple[Any, Sequence[int]]] = [(part(joint_of(ref.name) or "", ref.joint or "", colour), colour)]
     if others:
         parts.append((part(ref.name, ref.digest, others), others))
     return ByBands(ref.name, parts)
 
 
-def _joint_name(name: str) -> str:
-    """Return the name of the network for red, green and blue together that belongs to a band-agnostic one."""
-    return f"{name}-rgb"
-
-
 def with_colour(ref: ModelRef, colour: tuple[int, int, int] | None) -> ModelRef:
     """Return the reference with red, green and blue given to the joint network, where one ships; else unchanged."""
-    joint = shipped().get(_joint_name(ref.name))
-    if colour is None or joint is None or ref.name not in shipped():
+    joint = joint_of(ref.name)
+    if colour is None or joint is None:
         return ref
-    return dataclasses.replace(ref, colour=colour, joint=checkpoint_digest(joint))
+    return dataclasses.replace(ref, colour=colour, joint=checkpoint_digest(shipped()[joint]))
 
 
 def _from_factory(ref: ModelRef) -> Any:
@@ -389,12 +395,12 @@ def precision_for(name: str, wanted: str, device: str) -> str:
     ModelError
         If the precision is unknown.
     """
+    if _classical(name) or method_of(name) or name.endswith(ONNX):
+        return "fp32"
     from scenelift.models.precision import pick_precision
 
     picked = pick_precision(wanted, device)
-    if name.endswith(ONNX) or method_of(name):
-        return "fp32"
-    return picked if wanted != "auto" or name in shipped() or _classical(name) else "fp32"
+    return picked if wanted != "auto" or name in shipped() else "fp32"
 
 
 def verify(ref: ModelRef) -> ModelSpec:

@@ -65,6 +65,16 @@ def keep_buffers() -> None:
         mallopt(trim_threshold, 1 << 29)
 
 
+@contextlib.contextmanager
+def _float32_is_float32(device: torch.device) -> Iterator[None]:
+    """Keep a GPU from multiplying float32 with TF32's ten bits, as cuDNN does if it is let, and from racing sums."""
+    if device.type != "cuda":
+        yield
+        return
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        yield
+
+
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """What the texts of torch's and oneDNN's errors say that mean: a smaller batch could work."""
 
@@ -177,7 +187,8 @@ class TorchEnhancer:
     def _forward(self, samples: Tensor, sigma: Tensor | None, which: int = 0) -> Tensor:
         samples = samples.contiguous(memory_format=torch.channels_last)
         ready = self._ready[which]
-        out = ready(samples) if sigma is None else ready(samples, sigma)
+        with _float32_is_float32(self._device):
+            out = ready(samples) if sigma is None else ready(samples, sigma)
         k, halo = self.spec.scale, self.spec.halo
         core = (samples.shape[2] - 2 * halo) * k, (samples.shape[3] - 2 * halo) * k
         if tuple(out.shape[2:]) == (samples.shape[2] * k, samples.shape[3] * k):

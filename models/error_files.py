@@ -11,7 +11,7 @@ from safetensors.torch import save
 from scenelift.models.calibration import LOCAL, ErrorModel
 from scenelift.models.checkpoint import checkpoint_digest, write_atomically
 from scenelift.models.errors import ModelError
-from scenelift.models.shipped import checkpoint_path, shipped
+from scenelift.models.shipped import checkpoint_path, joint_of, shipped
 from scenelift.models.spec import ModelSpec
 
 SUFFIX = ".errors"
@@ -94,8 +94,8 @@ def error_models(model: str) -> tuple[tuple[str, str], ...]:
     if path is None:
         raise ModelError(f"{model} has no error model: only shipped networks and checkpoints have one")
     found = [(model, path)]
-    if model in shipped() and f"{model}-rgb" in shipped():
-        found.append((f"{model}-rgb", shipped()[f"{model}-rgb"]))
+    if joint := joint_of(model):
+        found.append((joint, shipped()[joint]))
     for name, checkpoint in found:
         if not errors_path(checkpoint).is_file():
             raise ModelError(

@@ -20,6 +20,8 @@ VARIANTS = ("gan", "taught")
 """Name suffixes of perceptual variants: adversarial (gan) and classifier-driven (taught)."""
 FOR_SENTINEL2 = "-sentinel2"
 """Name suffix of the networks for Sentinel-2's blur alone."""
+FAST = "-fast"
+"""Name suffix of the lean networks."""
 CLASSIFIER = "landcover-eurosat"
 """Name of the default classifier of images."""
 
@@ -33,6 +35,13 @@ def card(name: str) -> dict[str, Any] | None:
     """Return the model card of a shipped model (how it was trained and what it scored), None if it has none."""
     path = WEIGHTS / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def joint_of(name: str) -> str | None:
+    """Return the shipped network for red, green and blue together that belongs to a shipped band-agnostic one."""
+    plain = name.removesuffix(FAST)
+    joint = f"{plain}-rgb{name[len(plain) :]}"
+    return joint if {name, joint} <= shipped().keys() else None
 
 
 def checkpoint_path(name: str) -> Path | None:

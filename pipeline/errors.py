@@ -41,6 +41,10 @@ class GridsError(SceneError):
     exit_code = 2
 
 
+class TimesError(SceneError):
+    """A scene holds several times, and none is chosen."""
+
+
 class InputChangedError(SceneError):
     """The input was replaced while it was being enhanced: what was made of it is made of two."""
 
@@ -87,6 +91,12 @@ class Interrupted(KeyboardInterrupt):
     """
 
     exit_code = 75
+
+
+class NothingKeptError(SceneliftError):
+    """Stopped by the user before anything was done: there is nothing to go on with."""
+
+    exit_code = 130
 
 
 class UnfitError(SceneliftError):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.warp import transform_bounds
 
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.tiles import Window
+
+EDGE = 1e-4
+"""Part of a pixel by which bounds may lie beyond its edge and still end there: numbers are typed rounded."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,32 @@ class GeoGrid:
         """Return the grid of a window of this one."""
         shift = Affine.translation(window.col, window.row)
         return GeoGrid(self.crs, self.transform @ shift, window.height, window.width)
+
+    def window_of(self, bounds: tuple[float, float, float, float], crs: str | None = None) -> Window:
+        """Return the smallest window that covers bounds, cut at the edges; empty where they do not meet.
+
+        Parameters
+        ----------
+        bounds : (float, float, float, float)
+            As `bounds`. Where they lie on the edge of a pixel, but for rounding, the window ends there.
+        crs : str, optional
+            What they are in; default: the grid's own.
+
+        Raises
+        ------
+        UsageError
+            If there is no such coordinate reference system, or the bounds have no place in this one.
+        """
+        if crs is not None:
+            try:
+                bounds = transform_bounds(CRS.from_user_input(crs), self.crs, *bounds, densify_pts=21)
+            except (RasterioError, ValueError) as error:
+                raise UsageError(f"bounds in {crs} have no place in the scene's CRS: {error}") from None
+        x0, y0, x1, y1 = bounds
+        cols, rows = zip(*(~self.transform @ (x, y) for x in (x0, x1) for y in (y0, y1)), strict=True)
+        first = [math.floor(min(along) + EDGE) for along in (rows, cols)]
+        last = [math.ceil(max(along) - EDGE) for along in (rows, cols)]
+        return Window.from_bounds(*first, *last).clip(self.shape)
 
     def same_as(self, other: GeoGrid, tolerance: float = 1e-3) -> bool:
         """Whether both put every pixel at the same place, within `tolerance` of a pixel."""

@@ -88,6 +88,10 @@ class Window:
             self.row // factor, self.col // factor, -(-self.stop_row // factor), -(-self.stop_col // factor)
         )
 
+    def moved(self, row: int, col: int) -> Window:
+        """Return the window so many rows further down and columns further right."""
+        return Window(self.row + row, self.col + col, self.height, self.width)
+
     def slices(self, origin: Window | None = None) -> tuple[slice, slice]:
         """Return row and column slices into an array whose first pixel is that of `origin` (default: the scene)."""
         row, col = (origin.row, origin.col) if origin else (0, 0)

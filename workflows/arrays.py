@@ -22,6 +22,7 @@ from scenelift.pipeline.jobs.plan import ModelHandle
 from scenelift.pipeline.outputs.outputs import Output, output_of
 from scenelift.pipeline.scenes.multigrid import Placement
 from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.products.bands import COMMON, WAVELENGTH, wavelength
 from scenelift.pipeline.scenes.radiometry import ASSUMED_SCALE, DTYPES
 from scenelift.pipeline.scenes.scenes import Band, Scene, SceneSource, no_crs
 from scenelift.pipeline.tiles import TileGrid, Window
@@ -117,13 +118,17 @@ class Radiometry:
         return cls(declared[0], declared[1] if offset is None else offset, nodata)
 
 
-def open(path: str | Path | Sequence[str | Path], *, remote: bool = False, chunks: Any = None) -> xr.DataArray:
+def open(
+    path: str | Path | Sequence[str | Path], *, time: str | None = None, remote: bool = False, chunks: Any = None
+) -> xr.DataArray:
     """Open a scene as reflectance.
 
     Parameters
     ----------
     path : str, Path or sequence of them
         A raster, several rasters of one scene, a ``.SAFE`` folder or a Zarr store.
+    time : str, optional
+        Of a cube of several times: which, by number from 1 or as its ISO 8601 text begins.
     remote : bool
         Allow http(s)://, s3:// and gs://.
     chunks : optional
@@ -133,7 +138,8 @@ def open(path: str | Path | Sequence[str | Path], *, remote: bool = False, chunk
     -------
     DataArray of float32, dims (band, y, x)
         Reflectance, NaN where there is no data, read when it is used; with the CRS and the transform as rioxarray and
-        odc-geo find them, and the names of the bands as coordinate.
+        odc-geo find them, and the names of the bands as coordinate (``.sel(band="B04")``); common names and centre
+        wavelengths (micrometres) beside them where they are known.
 
     Raises
     ------
@@ -149,7 +155,7 @@ def open(path: str | Path | Sequence[str | Path], *, remote: bool = False, chunk
 
     paths = (str(path),) if isinstance(path, str | Path) else tuple(map(str, path))
     refuse_inputs(paths, remote)
-    source = SceneSource(paths, limits=Limits(remote=remote))
+    source = SceneSource(paths, limits=Limits(remote=remote), time=time)
     scene = open_scene(source)
     grid = scene.grid
     names = [band.description or f"band {number}" for number, band in enumerate(scene.bands, start=1)]
@@ -157,6 +163,11 @@ def open(path: str | Path | Sequence[str | Path], *, remote: bool = False, chunk
     if grid.is_rectilinear:
         t = grid.transform
         coords |= {"y": t.f + (np.arange(grid.height) + 0.5) * t.e, "x": t.c + (np.arange(grid.width) + 0.5) * t.a}
+    told = {name: [band.tags.get(name, "") for band in scene.bands] for name in (COMMON, WAVELENGTH)}
+    if any(told[COMMON]):
+        coords[COMMON] = ("band", told[COMMON])
+    if any(told[WAVELENGTH]):
+        coords[WAVELENGTH] = ("band", [wavelength("", b.tags) / 1000 or math.nan for b in scene.bands], {"units": "um"})
     values = indexing.LazilyIndexedArray(SceneArray(source, (len(names), *grid.shape)))
     found = xr.DataArray(values, coords, ("band", "y", "x"), name="reflectance", attrs={"units": "1"})
     found = found.rio.write_crs(grid.crs).rio.write_transform(grid.transform)
@@ -272,6 +283,7 @@ def _of_dataarray(
             made = made[..., 0, :, :]
     coords = _finer(data, row, col, band, k)
     if "band" in dims and (band is None or len(output.bands) != data.sizes[band]):
+        coords = {name: its for name, its in coords.items() if band not in getattr(its, "dims", ())}
         coords["band" if band is None else band] = [b.description or str(i) for i, b in enumerate(output.bands, 1)]
     found = xr.DataArray(made, coords, dims, name=data.name, attrs=data.attrs)
     found.encoding = {key: value for key, value in data.encoding.items() if key in ("_FillValue", "grid_mapping")}
@@ -311,6 +323,8 @@ def _of_array(
     values: Any, models: Any, settings: EnhanceSettings, names: Sequence[str] | None, how: Radiometry
 ) -> tuple[Any, Output]:
     """Enhance (..., C, H, W); return the result and the description of its bands."""
+    if settings.crop is not None:
+        raise UsageError("crop is for files: apply the models to a part of the array instead")
     *others, bands, height, width = values.shape
     if names is not None and len(names) != bands:
         raise UsageError(f"bands must name the {bands} bands of the array, got {len(names)} names")

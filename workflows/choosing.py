@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from scenelift.models.catalog import (
     ModelRef,
     find,
+    interpolates,
+    is_classical,
     is_denoiser,
     is_fitted,
     is_sharpener,
@@ -102,23 +104,27 @@ class Runtime:
     """What an unfinished or finished job of the same output says about its models, by number."""
 
     @classmethod
-    def choose(cls, settings: EnhanceSettings, cluster: ClusterSettings, path: Path | None) -> Runtime:
+    def choose(
+        cls, settings: EnhanceSettings, cluster: ClusterSettings, path: Path | None, names: Sequence[str | Enhancer]
+    ) -> Runtime:
         """Choose the device for "auto"."""
+        begun = (path and read_fingerprint(work_folder(path))) or {}
+        models = begun.get("models", {})
+        usual = settings.device in ("auto", "cpu") and settings.precision in ("auto", "fp32", "bf16")
+        if usual and all(isinstance(name, str) and is_classical(name) for name in names):
+            return cls("cpu", "cpu", settings.precision, cluster.threads, models)  # without a second's import of torch
         from scenelift.models.enhancer import gpu_count, pick_device
         from scenelift.models.precision import pick_precision
 
         device = pick_device(settings.device, cluster.elsewhere)
         pick_precision(settings.precision, device)  # refuses an unknown one, whatever the models are
-        begun = (path and read_fingerprint(work_folder(path))) or {}
         here = device if gpu_count() else "cpu"
-        return cls(device, here, settings.precision, cluster.threads, begun.get("models", {}))
+        return cls(device, here, settings.precision, cluster.threads, models)
 
     def precision_of(self, ref: ModelRef, number: int) -> str:
         """Return "fp32" or "bf16"; "auto" stays what it was for a job begun on a machine with another processor."""
-        from scenelift.models.precision import PRECISIONS
-
         before = self.begun.get(str(number), {})
-        if self.precision == "auto" and before.get("sha256") == ref.digest and before.get("precision") in PRECISIONS:
+        if self.precision == "auto" and before.get("sha256") == ref.digest and before.get("precision"):
             return str(before["precision"])
         return precision_for(ref.name, self.precision, self.device)
 
@@ -159,13 +165,14 @@ class Prepared:
         Returns
         -------
         Expectation or None
-            None if they do not enlarge, if one was given as an object, or if there is no window to try them on.
+            None if they do not enlarge, only interpolate, if one was given as an object, or if there is no window to
+            try them on.
         """
-        from scenelift.workflows.expect import expect
-
         specs = [model.spec for model in self.models]
-        objects = not all(isinstance(name, str) for name in self.names)
-        if objects or specs[-1].out_bands or math.prod(spec.scale for spec in specs) == 1:
+        names = [name for name in self.names if isinstance(name, str)]
+        if len(names) < len(self.names) or all(map(interpolates, names)):
+            return None
+        if specs[-1].out_bands or math.prod(spec.scale for spec in specs) == 1:
             return None
         if any(isinstance(name, str) and is_fitted(name) for name in self.names):  # to this scene, not to a coarser one
             return None
@@ -174,6 +181,8 @@ class Prepared:
         if loaded[-1].spec.out_per_band > 1:  # of the network itself
             return None
         conditions = self.conditions or scene_conditions(scene, settings.blur, settings.noise)
+        from scenelift.workflows.expect import expect
+
         return expect(scene, loaded, conditions, seconds)
 
 
@@ -222,13 +231,15 @@ def prepare_opened(
     path: Path | None = None,
 ) -> Prepared:
     """Find what networks are told of an open scene, and load the models; parameters and errors as of `prepare`."""
-    cluster = _here_if_small(scene, cluster)
-    runtime = Runtime.choose(settings, cluster, path)
+    part = settings.window_on(scene.grid)
+    cluster = _here_if_small(part.shape if part else scene.grid.shape, cluster)
+    runtime = Runtime.choose(settings, cluster, path, names)
     first, sharpened, notes = _sharpener(names, scene, runtime)
     rest = names[len(first) :]
     seen: Readable = sharpened or scene
     found = scene_conditions(seen, settings.blur, settings.noise) if any(map(is_network, rest)) else None
-    noise = scene_noise(seen, settings.noise) if any(isinstance(name, str) for name in rest) else ()
+    asks = any(isinstance(name, str) and not interpolates(name) for name in rest)
+    noise = scene_noise(seen, settings.noise) if asks else ()
     if sharpened:  # which another processor makes with other last bits
         noise, found = _rounded(noise), found and replace(found, noise=_rounded(found.noise))
     asked = any(isinstance(name, str) and wants_blur(name) for name in rest)
@@ -249,10 +260,10 @@ def prepare_opened(
     )
 
 
-def _here_if_small(scene: Scene, cluster: ClusterSettings) -> ClusterSettings:
+def _here_if_small(shape: tuple[int, int], cluster: ClusterSettings) -> ClusterSettings:
     """Return the cluster, or this process with all its threads: starting workers would take longer than the work."""
     asked = cluster != ClusterSettings()
-    return cluster if asked or math.prod(scene.grid.shape) > SMALL else replace(cluster, workers=0)
+    return cluster if asked or math.prod(shape) > SMALL else replace(cluster, workers=0)
 
 
 def by_numbers(scene: Scene) -> Scene:

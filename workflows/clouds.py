@@ -49,7 +49,9 @@ def with_clouds(source: SceneSource) -> SceneSource:
     except ImportError:
         raise UsageError("--mask clouds needs the package ukis-csmask: pip install 'scenelift[clouds]'") from None
     plain = replace(source, mask=None, mask_classes=(), bands=None)
-    key = hashlib.sha256(f"{input_digest(plain)} {plain.scale} {plain.offset} {version('ukis-csmask')}".encode())
+    moment = f" {plain.time}" if plain.time else ""
+    facts = f"{input_digest(plain)} {plain.scale} {plain.offset} {version('ukis-csmask')}{moment}"
+    key = hashlib.sha256(facts.encode())
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scenelift" / "clouds"
     path = folder / f"{key.hexdigest()[:24]}{FOUND}"
     if not path.is_file():

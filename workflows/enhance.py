@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scenelift.pipeline.addresses import work_folder
-from scenelift.pipeline.cluster import ClusterSettings
+from scenelift.pipeline.cluster import ClusterSettings, warm_up
 from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.errors import UnfitError, UsageError
 from scenelift.pipeline.jobs import verifying
@@ -24,7 +24,7 @@ from scenelift.pipeline.settings import read_table
 from scenelift.workflows.choosing import Prepared, prepare
 from scenelift.workflows.planning import plan_of, plan_prepared
 from scenelift.workflows.refusals import check_output
-from scenelift.workflows.settings import BLOCK, EnhanceSettings
+from scenelift.workflows.settings import BLOCK, Crop, EnhanceSettings
 
 if TYPE_CHECKING:
     from scenelift.workflows.expect import Expectation
@@ -41,6 +41,7 @@ def enhance(
     cluster: ClusterSettings | None = None,
     progress: Progress | None = None,
     announce: Announce | None = None,
+    window: tuple[int, int, int, int] | None = None,
 ) -> EnhanceSummary:
     """Enhance a scene, or resume an enhancement that was interrupted.
 
@@ -57,6 +58,9 @@ def enhance(
     progress : callable, optional
     announce : callable, optional
         Given lines worth telling a person (the dashboard's address).
+    window : (int, int, int, int), optional
+        Make this part only: first column and row, width and height in input pixels. It equals, bit for bit, that part
+        of the whole output. (By coordinates: ``Settings(crop=Crop(bbox=...))``.)
 
     Returns
     -------
@@ -74,14 +78,34 @@ def enhance(
         If the job stopped through no fault of its own; the same call goes on with it.
     """
     started = time.perf_counter()
-    settings, cluster = settings or EnhanceSettings(), cluster or ClusterSettings()
+    settings = settings or EnhanceSettings()
+    if window is not None:
+        col, row, width, height = window
+        settings = replace(settings, crop=Crop((col, row, width, height)))
+    plan = planned(source, output, models, settings, cluster or ClusterSettings(), warm=True)
+    return carry_out(plan, Listener.of(progress, announce), started=started)
+
+
+def planned(
+    source: SceneSource | str | Path,
+    output: str | Path,
+    models: str | Enhancer | Sequence[str | Enhancer],
+    settings: EnhanceSettings,
+    cluster: ClusterSettings,
+    warm: bool = False,
+) -> Plan:
+    """Return the plan of a job, tried out on the scene one level coarser; writes nothing.
+
+    Parameters and errors as of `enhance`; `warm`: local workers' libraries are loaded meanwhile.
+    """
     if not isinstance(source, SceneSource):
         source = SceneSource((str(source),))
     path = check_output(Path(output), source.paths)
     refuse_foreign(path, settings)
     prepared = prepare(source, models, settings, cluster, path)
-    plan = expecting(plan_prepared(prepared, path, settings, cluster), prepared, settings)
-    return carry_out(plan, Listener.of(progress, announce), started=started)
+    if warm and not path.exists():
+        warm_up(prepared.cluster)
+    return expecting(plan_prepared(prepared, path, settings, cluster), prepared, settings)
 
 
 def expecting(
@@ -137,10 +161,10 @@ def expecting(
 
 def _recorded(plan: Plan, history: History | None) -> Expectation | None:
     """Return what the first run of this very job found; None if it has none, or is another job."""
-    from scenelift.workflows.expect import Expectation
-
     if history is None or history.expected is None or not _is_of(history, plan):
         return None
+    from scenelift.workflows.expect import Expectation
+
     return read_table(Expectation, history.expected, f"the journal of {plan.path}")
 
 
@@ -218,4 +242,4 @@ def verify(output: str | Path, repair: bool = False) -> Verdict:
     return verifying.repair(plan_of(path, history.command), history, verdict)
 
 
-__all__ = ["BLOCK", "EnhanceSettings", "EnhanceSummary", "enhance", "resume", "verify"]
+__all__ = ["BLOCK", "EnhanceSettings", "EnhanceSummary", "enhance", "planned", "resume", "verify"]

@@ -10,7 +10,7 @@ from scenelift.models.catalog import CLOSED, PAN, ModelRef, fit_sharpener, is_sh
 from scenelift.models.sensing.sensors import SENTINEL2
 from scenelift.models.sharpening.layout import BandGrid
 from scenelift.pipeline.enhance import Enhancer, context, enhance_region
-from scenelift.pipeline.errors import GridsError, UsageError
+from scenelift.pipeline.errors import GridsError, TimesError, UsageError
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.regions import Region
 from scenelift.pipeline.scenes.opening import WARP, open_scene
@@ -108,7 +108,7 @@ def open_for(source: SceneSource) -> Scene:
 
 
 def open_to_show(source: SceneSource) -> Scene:
-    """Open a scene of one grid or of several.
+    """Open a scene of one grid or of several, a cube at its first time if none is chosen.
 
     Raises
     ------
@@ -117,6 +117,8 @@ def open_to_show(source: SceneSource) -> Scene:
     """
     try:
         return open_scene(source)
+    except TimesError:
+        return open_to_show(replace(source, time="1"))
     except GridsError:
         return open_scene(replace(source, extent=source.extent or "common"))
 

@@ -17,10 +17,14 @@ from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.jobs.checks import doubts
 from scenelift.pipeline.jobs.fingerprints import contract, fingerprint, json_number
+from scenelift.pipeline.jobs.journal import read_fingerprint
 from scenelift.pipeline.jobs.plan import EnhanceJob, Plan
+from scenelift.pipeline.outputs.classes import classes_path, lay_classes
+from scenelift.pipeline.outputs.compression import compression_of, notes_on
 from scenelift.pipeline.outputs.formats import format_of
-from scenelift.pipeline.outputs.outputs import Output, as_classes, as_shares, output_of
+from scenelift.pipeline.outputs.outputs import Output, as_classes, as_shares, cropped, output_of
 from scenelift.pipeline.scenes.inputs import input_digest
+from scenelift.pipeline.scenes.products.kinds import ClassLayer
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.settings import read_table
 from scenelift.pipeline.tiles import TileGrid
@@ -52,18 +56,29 @@ def plan_prepared(prepared: Prepared, path: Path, settings: EnhanceSettings, clu
     told = () if conditions is None else conditions.lines()
     learnt = any(map(is_network, prepared.names))
     output = _describe(prepared, settings)
+    output = replace(output, compress=compression_of(format_of(path).name, settings.compress, output))
     job = _job(prepared, output, settings, path, cluster)
+    classes = _classes(scene, output, settings, path)
     return Plan(
         path=path,
         job=job,
-        blocks=TileGrid(scene.grid.shape, _block(scene, settings)),
+        blocks=TileGrid(job.part(scene.grid.shape).shape, job.block),
         cluster=prepared.cluster,
         fingerprint=fingerprint(scene, job.models, output, format_of(path).name, settings.shards, SOFTWARE),
         command=_command(scene.source, prepared.names, settings, cluster),
         stamps=prepared.stamps,
-        notes=(*_masked(prepared), *scene.notes, *doubts(scene, network=learnt), *told, *prepared.warnings),
+        notes=(
+            *_masked(prepared),
+            *_left_out(scene, settings),
+            *scene.notes,
+            *doubts(scene, network=learnt),
+            *told,
+            *prepared.warnings,
+            *notes_on(output.compress),
+        ),
         device=prepared.device,
         precision=", ".join(dict.fromkeys(model.precision for model in prepared.models)),
+        classes=classes,
         shards=settings.shards,
         overwrite=settings.overwrite,
         allow_holes=settings.allow_holes,
@@ -88,8 +103,46 @@ def _masked(prepared: Prepared) -> list[str]:
     return [f"masked by {mask.rule.kind} ({mask.rule.describe()}): {100 * hidden.masked:.1f} % of the scene"]
 
 
+def _classes(scene: Scene, output: Output, settings: EnhanceSettings, path: Path) -> tuple[ClassLayer, ...]:
+    """Return the layers of classes to copy beside the output.
+
+    Raises
+    ------
+    UsageError
+        If one is wanted and there is none, or a copy would replace something else.
+    GridsError
+        If one does not fit the output's grid.
+    """
+    if not settings.keep_classes:
+        return ()
+    if not scene.classes:
+        raise UsageError(
+            f"--keep-classes: {scene.name} has no layer of classes (SCL of Level-2A, QA_PIXEL, or a class map among "
+            "several inputs): leave it out"
+        )
+    inputs, ours = {Path(p).resolve() for p in scene.source.paths}, read_fingerprint(work_folder(path)) is not None
+    for layer in scene.classes:
+        copy = classes_path(path, layer)
+        if copy.resolve() in inputs or (copy.exists() and not ours and not settings.overwrite):
+            raise UsageError(f"--keep-classes would replace {copy}: choose another name for the output")
+        lay_classes(layer, output.grid, scene.source.limits)
+    return scene.classes
+
+
+def _left_out(scene: Scene, settings: EnhanceSettings) -> list[str]:
+    """Return what a summary says of layers of classes."""
+    names = ", ".join(layer.name for layer in scene.classes)
+    if not names:
+        return []
+    if settings.keep_classes:
+        return [f"classes copied beside the output by nearest neighbour: {names}"]
+    return [f"classes left out: {names}; --keep-classes copies them beside the output"]
+
+
 def _block(scene: Scene, settings: EnhanceSettings) -> tuple[int, int]:
-    return min(settings.block, scene.grid.height), min(settings.block, scene.grid.width)
+    part = settings.window_on(scene.grid)
+    height, width = part.shape if part else scene.grid.shape
+    return min(settings.block, height), min(settings.block, width)
 
 
 def _job(
@@ -104,6 +157,7 @@ def _job(
         output=output,
         block=_block(prepared.scene, settings),
         batch=settings.batch or _batch(prepared, output, cluster),
+        window=settings.window_on(prepared.scene.grid),
     )
 
 
@@ -125,7 +179,7 @@ def _describe(prepared: Prepared, settings: EnhanceSettings) -> Output:
         If there can be none, or none that shows failed blocks where that is asked for.
     """
     scene, specs = prepared.scene, [model.spec for model in prepared.models]
-    source, conditions = scene.source, prepared.conditions
+    source, conditions, part = scene.source, prepared.conditions, settings.window_on(scene.grid)
     provenance = {
         "software": f"scenelift {version('scenelift')}",
         "models": [m.handle.provenance() | {"spec": contract(m.spec)} for m in prepared.models],
@@ -136,11 +190,14 @@ def _describe(prepared: Prepared, settings: EnhanceSettings) -> Output:
             "dtype": settings.dtype,
             **{name: getattr(source, name) for name in ("scale", "offset", "crs")},
             "nodata": json_number(source.nodata),
-            **({} if source.extent is None else {"extent": source.extent}),
+            **{name: value for name in ("extent", "time") if (value := getattr(source, name)) is not None},
+            **({} if part is None else {"window": [part.col, part.row, part.width, part.height]}),
         },
         **_mask_facts(prepared),
     }
     output = output_of(scene, specs, _block(scene, settings), dtype=settings.dtype, provenance=provenance)
+    if part is not None:
+        output = cropped(output, part.scaled(output.grid.height // scene.grid.height))
     if getattr(specs[-1], "task", "") == "landcover":
         output = as_classes(output, getattr(specs[-1], "labels", ())) if settings.classes else as_shares(output)
     if settings.allow_holes and output.dtype != "float32" and output.nodata is None and not output.mask:
@@ -154,7 +211,7 @@ def _command(
     if not all(isinstance(name, str) for name in names):
         return {}
     known = replace(source, paths=tuple(without_secrets(p) for p in source.paths))
-    signed = {} if known == source else {"signed": True}  # a signature is a credential: it is not kept
+    signed = {} if known.paths == source.paths else {"signed": True}  # a signature is a credential: it is not kept
     parts = signed | {"source": asdict(known), "settings": asdict(settings), "cluster": asdict(cluster)}
     return {"models": list(names), **parts}
 

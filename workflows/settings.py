@@ -6,9 +6,10 @@ They stand apart from what they set, so that ``--help`` waits for neither torch 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from scenelift.models.extras import (
     BUILT_IN,
@@ -23,6 +24,10 @@ from scenelift.models.extras import (
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.settings import option, read_table, toml_value
 
+if TYPE_CHECKING:
+    from scenelift.pipeline.grids import GeoGrid
+    from scenelift.pipeline.tiles import Window
+
 INPUT, MODEL, OUTPUT, WHERE, STOPS = "Input", "Model", "Output", "Where it runs", "When it stops"
 """Headings of ``--help``, in this order."""
 MODELS = "A name, a checkpoint, an ONNX file or module.path:factory; several, with commas, run one after the other."
@@ -33,6 +38,33 @@ BLOCK = 1024
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
+Compression = Literal["deflate", "zstd", "lerc", "jpeg"]
+
+
+def _numbers(flag: str, like: str, kind: type[Any], text: str) -> tuple[Any, ...]:
+    """Return the four numbers of an option.
+
+    Raises
+    ------
+    UsageError
+        If they are not four, or no numbers.
+    """
+    try:
+        found = tuple(kind(part) for part in text.replace(",", " ").split())
+        whole = len(found) == 4 and all(map(math.isfinite, found))
+    except (ValueError, OverflowError):
+        whole = False
+    if not whole:
+        raise UsageError(f"{flag} must be {like}, got {text!r}")
+    return found
+
+
+def _parse_window(text: str) -> tuple[int, ...]:
+    return _numbers("--window", "COL,ROW,WIDTH,HEIGHT in whole pixels, such as 512,0,256,256", int, text)
+
+
+def _parse_bbox(text: str) -> tuple[float, ...]:
+    return _numbers("--bbox", "W,S,E,N, four numbers in the scene's CRS or that of --bbox-crs", float, text)
 
 
 def split_names(text: str) -> tuple[str, ...]:
@@ -56,6 +88,17 @@ def _parse_noise(text: str) -> float | None:
         raise UsageError(f"--noise must be auto or a number in DN, got {text!r}") from None
 
 
+MASK = (
+    "Read clouds and the like as missing: scl (Sentinel-2 L2A), qa_pixel (Landsat), clouds (found in the pixels), "
+    "or a raster whose non-zero pixels are hidden."
+)
+MASK_CLASSES = (
+    "Classes of the mask that are hidden, by name or number: cloud,shadow. Default: cloud, cirrus, shadow, snow, "
+    "saturated, nodata."
+)
+"""What ``--mask`` and ``--mask-classes`` take."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """How the numbers of a scene are read; see `SceneSource`."""
@@ -72,19 +115,67 @@ class Reading:
     extent: str | None = option(
         None, "Of several grids, for a sharpener: common (default; what all of them cover) or union.", panel=INPUT
     )
-    mask: str | None = option(
-        None,
-        "Read clouds and the like as missing: scl (Sentinel-2 L2A), qa_pixel (Landsat), clouds (found in the pixels), "
-        "or a raster whose non-zero pixels are hidden.",
-        panel=INPUT,
+    mask: str | None = option(None, MASK, panel=INPUT)
+    mask_classes: tuple[str, ...] = option((), MASK_CLASSES, panel=INPUT, parse=split_names)
+    time: str | None = option(
+        None, "Of a cube of several times: which, by number from 1 or as it begins: 2024-05-01.", panel=INPUT
     )
-    mask_classes: tuple[str, ...] = option(
-        (),
-        "Classes of the mask that are hidden, by name or number: cloud,shadow. Default: cloud, cirrus, shadow, snow, "
-        "saturated, nodata.",
-        panel=INPUT,
-        parse=split_names,
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of a scene: what is made of it equals that part of the whole output, bit for bit.
+
+    Whatever is found of a scene (its blur, its noise, the gain to expect) is found in the whole scene all the same.
+    """
+
+    window: tuple[int, int, int, int] | None = option(
+        None, "Make this part only: COL,ROW,WIDTH,HEIGHT, input pixels.", panel=INPUT, parse=_parse_window
     )
+    bbox: tuple[float, float, float, float] | None = option(
+        None, "Make this part only: W,S,E,N in the scene's CRS.", panel=INPUT, parse=_parse_bbox
+    )
+    bbox_crs: str | None = option(None, "CRS of --bbox, if another: EPSG:4326 for degrees.", panel=INPUT)
+
+    def __post_init__(self) -> None:
+        if self.window is not None and self.bbox is not None:
+            raise UsageError("--window and --bbox name one part each: leave one of them out")
+        if self.bbox_crs is not None and self.bbox is None:
+            raise UsageError("--bbox-crs says what --bbox is in: give --bbox too")
+        if self.window is not None and (min(self.window[:2]) < 0 or min(self.window[2:]) < 1):
+            wanted = "must begin at column and row 0 or later and have at least one pixel"
+            raise UsageError(f"--window {wanted}, got {_listed(self.window)}")
+        if self.bbox is not None and not (self.bbox[0] < self.bbox[2] and self.bbox[1] < self.bbox[3]):
+            raise UsageError(f"--bbox must be W,S,E,N with W below E and S below N, got {_listed(self.bbox)}")
+
+    def on(self, grid: GeoGrid) -> Window | None:
+        """Return the window of a scene's grid that is meant; None: all of it.
+
+        Raises
+        ------
+        UsageError
+            If it does not lie in the scene.
+        """
+        if self.bbox is not None:
+            found = grid.window_of(self.bbox, self.bbox_crs)
+            if not found.size:
+                where = f"the scene, whose bounds in its CRS are {_listed(grid.bounds)}"
+                raise UsageError(f"--bbox {_listed(self.bbox)} does not meet {where}")
+        elif self.window is not None:
+            from scenelift.pipeline.tiles import Window
+
+            col, row, width, height = self.window
+            found = Window(row, col, height, width)
+            if found.clip(grid.shape) != found:
+                size = f"{grid.width} columns and {grid.height} rows"
+                raise UsageError(f"--window {_listed(self.window)} reaches beyond the scene, which has {size}")
+        else:
+            return None
+        return None if found.shape == grid.shape else found
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    return ",".join(f"{number:.10g}" for number in numbers)
 
 
 @dataclass(frozen=True)
@@ -119,13 +210,27 @@ class EnhanceSettings:
     interval: float | None = option(None, Interval.help, panel=MODEL)
     consistency: int = option(0, Consistency.help, panel=MODEL)
     classes: bool = False
+    crop: Crop | None = None
+    """The part of the scene that is made; None: all of it."""
     realism: float | None = option(None, Realism.help, panel=MODEL)
     extra: tuple[str, ...] = option(
         (),
         "What an installed package does around networks: NAME, NAME=VALUE or NAME={field=value}; repeatable.",
         panel=MODEL,
     )
+    keep_classes: bool = option(
+        False,
+        "Copy layers of classes (SCL, QA_PIXEL, class maps among the inputs) beside the output, on its grid, by "
+        "nearest neighbour: NAME_scl.tif.",
+        panel=OUTPUT,
+    )
     shards: bool = option(True, "Zarr: one file a block. GDAL before 3.13 needs --no-shards.", panel=OUTPUT)
+    compress: Compression | None = option(
+        None,
+        "How the output is packed: deflate (GeoTIFF's default), zstd (Zarr's default), lerc, or jpeg (lossy; 8-bit "
+        "pictures). Zarr: zstd or deflate.",
+        panel=OUTPUT,
+    )
     overwrite: bool = option(False, "Replace an existing output (archive: one of other settings).", panel=OUTPUT)
     allow_holes: bool = option(False, "Publish even if some blocks failed (they hold no data).", panel=OUTPUT)
 
@@ -138,6 +243,10 @@ class EnhanceSettings:
         if self.require_gain is not None and not math.isfinite(self.require_gain):
             raise UsageError(f"--require-gain must be a number of dB, got {self.require_gain}")
         self.extras()  # refuses what it cannot be
+
+    def window_on(self, grid: GeoGrid) -> Window | None:
+        """Return the window of a scene's grid that is made; None: all of it. Raises as `Crop.on` does."""
+        return None if self.crop is None else self.crop.on(grid)
 
     def extras(self) -> tuple[Extra, ...]:
         """Return what is done around networks: the built-in extras that have an option here, then ``--extra``.
@@ -231,7 +340,10 @@ class Adaptation:
     task: str | None = option(None, "Adapt this shipped model to your own --scenes.", panel=MODEL)
     scenes: tuple[str, ...] = option((), "Rasters, folders or zips to adapt to; repeatable.", panel=INPUT)
     bands: str | None = option(None, "1-based bands in the order wanted, e.g. 4,3,2.", panel=INPUT)
-    steps: int = option(600, "Steps of an adaptation.", panel=MODEL)
+    steps: int = option(600, "Steps of an adaptation, which ends sooner where nothing gets better.", panel=MODEL)
+    require_gain: float | None = option(
+        None, "Exit 3 unless the network is so many dB better than the one it began as, dB.", panel=MODEL
+    )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ constants, and what is left looks no farther than its halo.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +75,7 @@ class Dehazer(nn.Module):
         with torch.no_grad():  # at first: dark-object subtraction
             for part in (self.tail, self.modulation, self.line):
                 part.weight.mul_(0.01)
-                part.bias.zero_()
+                nn.init.zeros_(cast(Tensor, part.bias))
 
     def forward(self, x: Tensor, statistics: Tensor) -> Tensor:
         """Return the clear images of a batch, each of a scene with its own numbers.

@@ -51,7 +51,7 @@ class _Told(nn.Module):
         self.register_buffer("sigma", torch.tensor([float(sigma)]))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.module(x, self.sigma.expand(x.shape[0]))
+        return self.module(x, self.get_buffer("sigma").expand(x.shape[0]))
 
 
 def export_onnx(enhancer: TorchEnhancer, path: Path, noise: float | None = None) -> Exported:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
+import queue
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scenelift.pipeline.cluster.keeping import LOST, closed_in_time, kept_alive
+from scenelift.pipeline.cluster.forking import start_method
+from scenelift.pipeline.cluster.keeping import LOST, WORKER, closed_in_time, kept_alive
 from scenelift.pipeline.cluster.settings import QUEUES, ClusterSettings
 from scenelift.pipeline.cluster.tasks import Cluster
 from scenelift.pipeline.cluster.workers import carried
@@ -26,6 +30,8 @@ GPU_THREADS = 3
 """A GPU worker reads and writes in two threads while the third holds the GPU."""
 DEATHS = {True: 6, False: 2}
 """Workers that may die under a task before it counts as the cause: in a batch system they also die of preemption."""
+LISTEN = 0.2
+"""Seconds between two looks whether the workers are up; an interruption is noticed at once."""
 FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
 """glibc keeps one malloc arena per thread; limiting it to two bounds a worker's memory."""
 
@@ -62,6 +68,12 @@ def open_cluster(settings: ClusterSettings) -> Iterator[Cluster]:
         yield _checked(Cluster(client, environment, resources))
 
 
+def warm_up(settings: ClusterSettings) -> None:
+    """Begin to load the libraries of local workers, while this process has other things to do before it opens them."""
+    if not settings.in_process:
+        _config(settings, carried(settings.environment))
+
+
 def _checked(cluster: Cluster) -> Cluster:
     cluster.check()
     return cluster
@@ -69,8 +81,9 @@ def _checked(cluster: Cluster) -> Cluster:
 
 def _config(settings: ClusterSettings, environment: dict[str, str]) -> dict[str, Any]:
     """Return Dask's settings for the scheduler and the workers that are started here."""
+    import dask
+
     config: dict[str, Any] = {
-        "distributed.worker.multiprocessing-method": "spawn",
         "distributed.logging.distributed": "critical",  # deaths of workers are reported by who waits for their blocks
         # A task under which its workers died gets one more round of its own (see `pipeline.jobs.running`).
         "distributed.scheduler.allowed-failures": DEATHS[settings.queued],
@@ -79,10 +92,16 @@ def _config(settings: ClusterSettings, environment: dict[str, str]) -> dict[str,
         "distributed.admin.system-monitor.interval": "5s",
         "distributed.worker.profile.enabled": False,
     }
+    config["distributed.worker.multiprocessing-method"] = "spawn"
     if not settings.queued:
         config["distributed.deploy.lost-worker-timeout"] = LOST
     own_gpu = {"SCENELIFT_OWN_GPU": "1"} if settings.kind == "cuda" else {}
     spawned = FEW_ARENAS | own_gpu | environment
+    if settings.kind == "local" and settings.scheduler is None and not settings.gpus:
+        import distributed  # noqa: F401 - its settings are Dask's from then on
+
+        usual = dask.config.get("distributed.nanny.pre-spawn-environ")
+        config["distributed.worker.multiprocessing-method"] = start_method(usual | spawned)
     return config | {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in spawned.items()}
 
 
@@ -142,7 +161,8 @@ def _start_local(settings: ClusterSettings) -> Any:
 
     for chance in (1, 2):
         try:
-            return LocalCluster(
+            return _deaf_to_interrupts(
+                LocalCluster,
                 n_workers=settings.local_workers,
                 threads_per_worker=GPU_THREADS if settings.gpus else 1,
                 processes=True,
@@ -155,6 +175,38 @@ def _start_local(settings: ClusterSettings) -> Any:
                 reason = " ".join(str(error.__cause__ or error).split())
                 raise ResumableError(f"the local workers do not start: {reason}") from error
     return None
+
+
+def _deaf_to_interrupts(start: Callable[..., Any], **options: Any) -> Any:
+    """Call what starts worker processes; Ctrl-C in a terminal, which goes to all of them, reaches this process alone.
+
+    Processes inherit which signals are blocked in the thread that starts them. So it is one of its own, for which this
+    one waits, listening; interrupted, it ends what was started by then.
+    """
+    done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            done.put((start(**options), None))
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            done.put((None, error))
+
+    thread = threading.Thread(target=run, daemon=True, name="scenelift-starter")
+    thread.start()
+    try:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                made, error = done.get(timeout=LISTEN)
+                break
+    except BaseException:
+        for child in multiprocessing.active_children():
+            if child.name.startswith(WORKER):
+                child.kill()
+        raise
+    if error is not None:
+        raise error
+    return made
 
 
 def _start_cuda(settings: ClusterSettings) -> Any:
@@ -183,7 +235,11 @@ def _start_queue(settings: ClusterSettings, environment: dict[str, str]) -> Any:
         raise UsageError(f"no `{command}` here: --cluster {settings.kind} runs where jobs can be submitted")
     cluster = queue_cluster(settings, environment)
     if settings.kind == "slurm":
-        _try_slurm(cluster.job_script())
+        try:
+            _try_slurm(cluster.job_script())
+        except UsageError:
+            cluster.close()
+            raise
     least = 1 if settings.workers is None else settings.workers
     # never scaled to a fixed number: workers whose walltime is over or that were preempted are to be replaced
     cluster.adapt(minimum=least, maximum=settings.maximum or max(least, 1), interval="2s", wait_count=5)
@@ -228,7 +284,7 @@ def queue_cluster(settings: ClusterSettings, environment: dict[str, str]) -> Any
         "shared_temp_directory": str(logs),
         "security": settings.tls or None,
         "scheduler_options": {"dashboard_address": f"{LOOPBACK}:0"},
-        "silence_logs": logging.ERROR,
+        "silence_logs": logging.CRITICAL,
     }
     if job.walltime is not None:
         options["walltime"] = job.walltime

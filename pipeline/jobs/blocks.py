@@ -140,13 +140,15 @@ def process_block(job: EnhanceJob, index: int, low_memory: bool = False) -> Bloc
 
 
 def _process(job: EnhanceJob, opened: _Opened, index: int, effort: _Effort) -> BlockRecord:
-    scene, target = opened.scene, TileGrid(opened.scene.grid.shape, job.block)[index]
+    scene, part = opened.scene, job.part(opened.scene.grid.shape)
+    block = TileGrid(part.shape, job.block)[index]  # as it lies in the output
+    target = block.moved(part.row, part.col)  # as it lies in the scene
     cpu = time.process_time()
     enhancers = [_Timed(e) for e in opened.enhancers]
     made = _Made(job.output, target.scaled(job.scale))
-    for part in _strips(scene, target, enhancers[0].spec) if effort.strips else [target]:
-        _enhance_part(job, scene, part, enhancers, effort.batch, made)
-    window = made.window
+    for strip in _strips(scene, target, enhancers[0].spec) if effort.strips else [target]:
+        _enhance_part(job, scene, strip, enhancers, effort.batch, made)
+    window = block.scaled(job.scale)
     pixels, files, clock = pixel_checksum(), {}, time.perf_counter()
     if made.values is not None:
         if len(job.output.bands) > made.bands and (alpha := scene.read_alpha(target)) is not None:
@@ -176,7 +178,7 @@ class _Made:
 
     output: Output
     window: Window
-    """On the output grid."""
+    """On the output's grid as if it were of the whole scene."""
     values: NDArray[np.generic] | None = None
     """None as long as no pixel has data."""
     mask: NDArray[np.uint8] | None = None

@@ -48,6 +48,8 @@ def fingerprint(
         reading["told"] = [[json_number(value) for value in facts] for facts in told]
     if reading["extent"] is None:  # as it was before scenes could have several grids
         del reading["extent"]
+    if reading["time"] is None:
+        del reading["time"]
     del reading["mask"], reading["mask_classes"]
     if scene.mask is not None:  # the content of a file is part of the input
         reading["mask"] = {"kind": scene.mask.rule.kind, "classes": list(scene.mask.rule.numbers)}
@@ -68,5 +70,6 @@ def fingerprint(
             "transform": [float(v) for v in tuple(output.grid.transform)[:6]],
             "block": list(output.block),
             "shards": shards,
+            **({} if output.compress is None else {"compress": output.compress}),
         },
     }

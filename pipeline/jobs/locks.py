@@ -119,6 +119,17 @@ class Lock:
             raise self._held(found or {})
         aside.unlink(missing_ok=True)
 
+    def refuse_held(self) -> None:
+        """Refuse to go on while a living run holds the lock; takes nothing.
+
+        Raises
+        ------
+        HeldError
+        """
+        holder = holder_of(self.path)
+        if holder is not None and is_alive(holder, self.path):
+            raise self._held(holder)
+
     def _held(self, holder: dict[str, Any]) -> HeldError:
         return HeldError(
             f"another run is {self._what}: process {holder.get('pid')} on {holder.get('host')} (lock {self.path})"

@@ -10,8 +10,9 @@ from scenelift.pipeline.addresses import work_folder
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.outputs.outputs import Output
+from scenelift.pipeline.scenes.products.kinds import ClassLayer
 from scenelift.pipeline.scenes.scenes import SceneSource
-from scenelift.pipeline.tiles import TileGrid
+from scenelift.pipeline.tiles import TileGrid, Window
 
 
 class ModelHandle(Protocol):
@@ -55,6 +56,8 @@ class EnhanceJob:
     """Height and width of a block, input pixels."""
     batch: int
     """Patches given to a model at once."""
+    window: Window | None = None
+    """The part of the scene that is made; None: all of it. Patches lie as they do in the whole scene."""
     checked: bool = True
     """Whether blocks are pushed to the disk and checksummed; without it only to measure what that costs."""
 
@@ -62,6 +65,10 @@ class EnhanceJob:
     def scale(self) -> int:
         """Output pixels per input pixel along each axis."""
         return self.output.block[0] // self.block[0]
+
+    def part(self, shape: tuple[int, int]) -> Window:
+        """Return the window that is made of a scene of that height and width."""
+        return self.window or Window(0, 0, *shape)
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class Plan:
     """Where the output goes, absolute."""
     job: EnhanceJob
     blocks: TileGrid
-    """Blocks on the input grid."""
+    """Blocks on the input grid, counted from the corner of the part that is made."""
     cluster: ClusterSettings
     fingerprint: dict[str, Any]
     """Everything that decides the bytes of the output."""
@@ -86,6 +93,8 @@ class Plan:
     """What was assumed of the input or left out: lines for people."""
     expected: dict[str, Any] | None = None
     """What the job may be expected to gain, as it was tried; None where that was not done."""
+    classes: tuple[ClassLayer, ...] = ()
+    """Layers of classes that are copied beside the output."""
     shards: bool = True
     """Whether the chunks of a block lie in one file of the store."""
     overwrite: bool = False

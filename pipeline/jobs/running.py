@@ -21,6 +21,7 @@ from scenelift.pipeline.jobs.resuming import check_input, discard, is_finished, 
 from scenelift.pipeline.jobs.stopping import watched
 from scenelift.pipeline.jobs.summary import EnhanceSummary, Tally, summarize
 from scenelift.pipeline.jobs.trial import try_output
+from scenelift.pipeline.outputs.classes import classes_path, write_classes
 from scenelift.pipeline.outputs.formats import format_of
 from scenelift.pipeline.outputs.sinks import ZarrSink
 
@@ -90,11 +91,15 @@ def carry_out(
 
 
 def _write_beside(plan: Plan, just_made: bool) -> None:
-    """Write the small files that belong beside the output; those that are there stay unless it was just made."""
+    """Write the other files that belong beside the output; those that are there stay unless it was just made."""
     for ending, content in format_of(plan.path).beside(plan.job.output).items():
         path = plan.path.with_name(plan.path.name + ending)
         if just_made or not path.exists():
             write_durably(path, content, plan.work)  # a kill leaves it where the next run sweeps
+    for layer in plan.classes:
+        path = classes_path(plan.path, layer)
+        if just_made or not path.exists():
+            write_classes(layer, plan.job.output.grid, plan.job.source.limits, path, plan.work)
 
 
 @dataclass

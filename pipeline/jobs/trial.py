@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from dataclasses import replace
+import tempfile
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rasterio.errors import RasterioError
 
 from scenelift.pipeline.errors import SceneError, SinkError, UsageError
 from scenelift.pipeline.faults import rehearsal
+from scenelift.pipeline.jobs.journal import read_journal
+from scenelift.pipeline.jobs.locks import Lock
 from scenelift.pipeline.jobs.plan import Plan
+from scenelift.pipeline.jobs.resuming import is_finished, to_resume
 from scenelift.pipeline.outputs.cogs import SIDE
 from scenelift.pipeline.outputs.formats import format_of
 from scenelift.pipeline.outputs.outputs import Output
@@ -45,6 +51,83 @@ def try_output(plan: Plan) -> None:
         raise SinkError.of(plan.path, error) from error
     finally:
         _remove(store, made)
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a job would do."""
+
+    output: str
+    models: list[str]
+    window: list[int] | None
+    """First column and row, width and height of the part of the scene that is made; None: all of it."""
+    width: int
+    height: int
+    bands: int
+    scale: int
+    dtype: str
+    bytes: int
+    """Of the output, uncompressed."""
+    free_bytes: int
+    """On the disk where it goes."""
+    blocks: int
+    kept: int
+    """Blocks that an earlier run has done."""
+    device: str
+    precision: str
+    processes: str
+    notes: list[str]
+    expected: dict[str, Any] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def rehearse(plan: Plan) -> Rehearsal:
+    """Check all that a job checks before its first block, and say what it would do; nothing is written beside it.
+
+    Raises
+    ------
+    UsageError
+        If the output exists or is another job's, or its folder cannot be written.
+    HeldError
+        If another run is writing it.
+    SinkError
+        If an output of this description cannot be written.
+    """
+    history = read_journal(plan.work)
+    finished = is_finished(plan, history)
+    begun = None if finished else to_resume(plan, history)
+    if not os.access(plan.path.parent, os.W_OK):
+        raise UsageError(f"cannot write in {plan.path.parent}: no permission")
+    Lock(plan.work).refuse_held()
+    if begun is None and not finished:
+        with tempfile.TemporaryDirectory() as folder:
+            there = replace(plan, path=Path(folder, plan.path.name))
+            there.work.mkdir()
+            try_output(there)
+    out, window, cluster = plan.job.output, plan.job.window, plan.cluster
+    place = f"workers of {cluster.scheduler}" if cluster.scheduler else f"{cluster.kind} workers"
+    return Rehearsal(
+        output=str(plan.path),
+        models=[model.name for model in plan.job.models],
+        window=None if window is None else [window.col, window.row, window.width, window.height],
+        width=out.grid.width,
+        height=out.grid.height,
+        bands=len(out.bands),
+        scale=plan.job.scale,
+        dtype=out.dtype,
+        bytes=out.nbytes,
+        free_bytes=shutil.disk_usage(plan.path.parent).free,
+        blocks=len(plan.blocks),
+        kept=len(plan.blocks) if finished else len(begun.commits) if begun else 0,
+        device=plan.device,
+        precision=plan.precision,
+        processes="this process" if cluster.in_process else place,
+        notes=list(plan.notes),
+        expected=plan.expected,
+    )
 
 
 def _remove(*paths: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import SubElement, tostring
 
+import numpy as np
 import rasterio
 import rasterio.shutil
 from defusedxml.ElementTree import fromstring
@@ -25,6 +26,7 @@ from scenelift.pipeline.errors import SinkError
 from scenelift.pipeline.faults import commit_point
 from scenelift.pipeline.files import pixel_checksum, sync
 from scenelift.pipeline.outputs.categories import colormap, pam_xml
+from scenelift.pipeline.outputs.compression import COG, LOSSY
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.pyramids import coarsen
 from scenelift.pipeline.outputs.readback import ReadableScene, open_as_scene
@@ -34,6 +36,8 @@ from scenelift.pipeline.tiles import TileGrid, Window
 
 SIDE = 512
 """Side of a COG tile, pixels."""
+MEAN_OFF = 4.0
+"""Levels of 255 by which lossy compression may shift the mean of a tile: it changes details, not means."""
 
 
 class CloudOptimizedGeoTiff:
@@ -83,6 +87,8 @@ def write_cog(store: ZarrSink, output: Output, path: Path) -> None:
             source = plain if output.categories else _with_overviews(output, plain)
             rasterio.shutil.copy(source, made, driver="COG", **_cog_options(output, source is not plain))
             _check_cog(sums, output, made)
+            if output.compress in LOSSY:
+                _check_picture(store, output, made)
         commit_point("output-made")
         sync(made)
         made.replace(path)
@@ -112,9 +118,7 @@ def _cog_options(output: Output, overviews_made: bool) -> dict[str, Any]:
     else:
         overviews = {"OVERVIEW_COUNT": str(count)}
     return {
-        "COMPRESS": "DEFLATE",
-        "LEVEL": 6,
-        "PREDICTOR": "YES",
+        **COG[output.compress or next(iter(COG))],
         "BLOCKSIZE": SIDE,
         "BIGTIFF": "IF_SAFER",
         "OVERVIEW_RESAMPLING": "MODE" if output.categories else "AVERAGE",
@@ -249,7 +253,25 @@ def _check_cog(sums: Sequence[str], output: Output, path: Path) -> None:
     with rasterio.open(path) as made:
         if made.crs != output.grid.crs or not made.transform.almost_equals(output.grid.transform, 1e-9):
             raise SinkError(f"{path.name} does not carry the CRS and transform it was given")
+        if output.compress in LOSSY:
+            return
         for window, wanted in zip(_strips(output), sums, strict=True):
             mask = made.read_masks(1, window=_rio(window)) if output.mask else None
             if pixel_checksum(made.read(window=_rio(window)), mask) != wanted:
+                raise _full_or_failed(path, RasterioError(f"it reads back wrong at {window}"))
+
+
+def _check_picture(store: ZarrSink, output: Output, path: Path) -> None:
+    """Compare the mean of every tile of a lossily compressed file, and its mask, with the store."""
+    with rasterio.open(path) as made:
+        for window in TileGrid(output.grid.shape, (SIDE, SIDE)):
+            found, wanted = made.read(window=_rio(window)).astype(float), store.read(window).astype(float)
+            known = np.ones(window.shape, bool)
+            if output.mask:
+                mask = store.read_mask(window)
+                known = mask != 0
+                if not np.array_equal(made.read_masks(1, window=_rio(window)), mask):
+                    raise _full_or_failed(path, RasterioError(f"its mask reads back wrong at {window}"))
+            off = np.abs((found - wanted).mean(axis=(1, 2), where=known[None])) if known.any() else np.zeros(1)
+            if off.max() > MEAN_OFF:
                 raise _full_or_failed(path, RasterioError(f"it reads back wrong at {window}"))

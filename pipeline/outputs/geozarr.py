@@ -1,11 +1,13 @@
 """Attributes that make a Zarr store open at the right place in xarray, rioxarray, GDAL and GeoZarr readers.
 
 CF grid mapping (`spatial_ref` with `crs_wkt` and GDAL's `GeoTransform`), 1-D coordinates of pixel centres where the
-grid has them, GDAL's `_CRS`, and the GeoZarr conventions proj:, spatial: and multiscales.
+grid has them, names, common names and wavelengths of the bands as coordinates (of one dimension: GDAL from 3.12 still
+opens the array as one dataset), GDAL's `_CRS`, and the GeoZarr conventions proj:, spatial: and multiscales.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from affine import Affine
 
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.outputs.outputs import Output
+from scenelift.pipeline.scenes.products.bands import COMMON, WAVELENGTH, wavelength
+from scenelift.pipeline.scenes.scenes import Band
 
 GRID_MAPPING = "spatial_ref"
 
@@ -101,7 +105,8 @@ def array_attributes(output: Output) -> dict[str, Any]:
     bands = output.bands
     attributes: dict[str, Any] = {
         "grid_mapping": GRID_MAPPING,
-        "coordinates": GRID_MAPPING,  # so that a plain xarray.open_zarr keeps it with the data
+        # so that a plain xarray.open_zarr keeps them with the data
+        "coordinates": " ".join([GRID_MAPPING, *_spectral(bands)]),
         "_CRS": {"wkt": output.grid.crs.to_wkt()},
         "long_name": [b.description or f"band {i + 1}" for i, b in enumerate(bands)],
         "colorinterp": [b.color for b in bands],
@@ -124,8 +129,40 @@ def array_attributes(output: Output) -> dict[str, Any]:
     return attributes
 
 
-def write_coordinates(group: zarr.Group, grid: GeoGrid) -> None:
-    """Write `spatial_ref` and, for a grid whose rows and columns follow the axes, x and y of the pixel centres."""
+def _spectral(bands: Sequence[Band]) -> dict[str, list[Any]]:
+    """Return what is known of the bands' spectral place, by the name of its coordinate; nothing is known: none."""
+    found: dict[str, list[Any]] = {}
+    if any(band.tags.get(COMMON) for band in bands):
+        found[COMMON] = [band.tags.get(COMMON, "") for band in bands]
+    micrometres = [wavelength("", band.tags) / 1000 or float("nan") for band in bands]
+    if not all(np.isnan(micrometres)):
+        found[WAVELENGTH] = micrometres
+    return found
+
+
+def _write_bands(group: zarr.Group, bands: Sequence[Band]) -> None:
+    """Write the coordinate `band` (names, each once) and what else is known of the bands."""
+    names = [band.description or f"band {number}" for number, band in enumerate(bands, start=1)]
+    columns = ({"band": names} if len(set(names)) == len(names) else {}) | _spectral(bands)
+    for name, values in columns.items():
+        text = isinstance(values[0], str)
+        array = group.create_array(
+            name,
+            shape=(len(bands),),
+            chunks=(len(bands),),
+            dtype="string" if text else "float64",
+            fill_value="" if text else float("nan"),
+            dimension_names=("band",),
+            compressors=None,
+        )
+        array[:] = np.array(values, object if text else np.float64)
+    if WAVELENGTH in columns:
+        group[WAVELENGTH].attrs.update({"standard_name": "radiation_wavelength", "units": "um"})
+
+
+def write_coordinates(group: zarr.Group, grid: GeoGrid, bands: Sequence[Band]) -> None:
+    """Write `spatial_ref`, what bands are called and, for a grid along the axes, x and y of the pixel centres."""
+    _write_bands(group, bands)
     t = grid.transform
     mapping = group.create_array(GRID_MAPPING, shape=(), dtype="int64", fill_value=0)
     mapping.attrs.update(

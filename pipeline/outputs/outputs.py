@@ -15,6 +15,7 @@ from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.outputs.categories import MAX_CLASSES, MISSING, Category, categories_of
 from scenelift.pipeline.scenes.radiometry import ASSUMED_SCALE, DTYPES, has_value
 from scenelift.pipeline.scenes.scenes import Band, Scene, beside
+from scenelift.pipeline.tiles import Window
 
 CHUNK = 512
 """Wanted side of an inner chunk, output pixels."""
@@ -45,6 +46,8 @@ class Output:
     """Models, settings, input digest: nothing that differs between two runs of the same job."""
     categories: tuple[Category, ...] = ()
     """Classes, if this is a class map: its values are numbers of classes, which must not be averaged."""
+    compress: str | None = None
+    """How it is compressed (`scenelift.pipeline.outputs.compression`); None: as its format does by default."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -162,6 +165,16 @@ def _scaled_domains(domains: dict[str, dict[str, str]], scale: int) -> dict[str,
     except (KeyError, ValueError):  # better none than wrong ones
         return {name: tags for name, tags in domains.items() if name != "RPC"}
     return domains | {"RPC": rpc}
+
+
+def cropped(output: Output, window: Window) -> Output:
+    """Describe the part of an output that a window of it (output pixels) shows."""
+    domains = dict(output.tag_domains)
+    if rpc := domains.get("RPC"):
+        shifts = {"LINE_OFF": window.row, "SAMP_OFF": window.col}
+        domains["RPC"] = rpc | {name: repr(float(rpc[name]) - shift) for name, shift in shifts.items() if name in rpc}
+    block = min(output.block[0], window.height), min(output.block[1], window.width)
+    return replace(output, grid=output.grid.window(window), block=block, tag_domains=domains)
 
 
 def _companion(band: Band, index: int, kind: str) -> Band:

@@ -101,7 +101,7 @@ class Pyramid:
             step = self.step(grid)
             make_level(group, shape, (CHUNK, CHUNK), step if self._shards else None, self._output)
             group[DATA].attrs.update(array_attributes(self._output))
-            write_coordinates(group, grid)
+            write_coordinates(group, grid, self._output.bands)
             coarse = _Level(array_of(group, DATA), array_of(group, MASK) if self._output.mask else None)
             for window in TileGrid(grid.shape, step):
                 self._coarsen(finer, coarse, window)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BytesCodec, ZstdCodec
+from zarr.codecs import BytesCodec, GzipCodec, ZstdCodec
 
 from scenelift.pipeline.errors import SinkError, UsageError
 from scenelift.pipeline.faults import commit_point
@@ -49,7 +49,7 @@ class ZarrSink:
             group = zarr.open_group(str(path), mode="w-", zarr_format=3, attributes=group_attributes(output))
             make_level(group, output.shape, output.chunk, output.block if shards else None, output)
             group[DATA].attrs.update(array_attributes(output))
-            write_coordinates(group, output.grid)
+            write_coordinates(group, output.grid, output.bands)
         except OSError as error:
             raise SinkError.of(path, error) from error
         return cls(path, group, output.block)
@@ -151,7 +151,8 @@ def make_level(
     output: Output,
 ) -> None:
     """Make the empty arrays of one level of the pyramid; ``block`` is the size of its shards, None for none."""
-    codec = ZstdCodec(level=1, checksum=True)
+    # either finds a flipped bit: gzip has a checksum of its own
+    codec = GzipCodec(level=5) if output.compress == "deflate" else ZstdCodec(level=1, checksum=True)
     serializer = BytesCodec(endian="little" if np.dtype(output.dtype).itemsize > 1 else None)
     group.create_array(
         DATA,

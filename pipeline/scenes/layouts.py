@@ -6,7 +6,7 @@ them, since programs that crop or coarsen change the former and forget the latte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
-from scenelift.pipeline.errors import SceneError
+from scenelift.pipeline.errors import SceneError, UsageError
 
 _NAMES = {
     "x": {"x", "lon", "long", "longitude", "easting", "eastings", "east", "xc", "rlon", "col", "cols", "column"},
@@ -68,6 +68,54 @@ def kind_of(dimension: str, variable: Any) -> str | None:
 def found_coordinate(variable: Any, name: str) -> Any:
     """Return a coordinate; None for a dimension without one, for which xarray would count pixels."""
     return variable.coords[name] if name in variable.coords else None  # noqa: SIM401 - get() makes one up
+
+
+def times_of(variable: Any, dimension: str) -> tuple[str, ...]:
+    """Return the steps along a dimension of time in ISO 8601, to the second, days alone where all are midnight.
+
+    Numbers from 1 where its coordinate does not say when they are.
+    """
+    import xarray as xr
+
+    coordinate = found_coordinate(variable, dimension)
+    if coordinate is None or coordinate.ndim != 1:
+        return tuple(map(str, range(1, variable.sizes[dimension] + 1)))
+    told = {key: coordinate.attrs[key] for key in ("units", "calendar") if key in coordinate.attrs}
+    plain = xr.Variable(coordinate.dims, coordinate.to_numpy(), told)  # no fill value: Zarr's own is often 0
+    try:
+        values = xr.decode_cf(xr.Dataset({"moment": plain}))["moment"].to_numpy()
+    except Exception:  # noqa: BLE001 - units that are none, calendars that need another package
+        values = coordinate.to_numpy()
+    if values.dtype.kind == "M":
+        texts = [str(text) for text in np.datetime_as_string(values, unit="s")]
+    else:
+        texts = [value.isoformat() if hasattr(value, "isoformat") else str(value) for value in values.tolist()]
+    midnight = "T00:00:00"
+    days = all(text.endswith(midnight) for text in texts)
+    return tuple(text.removesuffix(midnight) if days else text for text in texts)
+
+
+def time_index(wanted: str, times: Sequence[str], where: str) -> int:
+    """Return the 0-based place of a time: by its number from 1, or by the beginning of its text, as 2024-05.
+
+    Raises
+    ------
+    UsageError
+        If none, or several, fit.
+    """
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(times):
+        return int(wanted) - 1
+    found = [number for number, text in enumerate(times) if text.startswith(wanted)]
+    if len(found) != 1:
+        how = "several times begin so" if found else f"it has the numbers 1 to {len(times)}"
+        raise UsageError(f"--time {wanted}: no single time of {where}, {how}: {listed(times)}")
+    return found[0]
+
+
+def listed(times: Sequence[str]) -> str:
+    """Return times for messages: the first and the last ones of many."""
+    shown = [*times] if len(times) <= 6 else [*times[:3], "…", *times[-2:]]
+    return ", ".join(shown)
 
 
 def axes_of(variable: Any, attributes: Mapping[str, Any], path: str) -> Axes | None:

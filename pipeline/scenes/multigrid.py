@@ -80,7 +80,7 @@ class OnFinestGrid:
     """A file read on another grid than its own, each of its pixels repeated; see `Reader`."""
 
     def __init__(self, reader: Reader, axes: tuple[Axis, Axis], shape: tuple[int, int], transform: Affine) -> None:
-        self._reader = reader
+        self.reader = reader
         self._axes = axes
         self.placement = Placement(axes[0].ratio, axes[0].centre, axes[1].centre)
         self.path = reader.path
@@ -104,6 +104,7 @@ class OnFinestGrid:
         self.mask_per_band = reader.mask_per_band
         self.has_gcps = reader.has_gcps
         self.notes = reader.notes
+        self.times = reader.times
         self.chunk_bytes = reader.chunk_bytes
 
     def read(self, index: int, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
@@ -117,7 +118,7 @@ class OnFinestGrid:
             (i[known][0], i[known][-1]) for i, known in zip((rows, cols), inside, strict=True)
         )
         part = Window.from_bounds(int(top), int(left), int(bottom) + 1, int(right) + 1)
-        values, valid = self._reader.read(index, part)
+        values, valid = self.reader.read(index, part)
         at = np.ix_(np.clip(rows, top, bottom) - top, np.clip(cols, left, right) - left)
         return values[at], valid[at] & inside[0][:, None] & inside[1][None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from scenelift.pipeline.scenes.limits import Limits, is_remote
 from scenelift.pipeline.scenes.masks import QA, SCL, Rule, SceneMask, kind_of_file
 from scenelift.pipeline.scenes.multigrid import EXTENTS, on_finest, placement_of
 from scenelift.pipeline.scenes.products.bands import Label, choose
-from scenelift.pipeline.scenes.products.kinds import Product, ProductBand
+from scenelift.pipeline.scenes.products.kinds import ClassLayer, Layer, Product, ProductBand
 from scenelift.pipeline.scenes.products.recognizing import find_product
 from scenelift.pipeline.scenes.radiometry import DTYPES, band_of, told_of
 from scenelift.pipeline.scenes.rasters import Reader, open_raster
@@ -45,6 +46,7 @@ def open_scene(source: SceneSource) -> Scene:
     files, product = _open_files(source)
     every = _every(files, product)
     numbers = _pick_bands(every, source, product)
+    classes = _classes(every, numbers, source, product)
     files, first = _on_one_grid(files, source, [every[n - 1].file for n in numbers])
     every = _every(files, product)
     readers = [every[n - 1].at for n in numbers]
@@ -98,6 +100,8 @@ def open_scene(source: SceneSource) -> Scene:
         product=product.kind if product else "",
         sensor=product.sensor if product else None,
         mask=mask,
+        classes=classes,
+        times=next((f.times for f in files if f.times), ()),
     )
 
 
@@ -141,6 +145,10 @@ class _Stored:
     def color(self) -> str:
         return self.file.colors[self.index - 1]
 
+    @property
+    def flags(self) -> str | None:
+        return self.file.flags[self.index - 1]
+
     def label(self, single: bool) -> Label:
         """Return by what it may be named."""
         if self.product is not None:
@@ -158,8 +166,9 @@ def _every(files: list[Reader], product: Product | None) -> list[_Stored]:
 def _on_one_grid(files: list[Reader], source: SceneSource, used: list[Reader]) -> tuple[list[Reader], Reader]:
     """Return the files on one grid, and the one whose grid it is; a file of which no band is wanted decides nothing."""
     if source.extent is None:
-        _check_grids(files)
-        return files, files[0]
+        kept = [f for f in files if any(f is other for other in used) or not all(f.flags)]
+        _check_grids(kept)  # classes that are left out decide no grid
+        return files, kept[0]
     if source.extent not in EXTENTS:
         raise UsageError(f"--extent must be one of {', '.join(EXTENTS)}, got {source.extent!r}")
     wanted = [f for f in files if any(f is other for other in used)]
@@ -202,12 +211,31 @@ def _pick_bands(every: list[_Stored], source: SceneSource, product: Product | No
     """Return the 1-based numbers of the bands wanted, in the order wanted."""
     path, single = every[0].file.path, len({id(one.file) for one in every}) == 1
     numbers = [n for n, one in enumerate(every, start=1) if one.color != "alpha"]
+    numbers = [n for n in numbers if not every[n - 1].flags] or numbers  # classes by themselves are refused by name
     if source.bands is not None:
         where = source.paths[0] if product else path
         numbers = choose(source.bands, [b.label(single) for b in every], where, product.others if product else {})
     if not numbers:
         raise SceneError(f"{path} has no band but alpha; if that is data, name it with --bands")
     return numbers
+
+
+def _classes(
+    every: list[_Stored], numbers: Sequence[int], source: SceneSource, product: Product | None
+) -> tuple[ClassLayer, ...]:
+    """Return the layers of classes and flags that are not among the bands."""
+    if product is not None:
+        return tuple(ClassLayer(kind, layer) for kind, layer in product.masks.items())
+    paths = dict(zip(dict.fromkeys(id(one.file) for one in every), source.paths, strict=True))
+    left = [one for n, one in enumerate(every, start=1) if one.flags and n not in numbers]
+    found = {}
+    for one in left:
+        path = paths[id(one.file)]
+        stem = Path(file_name(path)).stem
+        name = stem if one.file.count == 1 else one.file.descriptions[one.index - 1] or f"{stem}_{one.index}"
+        name = re.sub(r"\W+", "_", name).lower()
+        found[name] = ClassLayer(name, Layer(path), one.index)
+    return tuple(found.values())
 
 
 def _alphas(files: list[Reader], readers: list[_Located]) -> tuple[tuple[_Located | None, ...], _Located | None]:
@@ -237,14 +265,19 @@ def _open_files(source: SceneSource) -> tuple[list[Reader], Product | None]:
     if len(source.paths) == 1 and not is_remote(source.paths[0]):
         product = find_product(source.paths[0], every=source.extent is not None)
         if product is not None:
+            if source.time is not None:
+                raise UsageError(f"--time {source.time}: {file_name(source.paths[0])} is of one time: leave it out")
             return [band.layer.open(source.limits) for band in product.bands], product
-    return [_open(path, source.limits) for path in source.paths], None
+    files = [_open(path, source.limits, source.time) for path in source.paths]
+    if source.time is not None and not any(f.times for f in files):
+        raise UsageError(f"--time {source.time}: {file_name(source.paths[0])} has no dimension of time: leave it out")
+    return files, None
 
 
-def _open(path: str, limits: Limits) -> Reader:
+def _open(path: str, limits: Limits, time: str | None = None) -> Reader:
     if not is_zarr(path):
-        return open_raster(path, limits)
-    store = open_zarr(path)
+        return open_raster(path, limits, time)
+    store = open_zarr(path, time=time)
     limits.check(path, store.shape, store.count, store.chunk_bytes)
     return store
 

@@ -76,6 +76,8 @@ class Reader(Protocol):
     has_gcps: bool
     notes: tuple[str, ...]
     """What a person should know of how the file was read."""
+    times: tuple[str, ...]
+    """When the steps along its dimension of time were, one of which is read; none without one."""
     chunk_bytes: int
     """Largest piece that is decoded at once."""
 
@@ -88,6 +90,7 @@ class RasterFile:
     """A file opened with rasterio; every thread gets a handle of its own, since GDAL's are not shared safely."""
 
     notes: tuple[str, ...] = ()
+    times: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -146,6 +149,11 @@ class RasterFile:
             sizes = [h * w * np.dtype(_stored(t)).itemsize for (h, w), t in zip(d.block_shapes, d.dtypes, strict=True)]
             self.chunk_bytes: int = max(sizes, default=0) * together
 
+    def palette(self, index: int) -> dict[int, tuple[int, int, int, int]]:
+        """Return the colours of a band (1-based) that has a palette: red, green, blue, alpha by value."""
+        with rasterio.Env(**self._options):
+            return dict(self._handle.colormap(index))
+
     @property
     def _handle(self) -> Any:
         handle = getattr(self._local, "handle", None)
@@ -183,10 +191,11 @@ class RasterFile:
             ) from None
 
 
-def open_raster(path: str, limits: Limits | None = None) -> RasterFile | XarrayRaster:
+def open_raster(path: str, limits: Limits | None = None, time: str | None = None) -> RasterFile | XarrayRaster:
     """Open a raster file; for netCDF, ``file.nc:variable`` names one of several variables.
 
-    A netCDF file is read by its coordinates where xarray can; else by GDAL, which takes dimensions by their order.
+    A netCDF file is read by its coordinates where xarray can, at the time chosen; else by GDAL, which takes dimensions
+    by their order.
 
     Raises
     ------
@@ -207,7 +216,7 @@ def open_raster(path: str, limits: Limits | None = None) -> RasterFile | XarrayR
     if not Path(file).is_file():
         raise SceneError(f"{file} is not a regular file: name one that is")
     if file.lower().endswith(".nc") and (engine := netcdf_engine(file)):
-        found = open_netcdf(file, variable or None, engine)
+        found = open_netcdf(file, variable or None, engine, time)
         limits.check(path, found.shape, found.count, found.chunk_bytes)
         return found
     name = f'netcdf:"{file}":{variable}' if variable else str(Path(file))

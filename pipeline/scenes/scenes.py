@@ -22,6 +22,7 @@ from scenelift.pipeline.regions import Region
 from scenelift.pipeline.scenes.limits import Limits
 from scenelift.pipeline.scenes.masks import LAYERS, SceneMask
 from scenelift.pipeline.scenes.multigrid import Placement
+from scenelift.pipeline.scenes.products.kinds import ClassLayer
 from scenelift.pipeline.scenes.rasters import Reader
 from scenelift.pipeline.tiles import Window, sample_windows
 
@@ -55,6 +56,8 @@ class SceneSource:
     """What hides pixels, which are then read as missing: "scl" or "qa_pixel" (layers of the product), or a raster."""
     mask_classes: tuple[str, ...] = ()
     """Names or numbers of the mask's classes that hide a pixel; none: the usual ones, of a raster every value but 0."""
+    time: str | None = None
+    """Which of a cube's times is read: its number from 1, or how its ISO 8601 text begins."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "paths", tuple(local_path(path) for path in self.paths))
@@ -146,6 +149,10 @@ class Scene:
     """"sentinel-2" or "landsat", of a product."""
     mask: SceneMask | None = None
     """What else makes pixels missing: clouds and the like."""
+    classes: tuple[ClassLayer, ...] = ()
+    """Layers of classes and flags that are not among the bands."""
+    times: tuple[str, ...] = ()
+    """Of a cube, of which the scene is one: ISO 8601."""
 
     @property
     def name(self) -> str:

@@ -12,9 +12,18 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from scenelift.pipeline.errors import SceneError, UsageError
+from scenelift.pipeline.errors import SceneError, TimesError, UsageError
 from scenelift.pipeline.scenes.categorical import flagged_by_attributes, flagged_by_color, flagged_by_name, named_mask
-from scenelift.pipeline.scenes.layouts import Axes, axes_of, found_coordinate, kind_of, place
+from scenelift.pipeline.scenes.layouts import (
+    Axes,
+    axes_of,
+    found_coordinate,
+    kind_of,
+    listed,
+    place,
+    time_index,
+    times_of,
+)
 from scenelift.pipeline.tiles import Window
 
 MASK = "mask"
@@ -59,12 +68,12 @@ class XarrayRaster:
     has_gcps = False
     mask_per_band = False
 
-    def __init__(self, path: str, data: Any, variable: str | None = None) -> None:
+    def __init__(self, path: str, data: Any, variable: str | None = None, time: str | None = None) -> None:
         self.path = path
         if variable is not None and variable not in data.data_vars:
             raise UsageError(f"{path} has no variable {variable!r}, but {', '.join(map(str, data.data_vars))}")
         own = None if variable else _own_mask(data)
-        self._planes, notes = _planes(data, path, variable, own)
+        self._planes, notes = _planes(data, path, variable, own, time)
         first = self._planes[0]
         self.shape: tuple[int, int] = first.frame[2:]
         self.count = len(self._planes)
@@ -73,6 +82,8 @@ class XarrayRaster:
         self.crs: CRS | None = placed.crs
         self.notes = (*notes, *placed.notes)
         variables = [p.variable for p in self._planes]
+        along = _time_of(first.variable, first.axes)
+        self.times: tuple[str, ...] = times_of(first.variable, along) if along else ()
         self.dtypes = tuple(str(p.dtype) for p in self._planes)
         self.nodata = tuple(_nodata(self._planes))
         self.chunk_bytes = max(_chunk(v) for v in variables)
@@ -85,6 +96,8 @@ class XarrayRaster:
             for v, color in zip(variables, self.colors, strict=True)
         )
         self.tags = {k: v for k, v in dict(variables[0].attrs.get("tags", {})).items() if isinstance(v, str)}
+        if along and time is not None:
+            self.tags["ACQUISITIONDATETIME"] = self.times[first.at[along]]
         self.tag_domains: dict[str, dict[str, str]] = dict(variables[0].attrs.get("tag_domains", {}))
         self.band_tags = tuple(dict(t) for t in _per_band(variables, "", "band_tags", {}))
         self._mask = own
@@ -105,11 +118,15 @@ class XarrayRaster:
             ) from error
 
 
-def open_zarr(path: str, variable: str | None = None) -> XarrayRaster:
-    """Open a Zarr store, or one variable of a group.
+def open_zarr(path: str, variable: str | None = None, time: str | None = None) -> XarrayRaster:
+    """Open a Zarr store, or one variable of a group, at one of its times.
 
     Raises
     ------
+    UsageError
+        If there is no such time.
+    TimesError
+        If it holds several and none is chosen.
     SceneError
         If it cannot be read, or its variables do not make one raster.
     """
@@ -124,7 +141,7 @@ def open_zarr(path: str, variable: str | None = None) -> XarrayRaster:
     _say_fill_values(data, store.zarr_group, path)
     if variable is None and not data.data_vars and (inner := _inner_groups(Path(path))):
         raise UsageError(f"{path} is a group of groups; name the one that holds the bands: {', '.join(inner)}")
-    return XarrayRaster(path, data, variable)
+    return XarrayRaster(path, data, variable, time)
 
 
 def _inner_groups(path: Path) -> list[str]:
@@ -181,13 +198,15 @@ def _has(engine: str) -> bool:
     return importlib.util.find_spec({"netcdf4": "netCDF4"}.get(engine, engine)) is not None
 
 
-def open_netcdf(file: str, variable: str | None, engine: str) -> XarrayRaster:
-    """Open one variable of a netCDF file; None: the only one it has.
+def open_netcdf(file: str, variable: str | None, engine: str, time: str | None = None) -> XarrayRaster:
+    """Open one variable of a netCDF file at one of its times; None: the only one it has.
 
     Raises
     ------
     UsageError
-        If it holds several variables and none is named.
+        If it holds several variables and none is named, or there is no such time.
+    TimesError
+        If it holds several times and none is chosen.
     SceneError
         If it cannot be read.
     """
@@ -200,7 +219,7 @@ def open_netcdf(file: str, variable: str | None, engine: str) -> XarrayRaster:
                 raise UsageError(f"{file} holds several variables, name one: {choices}")
             raise SceneError(f"{file} holds no raster: none of its variables has rows and columns")
         variable = found[0]
-    raster = XarrayRaster(file, data, variable)
+    raster = XarrayRaster(file, data, variable, time)
     if variable.lower() == MASK or named_mask(variable):
         raster.flags = tuple(f or "it is called a mask" for f in raster.flags)
     return raster
@@ -224,7 +243,7 @@ def _own_mask(data: Any) -> Any:
     return data[MASK] if ours and plain and found.shape == data["data"].shape[-2:] else None
 
 
-def _planes(data: Any, path: str, name: str | None, mask: Any) -> tuple[list[_Plane], list[str]]:
+def _planes(data: Any, path: str, name: str | None, mask: Any, time: str | None) -> tuple[list[_Plane], list[str]]:
     """Return one plane a band (of a stack in its order, of variables in that of their names), and what is left out.
 
     Stores without consolidated metadata are listed in the order of the file system, which a copy does not keep.
@@ -233,7 +252,7 @@ def _planes(data: Any, path: str, name: str | None, mask: Any) -> tuple[list[_Pl
     for key in [name] if name else sorted(map(str, data.data_vars)):
         variable = data[key]
         if (mask is None or key != MASK) and (axes := axes_of(variable, data.attrs, path)) is not None:
-            found[key] = _bands_of(variable, axes, path)
+            found[key] = _bands_of(variable, axes, path, time)
     plain = {k: v for k, v in found.items() if not _is_flags(k, v[0].variable)}
     chosen = plain or found
     stacks = {k: v for k, v in chosen.items() if len(v) > 1}
@@ -254,16 +273,28 @@ def _is_flags(key: str, variable: Any) -> bool:
     return bool(told) or variable.dtype == bool or named_mask(key) or flagged_by_name(key) is not None
 
 
-def _bands_of(variable: Any, axes: Axes, path: str) -> list[_Plane]:
-    long = [d for d in axes.others if variable.sizes[d] > 1]
-    times = [d for d in long if kind_of(d, variable) == "t"]
-    if times or len(long) > 1:
-        told = times[0] if times else long[0]
-        raise SceneError(
-            f"{path}: {variable.name} has {variable.sizes[told]} steps along {told}, a scene has one: select one with "
-            f"xarray (.isel({told}=0)) and store that"
+def _time_of(variable: Any, axes: Axes) -> str | None:
+    """Return the dimension of time; of several the longest."""
+    times = [d for d in axes.others if kind_of(d, variable) == "t"]
+    return max(times, key=lambda d: int(variable.sizes[d])) if times else None
+
+
+def _bands_of(variable: Any, axes: Axes, path: str, time: str | None) -> list[_Plane]:
+    at, along = dict.fromkeys(axes.others, 0), _time_of(variable, axes)
+    if along and time is not None:
+        at[along] = time_index(time, times_of(variable, along), path)
+    elif along and variable.sizes[along] > 1:
+        times = times_of(variable, along)
+        raise TimesError(
+            f"{path}: {variable.name} has {len(times)} steps along {along} ({listed(times)}), a scene has one: choose "
+            f"it with --time {times[0]} or --time 1"
         )
-    at = dict.fromkeys(axes.others, 0)
+    long = [d for d in axes.others if variable.sizes[d] > 1 and d != along]
+    if len(long) > 1:
+        raise SceneError(
+            f"{path}: {variable.name} has {variable.sizes[long[0]]} steps along {long[0]}, a scene has one: select one "
+            f"with xarray (.isel({long[0]}=0)) and store that"
+        )
     return [
         _Plane(variable, axes, at | ({long[0]: i} if long else {}))
         for i in range(variable.sizes[long[0]] if long else 1)

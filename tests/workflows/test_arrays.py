@@ -10,15 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import rioxarray
 import xarray as xr
 from dask.distributed import Client, LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
 from support.builders import integer_net, noise_image, write_raster
-from support.jobs import holed_scene, pixels
+from support.jobs import holed_scene, pixels, run
+from support.products import write_safe
 
 import scenelift
+from scenelift.pipeline.scenes.scenes import SceneSource
 
 CHAIN = "denoise-fast,sr-x2-fast"
 HERE = scenelift.Cluster(workers=0)
@@ -159,6 +162,38 @@ def test_a_scene_that_is_opened_is_read_when_it_is_used(place: Path) -> None:
     assert np.array_equal(scene.sel(band="B03")[10, ::-1].values, wanted[1, 10, ::-1], equal_nan=True)
     assert scene.isel(y=slice(0, 0)).values.shape == (3, 0, 190)
     assert scene.rio.crs.to_epsg() == 32633
+
+
+def test_bands_are_chosen_by_name_in_outputs_too(tmp_path: Path) -> None:
+    """Names, common names and wavelengths are coordinates of what is opened, and of the stores that are written."""
+    folder, planes = write_safe(tmp_path / "S2A.SAFE", "L1C")
+    scene = scenelift.open(folder)
+    assert scene.center_wavelength.sel(band="B08").item() == 0.842
+    by_colour = scene.set_index(band="common_name").sel(band="red")
+    assert np.array_equal(by_colour.values, scene.sel(band="B04").values)
+    assert scenelift.apply(scene, "nearest-x2").sel(band="B04").common_name == "red"
+    run(SceneSource((str(folder),)), tmp_path / "o.zarr", "nearest-x2", shards=False)
+    stored = xr.open_zarr(tmp_path / "o.zarr")["data"]
+    assert stored.band.values.tolist() == ["B02", "B03", "B04", "B08"]
+    assert stored.sel(band="B04").common_name == "red" and stored.center_wavelength.attrs["units"] == "um"
+    assert np.array_equal(stored.sel(band="B04")[::2, ::2], planes["B04"])
+    again = scenelift.open(tmp_path / "o.zarr")
+    assert np.array_equal(again.sel(band="B04")[::2, ::2], scene.sel(band="B04"))
+    assert again.common_name.values.tolist() == ["blue", "green", "red", "nir"]
+    run(SceneSource((str(folder),)), tmp_path / "o.tif", "nearest-x2")
+    with rasterio.open(tmp_path / "o.tif") as made:
+        assert made.descriptions[2] == "B04"
+        assert made.tags(3)["common_name"] == "red" and made.tags(3)["center_wavelength"] == "0.665"
+
+
+@pytest.mark.skipif(
+    tuple(map(int, rasterio.__gdal_version__.split(".")[:2])) < (3, 12), reason="GDAL before 3.12 reads no Zarr 3"
+)
+def test_gdal_opens_a_store_as_one_dataset(tmp_path: Path) -> None:
+    folder, _ = write_safe(tmp_path / "S2A.SAFE", "L1C")
+    run(SceneSource((str(folder),)), tmp_path / "o.zarr", "nearest-x2", shards=False)
+    with rasterio.open(tmp_path / "o.zarr") as store:
+        assert store.count == 4 and store.shape == (120, 120)
 
 
 def test_mypy_understands_the_interface(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from support.builders import UTM, noise_image
+from support.builders import UTM, noise_image, write_raster
 from support.processes import call
 
 from scenelift.models.checkpoint import save_checkpoint
@@ -59,6 +59,26 @@ def test_a_class_map_is_the_same_however_the_scene_is_cut(scene, tmp_path):
     assert len(np.unique(maps[0])) == 4  # three classes and what has no data
     for other in maps[1:]:
         assert np.array_equal(maps[0], other)
+
+
+def test_what_a_mask_hides_has_no_class_and_decides_none(scene, tmp_path):
+    clouds = np.zeros((1, 45, 38), "uint8")
+    clouds[0, 3:9, 20:30] = 1
+    mask = write_raster(tmp_path / "mask.tif", clouds, UTM @ UTM.scale(2))
+    hidden = clouds[0].repeat(2, 0).repeat(2, 1)[:90, :75] == 1
+    found = []
+    for seed in (1, 2):
+        with rasterio.open(scene) as origin:
+            values, profile = origin.read(), origin.profile
+        values[:, hidden] = noise_image(seed, (3, 90, 75))[:, hidden]
+        with rasterio.open(tmp_path / f"{seed}.tif", "w", **profile) as out:
+            out.write(values)
+        source = SceneSource((str(tmp_path / f"{seed}.tif"),), mask=str(mask))
+        classify(source, tmp_path / f"map{seed}.tif", MODEL, EnhanceSettings(precision="fp32"), HERE)
+        with rasterio.open(tmp_path / f"map{seed}.tif") as made:
+            found.append(made.read(1))
+    assert np.array_equal(*found)
+    assert np.array_equal(found[0] == 255, hidden | (values == 0).any(axis=0))
 
 
 def test_a_class_map_has_names_colours_and_place(scene, tmp_path):

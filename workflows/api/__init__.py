@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from scenelift.workflows.python import load as load
     from scenelift.workflows.python import score as score
     from scenelift.workflows.python import train as train
+    from scenelift.workflows.settings import Crop as Crop
     from scenelift.workflows.settings import EnhanceSettings as Settings
 
     __version__: str
@@ -39,6 +40,7 @@ _FOUND_IN = {
     "load": ("workflows.python", "load"),
     "list_models": ("workflows.python", "list_models"),
     "train": ("workflows.python", "train"),
+    "Crop": ("workflows.settings", "Crop"),
     "Settings": ("workflows.settings", "EnhanceSettings"),
     "Cluster": ("pipeline.cluster", "ClusterSettings"),
     "Enhancer": ("pipeline.enhance", "Enhancer"),
@@ -50,6 +52,7 @@ _FOUND_IN = {
 }
 __all__ = [
     "Cluster",
+    "Crop",
     "Enhancer",
     "ModelError",
     "SceneError",

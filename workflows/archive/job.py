@@ -24,6 +24,7 @@ from scenelift.pipeline.jobs.locks import Lock
 from scenelift.pipeline.jobs.plan import Plan
 from scenelift.pipeline.jobs.running import Listener, Progress, carry_out
 from scenelift.pipeline.jobs.summary import EnhanceSummary
+from scenelift.pipeline.outputs.classes import classes_path
 from scenelift.pipeline.outputs.outputs import pictures
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.places import footprint_of
@@ -41,7 +42,7 @@ from scenelift.workflows.archive.record import (
     read_record,
 )
 from scenelift.workflows.archive.settings import ArchiveSettings, Folder
-from scenelift.workflows.archive.stac import COLLECTION, item_of, write_item
+from scenelift.workflows.archive.stac import COLLECTION, classes_asset, item_of, write_item
 from scenelift.workflows.archive.survey import source_of
 from scenelift.workflows.archive.transfer import at_hand, upload
 from scenelift.workflows.choosing import prepare
@@ -229,11 +230,14 @@ class SceneJob:
             holes=summary.holes,
             scores=scores,
         )
+        copies = [classes_path(plan.path, layer) for layer in plan.classes]
         item = item_of(entry, replace(made, finished=records.now()), after, self.settings.models, plan.path.parent)
+        for copy, layer in zip(copies, plan.classes, strict=True):
+            item.add_asset(layer.name, classes_asset(copy))
         item.collection_id = COLLECTION
         write_item(item, self.folder.item(entry.id))
         if self.settings.publish:
-            last = [plan.path, self.folder.preview(entry.id), self.folder.item(entry.id)]
+            last = [plan.path, *copies, self.folder.preview(entry.id), self.folder.item(entry.id)]
             upload(last, self.folder.root, self.settings.publish)
             made = replace(made, published=without_secrets(self.settings.publish))
         return replace(made, states=made.states | {"output": records.output_state(plan.path)})

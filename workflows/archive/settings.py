@@ -92,7 +92,8 @@ class ArchiveSettings:
         from scenelift.models.enhancer import pick_device
 
         device = pick_device(self.enhance.device, elsewhere=True)
-        unused = [name for name in ("extra", "interval") if not getattr(self.enhance, name)]
+        never_given = "extra", "interval", "keep_classes", "crop", "compress"
+        unused = [name for name in never_given if not getattr(self.enhance, name)]
         never = ("batch", "overwrite", *unused)
         settings = {name: value for name, value in asdict(self.enhance).items() if name not in never}
         reading = asdict(self.reading)
@@ -100,6 +101,8 @@ class ArchiveSettings:
             del reading["extent"]
         if reading["mask"] is None:  # as keys were before there were masks
             del reading["mask"], reading["mask_classes"]
+        if reading["time"] is None:
+            del reading["time"]
         facts = {
             "software": [version("scenelift"), version("torch")],
             "models": [(name, find(name).digest) for name in self.models],

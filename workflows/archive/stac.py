@@ -109,6 +109,12 @@ def _data(record: SceneRecord, scene: Scene, folder: Path) -> pystac.Asset:
     return pystac.Asset(f"./{path.name}", title="enhanced scene", media_type=media, roles=["data"], extra_fields=extra)
 
 
+def classes_asset(path: Path) -> pystac.Asset:
+    """Describe a copy of classes beside an output."""
+    media, facts = str(pystac.MediaType.GEOTIFF), _file(path)
+    return pystac.Asset(f"./{path.name}", title="classes", media_type=media, roles=["metadata"], extra_fields=facts)
+
+
 def _bands(scene: Scene) -> list[dict[str, Any]]:
     bands = []
     for number, band in enumerate(scene.bands, start=1):

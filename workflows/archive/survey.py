@@ -95,7 +95,7 @@ def source_of(entry: Entry, paths: tuple[str, ...], settings: ArchiveSettings) -
     """Return how an entry whose files are at `paths` is read by an archive's settings."""
     r = settings.reading
     source = SceneSource(paths, None, r.scale, r.offset, r.nodata, r.crs, told=entry.told, extent=r.extent)
-    source = with_clouds(replace(source, mask=r.mask, mask_classes=r.mask_classes))
+    source = with_clouds(replace(source, mask=r.mask, mask_classes=r.mask_classes, time=r.time))
     return read_for(source, settings.models)
 
 

@@ -18,15 +18,28 @@ from scenelift.pipeline.errors import SceneliftError
 COG = ("COMPRESS=DEFLATE", "LEVEL=6", "PREDICTOR=YES", "OVERVIEW_RESAMPLING=AVERAGE")
 """Creation options of GDAL that make what scenelift makes."""
 _MEASURE = """
-import json, os, subprocess, sys, time
+import ctypes, json, os, subprocess, sys, time
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: what the command leaves running becomes ours
 start = time.perf_counter()
 process = subprocess.Popen(sys.argv[1:], stderr=subprocess.STDOUT)
-_, status, used = os.wait4(process.pid, 0)
+cpu, largest, failed = 0.0, 0, 1
+while True:
+    try:
+        pid, status, used = os.wait4(-1, 0)
+    except ChildProcessError:
+        break
+    cpu, largest = cpu + used.ru_utime + used.ru_stime, max(largest, used.ru_maxrss)
+    if pid == process.pid:
+        wall, failed = time.perf_counter() - start, status != 0
 print()
-print(json.dumps([used.ru_utime + used.ru_stime, time.perf_counter() - start, used.ru_maxrss]))
-sys.exit(status != 0)
+print(json.dumps([cpu, wall, largest]))
+sys.exit(failed)
 """
-"""Runs a command. In a small process: the largest size of a child begins with that of the process it comes from."""
+"""Runs a command and waits for all it started: processes that workers are forked from outlive it by a moment.
+
+It is a small process: the largest size of a child begins with that of the process it comes from.
+"""
 CNN = "scenelift.workflows.bench.plain:small_cnn"
 
 
@@ -85,7 +98,7 @@ def run_peers(source: Path, runs: int, workers: int | None = None, quiet: bool =
 
 def _commands(source: Path, folder: Path, workers: int) -> dict[str, list[str]]:
     """Return what is run by name; without GDAL's programs there is no such row."""
-    enhance = [sys.executable, "-m", "scenelift.workflows.cli", "enhance", str(source), "--overwrite", "--json"]
+    enhance = [sys.executable, "-m", "scenelift.workflows.cli.app", "enhance", str(source), "--overwrite", "--json"]
     enhance += ["--workers", str(workers), "-o"]
     options = [part for option in (*COG, f"NUM_THREADS={workers or 1}") for part in ("-co", option)]
     translate = ["gdal_translate", "-q", "-of", "COG", "-outsize", "400%", "400%", "-r", "nearest", *options]

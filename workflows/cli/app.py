@@ -32,6 +32,8 @@ COMMANDS = {
     "resume": Entry("enhance", SCENES, "Go on with an interrupted enhancement."),
     "verify": Entry("enhance", SCENES, "Check an output byte by byte; repair what is damaged."),
     "expect": Entry("enhance", SCENES, "Say what super-resolution may gain on a scene."),
+    "quicklook": Entry("scene.looking", SCENES, "Draw a scene before and after, side by side."),
+    "clean": Entry("scene.looking", SCENES, "List or remove what interrupted jobs left."),
     "info": Entry("enhance", SCENES, "Show what a scene is and how its numbers will be read."),
     "models": Entry("enhance", SCENES, "List the models, or show one model's card."),
     "export": Entry("methods.exporting", SCENES, "Write a model as an ONNX file."),
@@ -75,6 +77,13 @@ class Program(TyperGroup):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings | {"commands": {name: Command.of(name, entry) for name, entry in COMMANDS.items()}})
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options of the program itself."""
+        found = super().get_params(ctx)
+        for parameter in found:
+            _hide_variable(parameter)
+        return found
+
 
 @functools.cache
 def _load(module: str) -> dict[str, Any]:
@@ -93,8 +102,12 @@ def _hide_variables(command: Any) -> None:
     for inner in getattr(command, "commands", {}).values():
         _hide_variables(inner)
     for parameter in command.params:
-        if hasattr(parameter, "show_envvar"):
-            parameter.show_envvar = False
+        _hide_variable(parameter)
+
+
+def _hide_variable(parameter: Any) -> None:
+    if hasattr(parameter, "show_envvar"):
+        parameter.show_envvar = False
 
 
 PREFIX = "SCENELIFT"
@@ -104,7 +117,6 @@ app = typer.Typer(
     name="scenelift",
     cls=Program,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings=CONTEXT,
@@ -129,7 +141,7 @@ def scenelift(
         ),
     ] = False,
     config: Annotated[
-        Path | None, typer.Option(help="Defaults of options (TOML): a table for each command, such as [enhance].")
+        Path | None, typer.Option(help="Defaults of options (TOML): a table for each command, such as \\[enhance].")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress: results and errors only.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every block.")] = False,
@@ -163,7 +175,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(141)
     except KeyboardInterrupt:
-        _fail("interrupted; nothing was left under the output's name", 130)
+        _fail("interrupted", 130)
     except Exception as error:  # noqa: BLE001 - sorted out below; what is no user's fault is raised again
         _explain(error)
     else:
@@ -174,7 +186,7 @@ def _explain(error: Exception) -> None:
     if isinstance(error, typer.Exit):
         sys.exit(error.exit_code)
     if isinstance(error, typer.Abort):
-        _fail("aborted", 130)
+        _fail("interrupted", 130)
     code = getattr(error, "exit_code", None)  # SceneliftError, ModelError, and what typer says of a wrong option
     if not isinstance(code, int):
         raise error

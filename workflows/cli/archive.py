@@ -11,15 +11,15 @@ import typer
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.archive.settings import ArchiveSettings
 from scenelift.workflows.cli.enhance import Running
-from scenelift.workflows.cli.options import Where, with_options
+from scenelift.workflows.cli.options import Where, examples, with_options
 from scenelift.workflows.settings import OUTPUT
 
-EXAMPLE = "Example: scenelift archive scenes/ -o out --date 2024-05 --workers 8"
+EXAMPLES = examples("archive scenes/ -o out --date 2024-05 --workers 8", "archive scenes/ -o out --dry-run")
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the command line."""
-    app.command("archive", epilog=EXAMPLE, rich_help_panel="Scenes and archives")(archive)
+    app.command("archive", epilog=EXAMPLES, rich_help_panel="Scenes and archives")(archive)
 
 
 def _from_runfile(context: typer.Context, sources: list[str] | None) -> list[str]:
@@ -66,7 +66,10 @@ def archive(
     if output is None:
         raise UsageError("--output must name the archive's folder: give it with -o DIR")
     refuse_models(settings.models)
+    from scenelift.pipeline.outputs.compression import check_compression
     from scenelift.workflows.archive.sources import find_scenes
+
+    check_compression(settings.format, settings.enhance.compress)
 
     entries = find_scenes(sources or [], output, settings.access, settings.filters.bbox)
     from scenelift.workflows.archive.estimate import estimate

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from scenelift.workflows.bench.simulation import Machine
-from scenelift.workflows.cli.options import Json, whole_numbers, with_options
+from scenelift.workflows.cli.options import Json, examples, whole_numbers, with_options
 from scenelift.workflows.cli.submit import SubmitSettings
 
 
@@ -17,12 +17,17 @@ def register(app: typer.Typer) -> None:
     app.command(
         "submit",
         context_settings={"allow_interspersed_args": False},
-        epilog="Example: scenelift submit --array 8 --cores 4 --walltime 02:00:00 -- archive scenes/ -o out",
+        epilog=examples(
+            "submit --array 8 --cores 4 --walltime 02:00:00 -- archive scenes/ -o out",
+            "submit --dry-run -- enhance scene.tif -o better.tif",
+        ),
         rich_help_panel="Clusters",
     )(submit)
     scale = typer.Typer(name="scale", help="What scale costs: measured here, simulated beyond.", no_args_is_help=True)
-    scale.command(epilog="Example: scenelift scale stress --blocks 1000,10000")(stress)
-    scale.command(epilog="Example: scenelift scale simulate --compute 4 --read 8 --write 32")(simulate)
+    scale.command(epilog=examples("scale stress --blocks 1000,10000", "scale stress --blocks 1000 --json"))(stress)
+    scale.command(
+        epilog=examples("scale simulate --compute 4 --read 8 --write 32", "scale simulate --compute 0.5 --json")
+    )(simulate)
     app.add_typer(scale, rich_help_panel="Clusters")
 
 

@@ -45,7 +45,7 @@ def run_compare(settings: CompareSettings, cluster: ClusterSettings, output: Pat
     return f"page, figure and tables: {page}"
 
 
-def run_sharpen(places: tuple[Path, ...], ratio: int, network: str | None, output: Path, as_json: bool = False) -> str:
+def run_sharpen(settings: SharpenSettings, output: Path, as_json: bool = False) -> str:
     """Compare ways of sharpening, write ``sharpening.md``, ``.json`` and ``.csv``, and return the last line.
 
     Raises
@@ -53,13 +53,14 @@ def run_sharpen(places: tuple[Path, ...], ratio: int, network: str | None, outpu
     UsageError
         If the folder cannot be written.
     """
-    settings = SharpenSettings(places, ratio, Path(network) if network else None)
+    ratio, network = settings.ratio, settings.network
     make_folder(output)
     with bar("comparing", "places", as_json) as move:
         found = compare_sharpening(settings, move)
-    command = f"scenelift compare --task sharpen {' '.join(path.name for path in places)}"
+    command = f"scenelift compare --task sharpen {' '.join(path.name for path in settings.places)}"
     command += f" --ratio {ratio}" if ratio != SharpenSettings.ratio else ""
-    command += f" --model {Path(network).name}" if network else ""
+    command += f" --model {network.name}" if network else ""
+    command += _mask_of(settings)
     page = output / "sharpening.md"
     page.write_text(to_markdown(found, command), encoding="utf-8")
     write_places_csv(found, output / "sharpening.csv")
@@ -85,7 +86,13 @@ def _command_of(settings: CompareSettings) -> str:
         parts += [f"--cases {','.join(case.name for case in settings.cases)}"]
     parts += [f"--data {settings.data.name}"] if settings.data else []
     parts += [f"--model {','.join(settings.networks)}"] if settings.networks is not None else []
-    return " ".join(parts)
+    return " ".join(parts) + _mask_of(settings)
+
+
+def _mask_of(settings: CompareSettings | SharpenSettings) -> str:
+    """Return the options of a mask, as they follow others."""
+    classes = f" --mask-classes {','.join(settings.mask_classes)}" if settings.mask_classes else ""
+    return f" --mask {Path(settings.mask).name}{classes}" if settings.mask else ""
 
 
 def _print_tables(found: Comparison) -> None:

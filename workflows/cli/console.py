@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 from rich.console import Console as RichConsole
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -26,6 +27,10 @@ EVERY = 60.0
 """Seconds from one line of the log to the next, where no one looks at a terminal."""
 
 
+PATH = 30
+"""Characters from which on what has no space is a path, which is cut where there is no room for it."""
+FIGURE = 12
+"""Characters up to which what stands in a column is taken for figures."""
 FORMAT = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
 
 
@@ -189,10 +194,55 @@ def bar(title: str, unit: str = "", quiet: bool = False) -> Iterator[Callable[..
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table to standard output; all columns but the first are right-aligned."""
-    made = Table(title=title, title_justify="left")
-    for index, column in enumerate(columns):
-        made.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
-    for row in rows:
-        made.add_row(*row)
-    RichConsole().print(made)
+    """Print a table to standard output, as wide as the terminal; columns of figures are right-aligned.
+
+    Text is wrapped between words, and neither words nor numbers are cut: what has too many columns is continued in a
+    further table, with the first column again.
+    """
+    console = RichConsole()
+    for part in _parts([columns, *rows], console.width):
+        wanted = [[row[index] for index in part] for row in (columns, *rows)]
+        widths = _widths(wanted, console.width)
+        made = Table(title=escape(title), title_justify="left", show_header=any(columns))
+        for number, (index, width) in enumerate(zip(part, widths, strict=True)):
+            figures = number > 0 and all(len(row[number]) <= FIGURE for row in wanted[1:])
+            made.add_column(columns[index], justify="right" if figures else "left", overflow="fold", width=width)
+        for row in wanted[1:]:
+            made.add_row(*map(escape, row))
+        console.print(made)
+
+
+def _parts(cells: list[list[str]], room: int) -> list[list[int]]:
+    """Return the columns of each table that is printed: as many as fit, the first in every one."""
+    least = [max(map(_longest, column)) for column in zip(*cells, strict=True)]
+    parts: list[list[int]] = []
+    for index in range(1, len(least)):
+        if parts and _frame(len(parts[-1]) + 1) + sum(least[i] for i in (*parts[-1], index)) <= room:
+            parts[-1].append(index)
+        else:
+            parts.append([0, index])
+    return parts or [[0]]
+
+
+def _widths(cells: list[list[str]], room: int) -> list[int]:
+    """Return the widths of columns: as wide as their text, where that is too much the widest first narrower."""
+    columns = list(zip(*cells, strict=True))
+    widths = [max(max(map(len, text.split("\n"))) for text in column) for column in columns]
+    least = [max(map(_longest, column)) for column in columns]
+    while sum(widths) + _frame(len(widths)) > room:
+        spare = [width - narrow for width, narrow in zip(widths, least, strict=True)]
+        # where not even single words fit, they must be cut
+        can = [i for i, more in enumerate(spare) if more > 0] or [i for i, width in enumerate(widths) if width > 8]
+        if not can:
+            break
+        widths[max(can, key=lambda i: widths[i])] -= 1
+    return widths
+
+
+def _longest(text: str) -> int:
+    return min(PATH, max(map(len, text.split()), default=0))
+
+
+def _frame(columns: int) -> int:
+    """Return the width of a table's lines and of the space beside them."""
+    return 3 * columns + 1

@@ -12,7 +12,19 @@ from typing import Annotated, Any
 import typer
 
 from scenelift.pipeline.settings import option
-from scenelift.workflows.cli.options import Inputs, Json, Models, Output, Source, Where, refuse, with_options
+from scenelift.workflows.cli.options import (
+    Inputs,
+    Json,
+    Models,
+    Output,
+    Source,
+    Where,
+    complete_model,
+    examples,
+    refuse,
+    with_options,
+)
+from scenelift.workflows.cli.scene.trying import Try, print_rehearsal
 from scenelift.workflows.settings import STOPS, EnhanceSettings
 
 SCENES = "Scenes and archives"
@@ -21,15 +33,20 @@ Finished = Annotated[Path, typer.Argument(help="The output of an enhancement.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to the program."""
-    for name, command, example in (
-        ("enhance", enhance, "enhance scene.tif -o better.tif -m denoise,sr-x2"),
-        ("expect", expect, "expect scene.tif -m sr-x2"),
-        ("resume", resume, "resume better.tif"),
-        ("verify", verify, "verify better.tif --repair"),
-        ("info", info, "info S2A_MSIL2A_20240501.SAFE"),
-        ("models", models, "models sr-x2"),
+    for name, command, *shown in (
+        (
+            "enhance",
+            enhance,
+            "enhance scene.tif -o better.tif -m denoise,sr-x2",
+            "enhance scene.tif -o part.tif --window 512,512,256,256 --dry-run",
+        ),
+        ("expect", expect, "expect scene.tif -m sr-x2", "expect scene.tif --blur sentinel-2 --json"),
+        ("resume", resume, "resume better.tif", "resume better.zarr --walltime 2h"),
+        ("verify", verify, "verify better.tif", "verify better.tif --repair"),
+        ("info", info, "info S2A_MSIL2A_20240501.SAFE", "info scene.tif --json"),
+        ("models", models, "models", "models sr-x2"),
     ):
-        app.command(name, epilog=f"Example: scenelift {example}", rich_help_panel=SCENES)(command)
+        app.command(name, epilog=examples(*shown), rich_help_panel=SCENES)(command)
 
 
 @dataclass(frozen=True)
@@ -46,15 +63,25 @@ class Running:
     )
     as_json: bool = option(False, "Print one JSON object for machines instead of text.", "--json")
 
-    def stoppably(self, job: Callable[[Any, Any], Any], unit: str = "blocks") -> Any:
+    def stoppably(self, job: Callable[[Any, Any], Any], unit: str = "blocks", output: Path | None = None) -> Any:
         """Run ``job(stopper, console)`` under the stop signals and timers; return what it returns.
+
+        Parameters
+        ----------
+        job : callable
+        unit : str
+            What is counted.
+        output : Path, optional
+            Of a job on one scene: its journal tells what is kept.
 
         Raises
         ------
         ResumableError
             If it was told to stop.
+        NothingKeptError
+            If that was by hand, and nothing was done by then.
         """
-        from scenelift.pipeline.errors import Interrupted, ResumableError
+        from scenelift.pipeline.errors import Interrupted, NothingKeptError, ResumableError
         from scenelift.pipeline.jobs.stopping import parse_walltime, stoppable
         from scenelift.workflows.cli.console import Console
 
@@ -65,10 +92,17 @@ class Running:
             ):
                 return job(stopper, console)
         except Interrupted as stop:  # typer would make "aborted" of it
-            raise ResumableError(f"{stop}; what is done is kept: the same command goes on with it") from None
+            if output is None:
+                raise ResumableError(f"{stop}; what is done is kept: the same command goes on with it") from None
+            kept = _kept(output)
+            if kept or str(stop) != "interrupted":  # a batch system gives a job back that had no time to begin
+                raise ResumableError(
+                    f"{stop}; {kept or 'no'} blocks are kept: the same command goes on with the others"
+                ) from None
+            raise NothingKeptError(f"{stop}; no block was done, and nothing is left") from None
 
-    def scene(self, job: Callable[[Any, Any], Any]) -> None:
-        """Run ``job(progress, say)`` of one scene and print its summary; exit 3 if it published holes."""
+    def scene(self, job: Callable[[Any, Any], Any], output: Path) -> None:
+        """Run ``job(progress, say)``, which makes an output, and print its summary; exit 3 if it published holes."""
         from scenelift.workflows.cli.tables import print_enhanced
 
         def with_progress(stopper: Any, console: Any) -> Any:
@@ -78,7 +112,7 @@ class Running:
 
             return job(progress, console.say)
 
-        summary = self.stoppably(with_progress)
+        summary = self.stoppably(with_progress, output=output)
         self.show(summary.to_dict(), print_enhanced)
         if summary.holes:
             print(f"scenelift: {len(summary.holes)} blocks failed and hold no data: {summary.holes}", file=sys.stderr)
@@ -92,7 +126,16 @@ class Running:
             table(facts)
 
 
-@with_options(Source, EnhanceSettings, Where, Running)
+def _kept(output: Path) -> int:
+    """Return how many blocks of a job are done."""
+    from scenelift.pipeline.addresses import work_folder
+    from scenelift.pipeline.jobs.journal import read_journal
+
+    history = read_journal(work_folder(output.absolute()))
+    return 0 if history is None else len(history.commits)
+
+
+@with_options(Source, EnhanceSettings, Where, Running, Try)
 def enhance(
     inputs: Inputs,
     output: Output,
@@ -100,14 +143,24 @@ def enhance(
     settings: EnhanceSettings,
     where: Where,
     running: Running,
+    trial: Try,
     model: Models = "sr-x2",
 ) -> None:
-    """Turn a scene into a better scene: denoised, sharper, on a finer grid, at the same place."""
+    """Turn a scene into a better scene: denoised, sharper, on a finer grid, at the same place.
+
+    A part made with --window or --bbox equals that part of the whole output, bit for bit.
+    """
     refuse(inputs, source, model, output, where)
     from scenelift.workflows.enhance import enhance as run
+    from scenelift.workflows.enhance import planned
 
-    scene, cluster = source.of(inputs), where.settings(settings.device)
-    running.scene(lambda progress, say: run(scene, output, model, settings, cluster, progress, say))
+    scene, cluster, settings = source.of(inputs), where.settings(settings.device), trial.of(settings)
+    if trial.dry_run:
+        from scenelift.pipeline.jobs.trial import rehearse
+
+        running.show(rehearse(planned(scene, output, model, settings, cluster)).to_dict(), print_rehearsal)
+        return
+    running.scene(lambda progress, say: run(scene, output, model, settings, cluster, progress, say), output)
 
 
 @with_options(Source, EnhanceSettings, Where)
@@ -141,7 +194,7 @@ def resume(output: Finished, running: Running) -> None:
     refuse_unstarted(output)
     from scenelift.workflows.enhance import resume as run
 
-    running.scene(lambda progress, say: run(output, progress, say))
+    running.scene(lambda progress, say: run(output, progress, say), output)
 
 
 def verify(
@@ -172,7 +225,7 @@ def info(inputs: Inputs, source: Source, as_json: Json = False) -> None:
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="Show one model's card.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show one model's card.", autocompletion=complete_model)] = None,
     as_json: Json = False,
 ) -> None:
     """List the models, or show one model's card."""

@@ -15,23 +15,33 @@ from scenelift.workflows.cli.options import (
     Json,
     Source,
     Where,
+    examples,
     whole_numbers,
     with_options,
 )
-from scenelift.workflows.settings import INPUT, MODEL, WHERE, AblateSettings, ScoreSettings, split_names
+from scenelift.workflows.settings import (
+    INPUT,
+    MASK,
+    MASK_CLASSES,
+    MODEL,
+    WHERE,
+    AblateSettings,
+    ScoreSettings,
+    split_names,
+)
 
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for page, figure and tables.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for name, command, example in (
-        ("score", score, "score truth.tif better.tif --map error.tif"),
-        ("compare", compare, "compare --quick -o comparison"),
-        ("ablate", ablate, "ablate --steps 300 -o ablation"),
-        ("report", report, "report better.tif -o report.html"),
+    for name, command, *shown in (
+        ("score", score, "score truth.tif better.tif --map error.tif", "score better.tif --json"),
+        ("compare", compare, "compare --quick -o comparison", "compare -o comparison --levels 5,25"),
+        ("ablate", ablate, "ablate --steps 300 -o ablation", "ablate --seeds 1 --each 2 -o ablation"),
+        ("report", report, "report better.tif -o report.html", "report better.zarr -o report.html"),
     ):
-        app.command(name, epilog=f"Example: scenelift {example}", rich_help_panel="Measuring")(command)
+        app.command(name, epilog=examples(*shown), rich_help_panel="Measuring")(command)
 
 
 @with_options(Source, ScoreSettings, Where(workers=0))
@@ -56,7 +66,7 @@ def score(
     from scenelift.workflows.cli.tables import print_scores, write_parquet
     from scenelift.workflows.evidence.score import score as run
 
-    other = dataclasses.replace(source.of(test), mask=None, mask_classes=()) if test is not None else None
+    other = dataclasses.replace(source.of(test), mask=None, mask_classes=(), time=None) if test is not None else None
     report = run(source.of(reference), other, settings, where.settings(), error_map)
     if parquet is not None:
         write_parquet(report.rows(), parquet)
@@ -82,6 +92,8 @@ class Compared:
     workers: int | None = option(None, WORKERS, panel=WHERE)
     task: str = option("restore", "restore; or sharpen: coarse bands by fine ones, on PLACES of several grids.")
     ratio: int = option(2, "How much coarser the bands of PLACES are made.", panel=INPUT)
+    mask: str | None = option(None, f"{MASK} Of several PLACES: a folder with PLACE.tif for each.", panel=INPUT)
+    mask_classes: tuple[str, ...] = option((), MASK_CLASSES, panel=INPUT, parse=split_names)
 
 
 @with_options(Compared)
@@ -97,8 +109,12 @@ def compare(
     """Compare every method on the same images: the paper's table and figure, with intervals."""
     if compared.task == "sharpen":
         from scenelift.workflows.cli.compare_command import run_sharpen
+        from scenelift.workflows.sharpening.compare import SharpenSettings
 
-        print(run_sharpen(tuple(places or ()), compared.ratio, compared.model, output, as_json=as_json))
+        network = Path(compared.model) if compared.model else None
+        hidden = compared.mask, compared.mask_classes
+        sharpening = SharpenSettings(tuple(places or ()), compared.ratio, network, *hidden)
+        print(run_sharpen(sharpening, output, as_json=as_json))
         return
     if compared.task != "restore" or places:
         from scenelift.pipeline.errors import UsageError
@@ -122,7 +138,9 @@ def compare(
     if each is None:
         each = QUICK_EACH if compared.quick else CompareSettings.each
     networks = None if compared.model is None else split_names(compared.model)
-    settings = CompareSettings(compared.data, each, compared.seed, chosen, networks)
+    settings = CompareSettings(
+        compared.data, each, compared.seed, chosen, networks, compared.mask, compared.mask_classes
+    )
     print(run_compare(settings, ClusterSettings(compared.workers), output, as_json=as_json))
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from scenelift.models.catalog import CLOSED, PAN
 from scenelift.models.classical import CLASSICAL
 from scenelift.models.fitted import METHODS, VISUAL
+from scenelift.models.shipped import card
 from scenelift.workflows.cli.console import table
 
 if TYPE_CHECKING:  # the list of models does not wait for GDAL
@@ -16,6 +18,12 @@ if TYPE_CHECKING:  # the list of models does not wait for GDAL
 
 DEFAULTS = ("sr-x2", "sr-x4", "denoise")
 """Networks whose training a scene is compared with."""
+REFERENCE = "sr-x2"
+"""Network whose speed is 1."""
+VARIANTS = {"taught": "classifier", "gan": "for the eye"}
+"""What networks of these endings were tuned for."""
+NARROW = 0.1
+"""Range of transfers below which a network was trained for one sensor's blur."""
 
 
 def describe_scene(source: SceneSource) -> dict[str, Any]:
@@ -43,6 +51,9 @@ def describe_scene(source: SceneSource) -> dict[str, Any]:
         "mask": scene.mask_kind,
         "product": scene.product,
         "hidden": _hidden(scene),
+        "classes": [layer.name for layer in scene.classes],
+        "times": list(scene.times),
+        "time": scene.tags.get("ACQUISITIONDATETIME") if scene.times else None,
         "bands": [
             dataclasses.asdict(b)
             | {"nodata": json_number(b.nodata), "ground_sample_distance": [side * p.ratio for side in grid.resolution]}
@@ -79,6 +90,12 @@ def print_scene(facts: dict[str, Any]) -> None:
     if hidden := facts["hidden"]:
         told = f"{hidden['kind']} ({hidden['means']}): {100 * hidden['share']:.1f} % of all pixels, "
         rows.append(["masked by", told + f"{100 * hidden['share_of_data']:.1f} % of those with data"])
+    if len(facts["times"]) > 1:
+        rows.append(["times", f"{', '.join(facts['times'])}; here {facts['time']}, --time chooses"])
+    if facts["classes"]:
+        rows.append(
+            ["classes", f"{', '.join(facts['classes'])}: left out; --keep-classes copies them beside an output"]
+        )
     rows += [["bands of", f"{size}: {', '.join(names)}"] for size, names in _by_size(facts).items()]
     rows += [["sharpness", line] for line in facts["conditions"]["lines"]]
     rows += [["not seen in training", line] for line in facts["unfamiliar"]]
@@ -114,22 +131,74 @@ def _nodata(facts: dict[str, Any]) -> list[str]:
 
 def print_models(facts: list[dict[str, Any]], name: str | None) -> None:
     """Print the list of models, or one model's card."""
-    rows = [
-        [
-            f["name"],
-            f["task"],
-            f"x{f['scale']}",
-            "each on its own" if f["bands"] is None else f"{f['bands']} together",
-            f"{f['halo']} px ({f['halo_kind']})",
-        ]
-        for f in facts
-    ]
-    table("models", ["name", "task", "scale", "bands", "halo"], rows)
-    if name is None:
-        methods = ", ".join(f"{m}-x2" if resampler else m for m, resampler in CLASSICAL.items())
-        print(f"classical methods: {methods} (a resampler takes any factor: -x3, -x4)")
-        print(f"for scenes of several grids, as the first model: {CLOSED}, or {PAN} (Landsat)")
-        print(f"fitted to the whole scene: {', '.join(METHODS)} ({', '.join(VISUAL)} for the eye alone)")
-        print("your own: a .safetensors checkpoint, an ONNX file, or module.path:factory")
+    if name is not None:
+        print(json.dumps(facts[0]["card"] or facts[0], indent=2))
         return
-    print(json.dumps(facts[0]["card"] or facts[0], indent=2))
+    tasks = "super-resolution", "denoise", "sharpening"
+    order = {task: number for number, task in enumerate(tasks)}
+    facts = sorted(facts, key=lambda f: (order.get(f["task"], len(order)), f["scale"], len(f["name"]), f["name"]))
+    table("models", ["name", "for", "bands", "gain", "MB", "speed"], [_row(f) for f in facts])
+    methods = ", ".join(f"{m}-x2" if resampler else m for m, resampler in CLASSICAL.items())
+    for text in (
+        "gain: over the best method without learning, on places that were not trained on, with the blur and the noise "
+        f"of the training. speed: pixels of all bands for the same arithmetic; {REFERENCE} is 1.",
+        "Which to take: sr-x2 or sr-x4, which are told the blur and the noise of any scene; -sentinel2 for Sentinel-2 "
+        "as it is delivered; denoise before it if it is noisy; -fast where time is short; -taught for classifiers; "
+        f"-gan for the eye alone; sharpen for Sentinel-2's 20 m bands, {PAN} for Landsat. Without -rgb a network takes "
+        "any bands, and leaves red, green and blue to its -rgb network if there is one.",
+        f"Without learning: {methods} (any factor: -x3, -x4); {CLOSED} for scenes of several grids.",
+        f"Fitted to the whole scene: {', '.join(METHODS)} ({', '.join(VISUAL)} for the eye alone).",
+        "Your own: a .safetensors checkpoint, an ONNX file, or module.path:factory. Of one: scenelift models NAME.",
+    ):
+        print(textwrap.fill(text, 79, break_long_words=False, break_on_hyphens=False))
+
+
+def _row(facts: dict[str, Any]) -> list[str]:
+    """Return what the list of models says of one."""
+    about = facts["card"] or {}
+    bands = {None: "each", 3: "RGB"}.get(facts["bands"], str(facts["bands"]))
+    size = f"{2 * about['parameters'] / 1e6:.1f}" if "parameters" in about else ""
+    return [facts["name"], _purpose(facts, about), bands, _gain(about), size, _speed(facts, about)]
+
+
+def _purpose(facts: dict[str, Any], about: dict[str, Any]) -> str:
+    """Return what a model does, and for which imagery."""
+    if facts["task"] == "sharpening":
+        return "20, 60 m to 10 m"
+    if facts["task"] == "landcover":
+        return "classes, 10 m"
+    does = f"x{facts['scale']}" if facts["scale"] > 1 else "noise"
+    if (variant := facts["name"].rsplit("-", 1)[-1]) in VARIANTS:
+        return f"{does}, {VARIANTS[variant]}"
+    low, high = about.get("seen", {}).get("mtf", (0, 1))
+    return f"{does}, Sentinel-2" if high - low < NARROW else f"{does}, any sensor"
+
+
+def _gain(about: dict[str, Any]) -> str:
+    """Return what a card says that a model gains, with its unit."""
+    found = about.get("validation", {})
+    if "psnr_db" in found:
+        others = [value for key, value in found.items() if key.endswith("_db") and key != "psnr_db"]
+        return f"{found['psnr_db'] - max(others):+.1f} dB"
+    if "accuracy" in found:
+        return f"{100 * found['accuracy']:.0f} %"
+    gains = [each["network sre"] - each["closed sre"] for each in found.values() if isinstance(each, dict)]
+    return f"{sum(gains) / len(gains):+.1f} dB" if gains else ""
+
+
+def _speed(facts: dict[str, Any], about: dict[str, Any]) -> str:
+    """Return how many output pixels (of all bands) a model makes for the arithmetic of one of `REFERENCE`'s."""
+    own, other = _work(facts["bands"], about), _work(None, card(REFERENCE) or {})
+    return f"{other / own:.1f}" if own and other else ""
+
+
+def _work(bands: int | None, about: dict[str, Any]) -> float:
+    """Return multiplications for one pixel of one band of the output; 0 where a card does not say.
+
+    Each weight is used once a pixel of the grid on which the convolutions run: the input's, which has scale ** 2 fewer
+    pixels than the output; a denoiser's has 4 times fewer.
+    """
+    if about.get("task") not in ("super-resolution", "denoise"):
+        return 0.0
+    pixels = about["scale"] ** 2 if about["task"] == "super-resolution" else 4
+    return float(about["parameters"]) / pixels / (bands or 1)

@@ -11,7 +11,7 @@ import typer
 
 from scenelift.pipeline.settings import option
 from scenelift.workflows.cli.enhance import Running
-from scenelift.workflows.cli.options import Inputs, Json, Output, Source, Where, refuse, with_options
+from scenelift.workflows.cli.options import Inputs, Json, Output, Source, Where, examples, refuse, with_options
 from scenelift.workflows.settings import (
     INPUT,
     MODEL,
@@ -30,22 +30,41 @@ CASES = "x2,x4,noise5,noise15,noise25,noise50,sensor"
 def register(main: typer.Typer) -> None:
     """Add the commands to the command line."""
     group = typer.Typer(no_args_is_help=True, help="Train land-cover networks and classify images.")
-    _add(group, train, "landcover train landcover-eurosat --data images/")
-    _add(group, predict, "landcover predict images/ -o predictions.csv")
-    _add(main, classify, "classify scene.tif -o map.tif -m sr-x2-rgb,landcover-eurosat --bands 4,3,2", PANEL)
-    _add(main, tiles, "tiles scene.tif -o tiles --size 64", PANEL)
+    _add(
+        group,
+        train,
+        "landcover train landcover-eurosat --data images/",
+        "landcover train --task segmentation --scene a.tif --labels classes.tif",
+    )
+    _add(group, predict, "landcover predict images/ -o predictions.csv", "landcover predict images.zip -o out.csv")
+    _add(
+        main,
+        classify,
+        "classify scene.tif -o map.tif --bands 4,3,2",
+        "classify scene.tif -o map.tif -m sr-x2-rgb,landcover-eurosat",
+        panel=PANEL,
+    )
+    _add(
+        main, tiles, "tiles scene.tif -o tiles --size 64", "tiles better.zarr -o tiles --format webdataset", panel=PANEL
+    )
     main.add_typer(group, name="landcover", rich_help_panel=PANEL)
 
 
 def register_evaluations(group: typer.Typer) -> None:
     """Add what measures land cover to the group `evaluate`."""
-    _add(group, evaluate, "evaluate landcover --each 20 --cases x2,noise25", name="landcover")
-    example = "evaluate segmentation recipe.toml --weights map.safetensors"
-    _add(group, evaluate_segmentation, example, name="segmentation")
+    _add(
+        group,
+        evaluate,
+        "evaluate landcover --each 20 --cases x2,noise25",
+        "evaluate landcover -o out --json",
+        name="landcover",
+    )
+    shown = "evaluate segmentation recipe.toml --weights map.safetensors"
+    _add(group, evaluate_segmentation, shown, f"{shown} -m sr-x2 --scale 2", name="segmentation")
 
 
-def _add(app: typer.Typer, command: Any, example: str, panel: str | None = None, name: str | None = None) -> None:
-    app.command(name, epilog=f"Example: scenelift {example}", rich_help_panel=panel)(command)
+def _add(app: typer.Typer, command: Any, *shown: str, panel: str | None = None, name: str | None = None) -> None:
+    app.command(name, epilog=examples(*shown), rich_help_panel=panel)(command)
 
 
 @with_options(OwnScene, TrainingRun)
@@ -153,7 +172,7 @@ class Classification:
 
     model: str = option(
         "landcover-eurosat",
-        "A land-cover model, or a chain ending with one: denoise-rgb,sr-x2-rgb,landcover-…",
+        "A land-cover model, or a chain that ends with one, with commas.",
         "--model",
         "-m",
         panel=MODEL,
@@ -176,7 +195,7 @@ def classify(
     from scenelift.workflows.classify import classify as run
 
     scene, cluster, kind = source.of(inputs), where.settings(settings.device), {"probabilities": how.probabilities}
-    running.scene(lambda progress, say: run(scene, output, how.model, settings, cluster, progress, say, **kind))
+    running.scene(lambda progress, say: run(scene, output, how.model, settings, cluster, progress, say, **kind), output)
 
 
 @with_options(Source, TileSettings)

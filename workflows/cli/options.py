@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import MISSING, dataclass
@@ -34,10 +35,30 @@ Output = Annotated[
     Path,
     typer.Option("--output", "-o", help="What to write: *.tif (COG) or *.zarr.", rich_help_panel=OUTPUT),
 ]
-Models = Annotated[str, typer.Option("--model", "-m", help=MODELS, rich_help_panel=MODEL)]
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Return the names of models that begin so; of a chain, its last part is completed."""
+    from scenelift.models.catalog import CLOSED, PAN
+    from scenelift.models.classical import CLASSICAL
+    from scenelift.models.shipped import shipped
+
+    before, comma, last = incomplete.rpartition(",")
+    every = [*shipped(), *(f"{m}-x2" if resampler else m for m, resampler in CLASSICAL.items()), CLOSED, PAN]
+    return [before + comma + name for name in every if name.startswith(last)]
+
+
+Models = Annotated[
+    str, typer.Option("--model", "-m", help=MODELS, rich_help_panel=MODEL, autocompletion=complete_model)
+]
 WORKERS = "Worker processes; 0: none. Default: one a core, or one a GPU."
 Workers = Annotated[int | None, typer.Option(help=WORKERS, rich_help_panel=WHERE)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
+
+
+def examples(*commands: str) -> str:
+    """Return what stands below a command's help: commands that work, without the program's name."""
+    return "\n\n".join(["Examples:", *(f"scenelift {command}" for command in commands)])
 
 
 def with_options(*groups: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -145,7 +166,7 @@ class Source:
         numbers = reading.scale, reading.offset, reading.nodata, reading.crs
         limits = Limits.of(self.limit, self.remote)
         source = SceneSource(paths, bands, *numbers, limits, extent=reading.extent)
-        source = dataclasses.replace(source, mask=reading.mask, mask_classes=reading.mask_classes)
+        source = dataclasses.replace(source, time=reading.time, mask=reading.mask, mask_classes=reading.mask_classes)
         if reading.mask is None:
             return source
         from scenelift.workflows.clouds import with_clouds
@@ -216,8 +237,13 @@ def refuse(
         refuse_models(model)
 
 
+GPU_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""What Linux has where there is a GPU: without one, torch need not be imported to count them."""
+
+
 def _gpus(device: str) -> int:
-    if device == "cpu":
+    none_here = sys.platform == "linux" and not any(Path(node).exists() for node in GPU_NODES)
+    if device == "cpu" or (device == "auto" and none_here):
         return 0
     from scenelift.models.enhancer import gpu_count
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import suppress
+from typing import Any
 
 import typer
 
@@ -43,6 +44,9 @@ def run_training(recipe: str | None, own: Adaptation | OwnScene, run: TrainingRu
         If several processes have trained instead of this one, with their exit status.
     """
     chosen = reseeded(_chosen_recipe(recipe, own), run.seed)
+    wanted = own.require_gain if isinstance(own, Adaptation) else None
+    if wanted is not None and not getattr(chosen, "start", None):
+        raise UsageError(f"--require-gain compares with what a training begins as, and {chosen.name} begins as nothing")
     if run.processes > 1 and not is_one_of_several():
         raise typer.Exit(launch([sys.executable, "-m", "scenelift", *sys.argv[1:]], run.processes))
     folder = run.run or run_folder(chosen.name, run.seed)
@@ -57,6 +61,7 @@ def run_training(recipe: str | None, own: Adaptation | OwnScene, run: TrainingRu
                 threads=run.threads,
                 device=run.device,
                 progress=lambda step, total, loss: move(step, total, f"{chosen.name} loss {loss:.4f}"),
+                say=lambda line: print(line, file=sys.stderr),
             )
         except ModelError:
             with suppress(OSError):  # not empty: a run that began keeps its state
@@ -64,8 +69,28 @@ def run_training(recipe: str | None, own: Adaptation | OwnScene, run: TrainingRu
             raise
     if not is_main_process():
         return ""
-    scores = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))["validation"]
-    return f"{target}: validation {_listed(scores)}\nlog and figure in {folder}"
+    card = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
+    said = f"{target}: validation {_listed(card['validation'])}\nlog and figure in {folder}"
+    if "parent" not in card:
+        return said
+    said, gain = f"{said}\n{_verdict(card)}", _gain(card)
+    if wanted is not None and gain < wanted:
+        print(said)
+        raise typer.Exit(3)
+    return said
+
+
+def _gain(card: dict[str, Any]) -> float:
+    """Return by how much (dB) a network is better than the one it began as, on places that neither has seen."""
+    return float(card["validation"]["psnr_db"] - card["parent"]["psnr_db"])
+
+
+def _verdict(card: dict[str, Any]) -> str:
+    """Return one line: whether the training helped."""
+    name, gain = card["parent"]["name"], _gain(card)
+    if gain <= 0:
+        return f"did not help: {name} is {-gain:.2f} dB better on the validation places; keep {name}"
+    return f"{gain:.2f} dB better than {name} on the validation places"
 
 
 def _chosen_recipe(recipe: str | None, own: Adaptation | OwnScene) -> Recipe | LandcoverRecipe:

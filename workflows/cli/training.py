@@ -11,7 +11,7 @@ import typer
 from scenelift.models.extras import Consistency, Extra, SelfEnsemble, Uncertainty
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.settings import option
-from scenelift.workflows.cli.options import Json, band_numbers, with_options
+from scenelift.workflows.cli.options import Json, band_numbers, examples, with_options
 from scenelift.workflows.settings import INPUT, MODEL, Adaptation, TrainingRun
 
 
@@ -21,12 +21,16 @@ def register(app: typer.Typer) -> None:
     from scenelift.workflows.cli.methods.simulations import register_simulations
 
     evaluations = typer.Typer(no_args_is_help=True, help="Print tables of quality against classical methods.")
-    evaluations.command("sr", epilog="Example: scenelift evaluate sr -m sr-x2 --scale 2")(evaluate_sr)
-    evaluations.command("denoise", epilog="Example: scenelift evaluate denoise -m denoise --level 25")(evaluate_denoise)
-    register_simulations(evaluations)
-    app.command("train", epilog="Example: scenelift train --task sr-x2 --scenes a.tif", rich_help_panel="Training")(
-        train
+    evaluations.command("sr", epilog=examples("evaluate sr -m sr-x2 --scale 2", "evaluate sr -m sr-x4 --scale 4"))(
+        evaluate_sr
     )
+    evaluations.command(
+        "denoise",
+        epilog=examples("evaluate denoise -m denoise --level 25", "evaluate denoise -m denoise-fast --level 5"),
+    )(evaluate_denoise)
+    register_simulations(evaluations)
+    shown = examples("train --task sr-x2 --scenes a.tif", "train sr-x2-fast --data images")
+    app.command("train", epilog=shown, rich_help_panel="Training")(train)
     register_evaluations(evaluations)
     app.add_typer(evaluations, name="evaluate", rich_help_panel="Measuring")
 

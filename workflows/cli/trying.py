@@ -10,17 +10,17 @@ from typing import Annotated
 import typer
 
 from scenelift.pipeline.settings import option
-from scenelift.workflows.cli.options import WORKERS, Json, Models, Source, Workers, with_options
+from scenelift.workflows.cli.options import WORKERS, Json, Models, Source, Workers, examples, with_options
 from scenelift.workflows.settings import MODEL, WHERE, Device, Precision
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for name, command, example in (
-        ("demo", demo, "demo --size 512"),
-        ("bench", bench, "bench scene.tif -m sr-x2 --runs 5"),
+    for name, command, *shown in (
+        ("demo", demo, "demo", "demo --size 512 -o demo-small"),
+        ("bench", bench, "bench scene.tif -m sr-x2 --runs 5", "bench scene.tif -m denoise --json"),
     ):
-        app.command(name, epilog=f"Example: scenelift {example}", rich_help_panel="Trying it out")(command)
+        app.command(name, epilog=examples(*shown), rich_help_panel="Trying it out")(command)
 
 
 def demo(

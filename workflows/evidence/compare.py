@@ -56,6 +56,9 @@ class CompareSettings:
     cases: tuple[Degradation, ...] = CASES
     networks: tuple[str, ...] | None = None
     """Shipped names or checkpoints; None: all that ship."""
+    mask: str | None = None
+    """What hides pixels of scenes, see `SceneSource`: no image has any of them."""
+    mask_classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.cases:
@@ -74,15 +77,21 @@ Trial = dict[tuple[str, str], dict[str, float]]
 
 
 @functools.lru_cache(maxsize=1)
-def _sample_of(data: Path | None, each: int, seed: int) -> Sample:
+def _sample_of(
+    data: Path | None, each: int, seed: int, mask: str | None = None, mask_classes: tuple[str, ...] = ()
+) -> Sample:
     """Return the images, read once a process."""
-    return read_sample(data, each, seed)
+    return read_sample(data, each, seed, mask=mask, mask_classes=mask_classes)
+
+
+def _images_of(job: CompareSettings) -> Sample:
+    return _sample_of(job.data, job.each, job.seed, job.mask, job.mask_classes)
 
 
 @functools.lru_cache(maxsize=32)
 def _degraded(job: CompareSettings, case: Degradation) -> tuple[Images, Images, NDArray[np.float32]]:
     """Return all images, degraded, and their noise, made once a process: the draw of noise is that of `evaluate`."""
-    sample = _sample_of(job.data, job.each, job.seed)
+    sample = _images_of(job)
     reference = case.cut(sample.images)
     return reference, *case.apply(reference, sample.bands, sample.level, job.seed)
 
@@ -90,7 +99,7 @@ def _degraded(job: CompareSettings, case: Degradation) -> tuple[Images, Images, 
 def _try_image(job: CompareSettings, index: int) -> tuple[int, Trial]:
     """Degrade image number ``index`` in every way of the job, restore it by every method, and score it."""
     torch.set_num_threads(1)  # images are tried side by side, one a worker; more threads would only wait
-    peak, found = _sample_of(job.data, job.each, job.seed).peak, Trial()
+    peak, found = _images_of(job).peak, Trial()
     for case in job.cases:
         reference, low, sigma = (values[index : index + 1] for values in _degraded(job, case))
         methods = _methods_for(case, job.networks or (), reference.shape[1])
@@ -174,7 +183,7 @@ def compare(
     job, started = settings or CompareSettings(), time.perf_counter()
     networks = shipped_networks() if job.networks is None else job.networks
     job = replace(job, networks=networks)
-    sample = _sample_of(job.data, job.each, job.seed)
+    sample = _images_of(job)
     count = len(sample.images)
     trials: dict[int, Trial] = {}
     with open_cluster(cluster or ClusterSettings(0)) as place:

@@ -57,7 +57,12 @@ class Sample:
 
 
 def read_sample(
-    data: Path | Sequence[Path] | None = None, each: int = 60, seed: int = 0, bands: tuple[int, ...] | None = None
+    data: Path | Sequence[Path] | None = None,
+    each: int = 60,
+    seed: int = 0,
+    bands: tuple[int, ...] | None = None,
+    mask: str | None = None,
+    mask_classes: tuple[str, ...] = (),
 ) -> Sample:
     """Return the images to evaluate on.
 
@@ -71,6 +76,8 @@ def read_sample(
         Images a class, and the seed of the draw.
     bands : tuple of int, optional
         1-based bands to keep, in this order; default: all.
+    mask, mask_classes
+        As of `SceneSource`: no patch of a scene has a pixel that they hide.
 
     Raises
     ------
@@ -84,7 +91,15 @@ def read_sample(
     named = [data] if isinstance(data, Path) else list(data or [DEFAULT])
     files = [file for path in named for file in _found(path)]
     scenes = sum(not holds_images(file) for file in files)
-    parts = [_part(file, each, seed, bands, scenes) for file in files]
+    share = max(1, SCENE_SHARE * each // max(1, scenes))
+    parts = []
+    for file in files:
+        patches = read_source(file, SCENE_SIDE, bands, most=share, seed=seed, mask=mask, mask_classes=mask_classes)
+        if holds_images(file):
+            chosen = balanced(patches.labels, each, seed)
+        else:
+            chosen = np.arange(min(share, len(patches.values)))  # arrays come whole
+        parts.append(select(patches, chosen))
     kept = [(file, part) for file, part in zip(files, parts, strict=True) if len(part.values)]
     if not kept:
         raise ModelError(f"{files[0]} has no patch of {SCENE_SIDE} valid pixels to evaluate on")
@@ -101,17 +116,6 @@ def _found(path: Path) -> list[Path]:
     if not files:
         raise ModelError(f"no images at {there}" if not there.exists() else f"{there} holds no scenes, zips or images")
     return files
-
-
-def _part(file: Path, each: int, seed: int, bands: tuple[int, ...] | None, scenes: int) -> PatchSet:
-    if not holds_images(file):
-        most = max(1, SCENE_SHARE * each // scenes)
-        patches = read_source(file, SCENE_SIDE, bands, most=most, seed=seed)
-        chosen = np.arange(min(most, len(patches.values)))  # arrays come whole
-    else:
-        patches = read_source(file, SCENE_SIDE, bands)
-        chosen = balanced(patches.labels, each, seed)
-    return select(patches, chosen)
 
 
 def _common_bands(kept: list[tuple[Path, PatchSet]]) -> tuple[str, ...]:

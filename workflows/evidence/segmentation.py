@@ -101,14 +101,14 @@ def _make_versions(values: NDArray[np.float32], networks: Sequence[str], scale: 
 
 
 def block_counts(
-    labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: tuple[str, ...]
+    labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: tuple[str, ...], side: int = BLOCK
 ) -> list[NDArray[np.int64]]:
-    """Return the confusion (K, K) of each block; they add up to the whole image's."""
+    """Return the confusion (K, K) of each block of ``side`` pixels; they add up to the whole image's."""
     height, width = labels.shape
     parts = [
-        (slice(row, row + BLOCK), slice(col, col + BLOCK))
-        for row in range(0, height, BLOCK)
-        for col in range(0, width, BLOCK)
+        (slice(row, row + side), slice(col, col + side))
+        for row in range(0, height, side)
+        for col in range(0, width, side)
     ]
     return [Confusion.of(labels[part], predicted[part], classes).counts for part in parts]
 

@@ -84,7 +84,8 @@ def _before(run: Path, after: SceneSource, named: Path | None) -> SceneSource:
     if not found or not all(path.exists() for path in found):
         raise UsageError(f"cannot find what {run.name} was made from; name it with --before")
     bands = tuple(made["bands"]) if made.get("bands") else None
-    options = {name: made.get("settings", {}).get(name) for name in ("scale", "offset", "nodata", "crs", "extent")}
+    known = ("scale", "offset", "nodata", "crs", "extent", "time")
+    options = {name: made.get("settings", {}).get(name) for name in known}
     options["nodata"] = None if options["nodata"] is None else float(options["nodata"])  # NaN is a text there
     return replace(SceneSource(tuple(map(str, found)), bands), **options)
 

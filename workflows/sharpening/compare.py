@@ -28,6 +28,7 @@ from scenelift.models.sharpening.network import Sharpener
 from scenelift.models.sharpening.projection import observe, replicate
 from scenelift.models.sharpening.running import sharpening_spec
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.nodata import fill_nodata
 from scenelift.pipeline.scores.bootstrap import Interval, interval
 from scenelift.pipeline.scores.fusion import no_reference_sums, without_reference
 from scenelift.pipeline.scores.scores import Convention, block_statistics, scores
@@ -39,6 +40,8 @@ REFERENCE = ("sre", "rmse", "ergas", "sam", "uiqi", "q2n")
 BLIND = ("d_lambda", "d_s", "qnr")
 """Scores at full resolution, where it is not."""
 AGAIN = "again"
+REACH = 128
+"""Pixels that are filled where there is no data."""
 TITLES = {
     "sre": "SRE, dB",
     "rmse": "RMSE",
@@ -64,6 +67,9 @@ class SharpenSettings:
     """How much coarser the bands are made."""
     network: Path | None = None
     """A checkpoint, or a folder of checkpoints each named after the place that it has not seen."""
+    mask: str | None = None
+    """What hides pixels, see `SceneSource`; or a folder of masks each named after its place. Nothing hidden counts."""
+    mask_classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 2 <= self.ratio <= 12:
@@ -108,7 +114,7 @@ def compare_sharpening(
     methods = (*(m for m in METHODS if single or m not in ONE_GUIDE), CLOSED, *learned)
     rows: dict[tuple[str, str], list[float]] = {}
     for number, (name, files) in enumerate(found, start=1):
-        place = read_place(name, files[:2])
+        place = read_place(name, files[:2], settings.mask, settings.mask_classes)
         network = load_network(settings.network, name) if settings.network else None
         for method, measured in _try(place, settings.ratio, methods, network):
             for score, value in measured.items():
@@ -150,17 +156,18 @@ def _try(
     for method in methods:
         run = functools.partial(_sharpen, method=method, network=network)
         measured = score_trial(trial, run(trial.layout, trial.images, trial.seen))
-        sharp = run(place.layout, np.nan_to_num(full), np.nan_to_num(place.coarse[0].values))
+        sharp = run(place.layout, full, place.coarse[0].values)
         yield method, measured | score_blind(place, full, sharp)
 
 
 def _sharpen(
     layout: tuple[BandGrid, ...], images: Image, seen: Image, method: str, network: DetailNetwork | None
 ) -> Image:
-    """Return the sharpened bands of one coarse grid."""
-    if method in METHODS:
+    """Return the sharpened bands of one coarse grid; where there is no data, their surroundings continued."""
+    coefficients = None if method in METHODS else fit([images], layout)
+    images, seen = (fill_nodata(values, np.isfinite(values), REACH) for values in (images, seen))
+    if coefficients is None:
         return METHODS[method](Task(layout, images, seen))
-    coefficients = fit([images], layout)
     if method == CLOSED or network is None:
         return run_whole(ClosedForm(layout, coefficients), images)[coarse(layout)]
     return run_whole(Sharpener(layout, coefficients, network), images)[coarse(layout)]
@@ -172,14 +179,16 @@ def run_whole(module: ClosedForm | Sharpener, images: Image) -> Image:
 
 
 def score_trial(trial: Trial, found: Image) -> dict[str, float]:
-    """Score sharpened bands against the truth, without a border of two coarse pixels."""
+    """Score sharpened bands against the truth, without a border of two coarse pixels and what has no data."""
     border = 2 * trial.ratio
     inner = (slice(None), slice(border, -border), slice(border, -border))
     convention = Convention(ratio=trial.ratio, names=REFERENCE)
-    measured = scores(block_statistics(trial.truth[inner], found[inner], None, None, convention), convention).values
+    known = np.isfinite(np.concatenate([trial.truth, trial.images])).all(0)
+    sums = block_statistics(trial.truth[inner], found[inner], np.asarray(known)[inner[1:]], None, convention)
+    measured = scores(sums, convention).values
     bands = [trial.layout[i] for i in coarse(trial.layout)]
     again = observe(found, bands, (trial.seen.shape[1], trial.seen.shape[2])) - trial.seen
-    return measured | {AGAIN: float(np.sqrt((again[:, 2:-2, 2:-2].astype(np.float64) ** 2).mean()))}
+    return measured | {AGAIN: float(np.sqrt(np.nanmean(again[:, 2:-2, 2:-2].astype(np.float64) ** 2)))}
 
 
 def score_blind(place: Place, full: Image, found: Image) -> dict[str, float]:

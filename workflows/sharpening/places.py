@@ -11,16 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scenelift.models.sensing.sensors import SENTINEL2
 from scenelift.models.sharpening.layout import BandGrid
 from scenelift.models.sharpening.projection import observe, replicate
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.opening import open_scene
-from scenelift.pipeline.scenes.products.bands import wavelength
-from scenelift.pipeline.scenes.scenes import Scene, SceneSource
+from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.tiles import Window
-from scenelift.workflows.conditions import band_names
-from scenelift.workflows.multigrid import PAN_MTF, UNKNOWN_MTF
+from scenelift.workflows.clouds import with_clouds
+from scenelift.workflows.multigrid import layout_of
 
 Image = NDArray[np.float32]
 PAN, GUIDE = ("pan", "ms"), ("10m", "20m", "60m")
@@ -44,7 +42,7 @@ class Place:
 
     name: str
     guides: Image
-    """(guides, H, W)."""
+    """(guides, H, W); NaN: no data."""
     bands: tuple[BandGrid, ...]
     """Of the guides."""
     coarse: tuple[Coarse, ...]
@@ -93,78 +91,43 @@ def find_places(paths: Iterable[Path]) -> list[tuple[str, tuple[Path, ...]]]:
     return found
 
 
-def read_place(name: str, files: Sequence[Path]) -> Place:
-    """Read a place, its grids paired by georeference.
+def read_place(name: str, files: Sequence[Path], mask: str | None = None, mask_classes: tuple[str, ...] = ()) -> Place:
+    """Read what all grids of a place cover, paired by georeference; NaN where there is no data or the mask hides it.
 
     Parameters
     ----------
     name : str
     files : sequence of path
-        The finest grid first.
+    mask, mask_classes
+        As of `SceneSource`; of a mask that is a folder, the file that is called as the place.
 
     Raises
     ------
-    UsageError
-        If a grid's pixels are no whole multiple of the finest one's, or lie aside by no multiple of half of one.
     SceneError
-        If a file cannot be read.
+        If a grid does not fit the finest one, or a file cannot be read.
+    UsageError
+        If all grids are the same, or the mask cannot be one.
     """
-    fine, *others = (open_scene(SceneSource((str(file),))) for file in files)
-    pan = len(fine.bands) == 1
-    window = _middle(fine.grid.shape, MOST)
-    guides = _read(fine, window)
-    bands = tuple(
-        BandGrid(1, mtf=PAN_MTF if pan else mtf, name=label, wavelength=wavelength(label, {}))
-        for label, mtf in zip(band_names(fine), _mtfs(fine), strict=True)
-    )
-    coarse = tuple(_coarse(scene, fine, window) for scene in others)
-    return Place(name, guides, bands, coarse)
-
-
-def _coarse(scene: Scene, fine: Scene, window: Window) -> Coarse:
-    """Read the pixels of a coarse grid whose centres lie inside the window of the fine one."""
-    one, other = fine.grid.transform, scene.grid.transform
-    ratio = round(other.a / one.a)
-    to_fine = ~one @ other  # from pixels of the coarse grid to those of the fine one
-    centre = [float(v) - 0.5 for v in reversed(to_fine @ (0.5, 0.5))]
-    row, col = (round(2 * v) / 2 - start for v, start in zip(centre, (window.row, window.col), strict=True))
-    wrong = abs(to_fine.a - ratio) > 1e-3 or abs(to_fine.e - ratio) > 1e-3 or ratio < 2
-    off = max(abs(2 * v - round(2 * v)) for v in centre)
-    if wrong or off > 0.1:
-        raise UsageError(
-            f"{scene.name} does not fit the grid of {fine.name}: its pixels must be a whole number of times as large "
-            "and lie aside by a multiple of half a fine pixel"
+    if mask and Path(mask).is_dir():
+        mask = str(Path(mask, f"{name}.tif"))
+    source = SceneSource(tuple(map(str, files)), extent="common", mask=mask, mask_classes=mask_classes)
+    scene = open_scene(with_clouds(source))
+    if not scene.coarse:
+        raise UsageError(f"{' and '.join(file.name for file in files)} lie on one grid: there is nothing to sharpen")
+    shape = min(scene.grid.height, MOST), min(scene.grid.width, MOST)
+    row, col = ((side - kept) // 2 // 12 * 12 for side, kept in zip(scene.grid.shape, shape, strict=True))
+    values = scene.read(Window(row, col, *shape)).with_nan()
+    layout, _ = layout_of(scene, pan=len(scene.guides) == 1)
+    guides = list(scene.guides)
+    coarse = []
+    for members in scene.coarse.values():
+        bands = tuple(layout[i] for i in members)
+        rows, cols = (  # a pixel stands where its centre is; of one that the edge cuts there it does not
+            slice(int(at), int(at) + (side - 1 - math.ceil(at)) // bands[0].ratio * bands[0].ratio + 1, bands[0].ratio)
+            for at, side in zip((bands[0].row, bands[0].col), shape, strict=True)
         )
-    first = [math.ceil(-at / ratio) for at in (row, col)]
-    starts = [max(0, k) for k in first]
-    ends = [
-        min(size, math.floor((side - 1 - at) / ratio) + 1)
-        for size, side, at in zip(scene.grid.shape, window.shape, (row, col), strict=True)
-    ]
-    values = _read(scene, Window.from_bounds(starts[0], starts[1], ends[0], ends[1]))
-    # pixels before the first that was read are missing: the grid's own first pixel is `first`
-    lead = [k - f for k, f in zip(starts, first, strict=True)]
-    values = np.pad(values, ((0, 0), (lead[0], 0), (lead[1], 0)), constant_values=np.nan)
-    at = row + ratio * first[0], col + ratio * first[1]
-    bands = tuple(
-        BandGrid(ratio, at[0], at[1], mtf, label, wavelength(label, {}))
-        for label, mtf in zip(band_names(scene), _mtfs(scene), strict=True)
-    )
-    return Coarse(values, bands)
-
-
-def _middle(shape: tuple[int, int], most: int) -> Window:
-    sides = [min(side, most) for side in shape]
-    starts = [(side - kept) // 2 // 12 * 12 for side, kept in zip(shape, sides, strict=True)]
-    return Window(starts[0], starts[1], sides[0], sides[1])
-
-
-def _read(scene: Scene, window: Window) -> Image:
-    return scene.read(window).with_nan()
-
-
-def _mtfs(scene: Scene) -> list[float]:
-    return [SENTINEL2.get(name, UNKNOWN_MTF) for name in band_names(scene)]
+        coarse.append(Coarse(values[list(members), rows, cols], bands))
+    return Place(name, values[guides], tuple(layout[i] for i in guides), tuple(coarse))
 
 
 @dataclass(frozen=True)
@@ -174,7 +137,7 @@ class Trial:
     place: str
     layout: tuple[BandGrid, ...]
     images: Image
-    """(bands, H, W): guides, and coarse bands replicated: what methods are given."""
+    """(bands, H, W): guides, and coarse bands replicated: what methods are given; NaN: no data."""
     seen: Image
     """(coarse bands, h, w): the coarse pixels themselves."""
     truth: Image
@@ -203,7 +166,7 @@ def degrade(place: Place, ratio: int, part: int = 0) -> Trial:
     """
     own = place.coarse[part]
     first = own.bands[0]
-    rows, cols = _covered(own, place.guides.shape[1:])
+    rows, cols = _covered(own, place.name)
     as_seen = [BandGrid(first.ratio, first.row, first.col, band.mtf) for band in place.bands]
     guides = observe(place.guides, as_seen, (own.values.shape[1], own.values.shape[2]))[:, rows, cols]
     truth = own.values[:, rows, cols]
@@ -218,10 +181,10 @@ def degrade(place: Place, ratio: int, part: int = 0) -> Trial:
     return Trial(place.name, layout, images.astype(np.float32), seen, truth)
 
 
-def _covered(own: Coarse, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Return which coarse pixels are there and lie wholly on the fine grid."""
+def _covered(own: Coarse, name: str) -> tuple[slice, slice]:
+    """Return the rows and columns of coarse pixels that have data."""
     known = np.logical_and.reduce(np.isfinite(own.values))
     rows, cols = (np.flatnonzero(np.logical_or.reduce(known, axis=axis)) for axis in (1, 0))
     if not len(rows):
-        raise UsageError("a place holds no coarse pixel with data")
+        raise UsageError(f"{name} holds no coarse pixel with data: leave the place out, or mask less")
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1)

@@ -14,8 +14,10 @@ from scenelift.models.errors import ModelError
 from scenelift.pipeline.errors import SceneliftError
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.places import boxes_of
+from scenelift.pipeline.scenes.products.recognizing import is_product
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
+from scenelift.workflows.clouds import with_clouds
 from scenelift.workflows.training.image_files import SUFFIXES
 from scenelift.workflows.training.images import (
     PatchSet,
@@ -68,7 +70,7 @@ def files_of(path: Path) -> list[Path]:
     """
     if not _is_folder(path):
         return [path] if path.exists() else []
-    found = sorted(p for p in path.iterdir() if p.suffix == ".SAFE" or p.suffix.lower() in (*RASTERS, ".zip", ".npz"))
+    found = sorted(p for p in path.iterdir() if is_product(p) or p.suffix.lower() in (*RASTERS, ".zip", ".npz"))
     if not found and any(p.suffix.lower() in SUFFIXES for p in path.rglob("*")):
         return [path]
     return found
@@ -76,12 +78,12 @@ def files_of(path: Path) -> list[Path]:
 
 def _is_folder(path: Path) -> bool:
     """Whether a path is a folder that is no scene by itself."""
-    return path.is_dir() and path.suffix not in (".zarr", ".SAFE")
+    return path.is_dir() and path.suffix != ".zarr" and not is_product(path)
 
 
 def holds_images(path: Path) -> bool:
     """Whether a path is a zip or a folder of images, not a scene."""
-    return path.suffix.lower() == ".zip" or _is_folder(path)
+    return (path.suffix.lower() == ".zip" and not is_product(path)) or _is_folder(path)
 
 
 def read_source(
@@ -91,20 +93,25 @@ def read_source(
     place: int = 0,
     most: int = MAX_PATCHES,
     seed: int = 0,
+    mask: str | None = None,
+    mask_classes: tuple[str, ...] = (),
 ) -> PatchSet:
     """Read one source into patches of ``side`` pixels, of a scene ``most`` at most; no invalid or constant ones.
+
+    ``mask`` and ``mask_classes`` are those of `SceneSource`: a patch has no pixel that they hide.
 
     Raises
     ------
     ModelError
         If it cannot be read.
     """
-    if holds_images(path):
-        return read_images(path, bands)
-    if path.suffix.lower() == ".npz":
-        return read_npz(path, side, bands, place)
+    plain = holds_images(path) or path.suffix.lower() == ".npz"
+    if plain and (mask or mask_classes):
+        raise ModelError(f"--mask hides pixels of scenes, and {path} holds images without a place: leave it out")
+    if plain:
+        return read_images(path, bands) if holds_images(path) else read_npz(path, side, bands, place)
     try:
-        scene = open_scene(SceneSource((str(path),), bands))
+        scene = open_scene(with_clouds(SceneSource((str(path),), bands, mask=mask, mask_classes=mask_classes)))
         return _read_scene(scene, side, place, most, seed)
     except SceneliftError as error:
         raise ModelError(f"cannot read {path} as images: {error}") from None

@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from scenelift.models.checkpoint import save_checkpoint
+from scenelift.models.checkpoint import checkpoint_digest, read_metadata, save_checkpoint
 from scenelift.models.enhancer import pick_device
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.architectures import build
+from scenelift.models.shipped import checkpoint_path
 from scenelift.models.spec import ModelSpec
 from scenelift.models.training.objectives import Objective
 from scenelift.models.training.processes import join
@@ -106,6 +107,7 @@ def train(
     threads: int | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Path:
     """Train a recipe's network and write its checkpoint.
 
@@ -126,6 +128,8 @@ def train(
         "auto", "cpu" or "cuda".
     progress : callable, optional
         Called with (step, steps, loss).
+    say : callable, optional
+        Given a line worth telling a person: what the network that it begins as scores.
 
     Raises
     ------
@@ -138,7 +142,8 @@ def train(
     kind: Any = Restoration
     if isinstance(recipe, LandcoverRecipe):
         kind = Segmentation if recipe.segments else Classification
-    return fit(kind.read(recipe, data, run), run, weights=weights, resume=resume, device=device, progress=progress)
+    problem = kind.read(recipe, data, run)
+    return fit(problem, run, weights=weights, resume=resume, device=device, progress=progress, say=say)
 
 
 def fit(
@@ -149,6 +154,7 @@ def fit(
     resume: bool = True,
     device: str = "cpu",
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Path:
     """Train the network of a problem whose data are read; parameters and errors as for `train`."""
     started, recipe = time.monotonic(), problem.recipe
@@ -158,6 +164,9 @@ def fit(
     schedule = resolve(recipe.plan, problem.samples)
     group, where = join(pick_device(device))
     objective = problem.objective(schedule, where)
+    parent = _parent(problem, module) if group.is_main else None
+    if parent and say is not None:
+        say(f"{parent['name']} as it is: PSNR {parent['psnr_db']:.2f} dB on the validation places")
     files = Run(run, digest(recipe, problem.arrays()), problem.validate, problem.column)
     trainer = Trainer(module, objective, schedule, files, where, group)
     if not (resume and trainer.resume()) and group.is_main:
@@ -175,6 +184,7 @@ def fit(
         "recipe": recipe.name,
         "recipe_digest": digest(recipe),
         **problem.facts(),
+        **({} if parent is None else {"parent": parent}),
         "steps": trainer.step,
         "seed": recipe.plan.seed,
         "minutes_of_this_process": round((time.monotonic() - started) / 60, 1),
@@ -184,6 +194,16 @@ def fit(
     save_card(target, recipe.note, problem.limits, problem.licence, facts)
     draw_losses(run)
     return target
+
+
+def _parent(problem: Problem, module: nn.Module) -> dict[str, Any] | None:
+    """Return the network that a restoration goes on from, and what it scores; None if it is new or of another shape."""
+    recipe = problem.recipe
+    weights = checkpoint_path(recipe.start) if isinstance(recipe, Recipe) and recipe.start else None
+    if weights is None or read_metadata(weights)[1] != problem.arch:
+        return None
+    score = problem.validate(_as_stored(module.state_dict()))
+    return {"name": recipe.start, "sha256": checkpoint_digest(weights), "psnr_db": round(score, 3)}
 
 
 def _rescue(trainer: Trainer, problem: Problem, run: Path) -> str:

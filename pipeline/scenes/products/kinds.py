@@ -9,7 +9,7 @@ from pathlib import Path
 from scenelift.pipeline.scenes.limits import Limits
 from scenelift.pipeline.scenes.products.bands import Spectral
 from scenelift.pipeline.scenes.rasters import RasterFile, Reader, open_raster
-from scenelift.pipeline.scenes.zarrs import open_zarr
+from scenelift.pipeline.scenes.zarrs import is_zarr, open_zarr
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Layer:
             If it does not exist or cannot be read.
         """
         found: Reader
-        if self.variable is not None:
+        if self.variable is not None or (self.archive is None and is_zarr(self.path)):
             found = open_zarr(self.path, self.variable)
         elif self.archive is not None:
             found = RasterFile(self.path, self.archive)
@@ -40,6 +40,17 @@ class Layer:
             return open_raster(self.path, limits)
         limits.check(self.path, found.shape, found.count, found.chunk_bytes)
         return found
+
+
+@dataclass(frozen=True)
+class ClassLayer:
+    """Classes or flags that lie beside the bands of a scene: numbers that are names, and are copied, never averaged."""
+
+    name: str
+    """What the copy is called after: "scl", "qa_pixel", or the name of the file."""
+    layer: Layer
+    band: int = 1
+    """1-based, in the layer."""
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import psutil
+import pytest
 from dask.distributed import LocalCluster
 
-from scenelift.pipeline.cluster import keeping
+from scenelift.pipeline.cluster import ClusterSettings, keeping, open_cluster
 
 
 def test_a_worker_that_no_longer_answers_cannot_keep_a_cluster_open(monkeypatch):
@@ -28,3 +30,36 @@ def test_a_cluster_whose_workers_answer_closes_by_itself():
         worker = psutil.Process(nanny.pid)
     assert not worker.is_running()
     assert cluster.status.name == "closed"
+
+
+def pid_of_a_slow_task(number: int) -> int:
+    time.sleep(0.2)
+    return os.getpid()
+
+
+def test_workers_are_forked_from_one_process_and_its_death_costs_no_task():
+    with open_cluster(ClusterSettings(workers=2)) as cluster:
+        first = set(cluster.run(pid_of_a_slow_task, range(8)))
+        (server,) = {psutil.Process(pid).ppid() for pid in first}
+        assert server != os.getpid()
+        records = cluster.run(pid_of_a_slow_task, range(30))
+        later = {next(records)}
+        psutil.Process(server).kill()
+        later |= set(records)
+    assert later - first, "its workers were given up, and new ones have done the rest"
+    with open_cluster(ClusterSettings(workers=1)) as cluster:
+        assert len(list(cluster.run(pid_of_a_slow_task, range(3)))) == 3
+
+
+@pytest.mark.parametrize("value", ["2", "3"])
+def test_workers_with_another_number_of_threads_have_it_before_libraries_are_loaded(value, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with open_cluster(ClusterSettings(workers=1, environment={"OMP_NUM_THREADS": value})) as cluster:
+        assert list(cluster.run(threads_at_start, [0])) == [value]
+
+
+def threads_at_start(number: int) -> str | None:
+    """Return what the process was given as it was started: threads of a library are counted then."""
+    with Path("/proc/self/environ").open("rb") as file:
+        given = dict(entry.partition(b"=")[::2] for entry in file.read().split(b"\0"))
+    return given.get(b"OMP_NUM_THREADS", b"").decode()

@@ -19,7 +19,7 @@ from support.builders import UTM, Repeat, noise_image, write_raster
 from support.inputs import CRS, EXAMPLES, MASK_KINDS, ORDERS, Case, Cube, cases, cubes
 
 from scenelift.pipeline.addresses import decoded, local_path, without_secrets
-from scenelift.pipeline.errors import SceneError, UsageError
+from scenelift.pipeline.errors import SceneError, TimesError, UsageError
 from scenelift.pipeline.jobs.blocks import process_block
 from scenelift.pipeline.jobs.checks import check_image, doubts, no_image
 from scenelift.pipeline.jobs.plan import EnhanceJob
@@ -30,6 +30,7 @@ from scenelift.pipeline.scenes.inputs import input_digest
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import TileGrid, Window
+from scenelift.workflows.cli.inform import describe_scene
 
 
 def scene_of(*paths: object, **how: object) -> Scene:
@@ -254,7 +255,7 @@ def test_a_side_car_that_decides_pixels_is_part_of_the_input(tmp_path: Path) -> 
     [
         (lambda d: d.assign_coords(x=d.x.where(d.x < 500_030, d.x + 500)), "not evenly spaced"),
         (lambda d: d.assign_coords(x=d.x.assign_attrs(units="degrees_east")), "one of them is wrong"),
-        (lambda d: xr.concat([d, d], "time"), "2 steps along time"),
+        (lambda d: xr.concat([d, d], "time"), r"2 steps along time \(1, 2\)"),
         (lambda d: d.isel(y=[0], x=[0]), "no pixel size"),
     ],
 )
@@ -263,6 +264,45 @@ def test_stores_whose_place_cannot_be_told_are_refused(tmp_path: Path, change, w
     change(data).to_zarr(tmp_path / "a.zarr", zarr_format=3)
     with pytest.raises(SceneError, match=word):
         scene_of(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_one_of_a_cube_s_times_is_read(tmp_path: Path, stacked: bool) -> None:
+    """(time, band, y, x), and one variable a band; times in numbers since a day, as CF has them."""
+    values = noise_image(3, (3, 2, 5, 6), "int16")
+    one = Cube(values[0, :1], ("y", "x"), ("y", "x"), True, "coordinates").dataset()
+    time = ("time", np.array([0, 30, 31], "int32"), {"units": "days since 2024-04-30", "calendar": "standard"})
+    coords = {"time": time, "y": one.y, "x": one.x, "spatial_ref": one.spatial_ref}
+    dims, attrs = ("time", "band", "y", "x"), {"grid_mapping": "spatial_ref"}
+    data = xr.Dataset({"data": (dims, values, attrs)}, coords | {"band": ["B04", "B08"]})
+    if not stacked:
+        each = {name: (("time", "y", "x"), values[:, n], attrs) for n, name in enumerate(("B04", "B08"))}
+        data = xr.Dataset(each, coords)
+    path = tmp_path / "cube.zarr"
+    data.to_zarr(path, zarr_format=3)
+    for wanted, index in (("2", 1), ("2024-05-31", 2), ("2024-04", 0)):
+        scene = scene_of(path, time=wanted)
+        assert np.array_equal(scene.read_dn(whole(scene))[0], values[index])
+        assert [b.description for b in scene.bands] == ["B04", "B08"]
+        assert scene.times == ("2024-04-30", "2024-05-30", "2024-05-31")
+        assert scene.tags["ACQUISITIONDATETIME"] == scene.times[index]
+    several = r"has 3 steps along time \(2024-04-30, 2024-05-30, 2024-05-31\).* --time 2024-04-30 or --time 1"
+    with pytest.raises(TimesError, match=several) as refused:
+        scene_of(path)
+    assert "\n" not in str(refused.value)
+    for wanted, why in (("2024-05", "several times begin so"), ("4", "it has the numbers 1 to 3"), ("2023", "1 to 3")):
+        with pytest.raises(UsageError, match=f"--time {wanted}: no single time of .*{why}: 2024-04-30"):
+            scene_of(path, time=wanted)
+    facts = describe_scene(SceneSource((str(path),)))
+    assert facts["times"] == ["2024-04-30", "2024-05-30", "2024-05-31"] and facts["time"] == "2024-04-30"
+    assert describe_scene(SceneSource((str(path),), time="3"))["time"] == "2024-05-31"
+    if stacked:
+        data.to_netcdf(tmp_path / "cube.nc", engine="scipy")
+        scene = scene_of(tmp_path / "cube.nc", time="2024-05-31")
+        assert np.array_equal(scene.read_dn(whole(scene))[0], values[2])
+    plain = write_raster(tmp_path / "a.tif", values[0])
+    with pytest.raises(UsageError, match=r"--time 1: a.tif has no dimension of time: leave it out"):
+        scene_of(plain, time="1")
 
 
 def test_kilometres_are_metres(tmp_path: Path) -> None:

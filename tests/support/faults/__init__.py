@@ -168,10 +168,10 @@ def stop_politely(bench: Bench, folder: Path, rng: random.Random, number: int, w
 
 
 def worker_processes(command: Command) -> list[psutil.Process]:
-    """Return the Dask worker processes of a run: children that have loaded the model."""
+    """Return the Dask worker processes of a run: they are forked from one that has the libraries loaded."""
     try:
-        children = psutil.Process(command.pid).children(recursive=True)
-        return [c for c in children if "spawn_main" in " ".join(c.cmdline())]
+        servers = [c for c in psutil.Process(command.pid).children() if "forkserver" in " ".join(c.cmdline())]
+        return [worker for server in servers for worker in server.children()]
     except psutil.Error:
         return []
 

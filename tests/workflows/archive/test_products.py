@@ -34,7 +34,19 @@ def test_clouds_are_measured_and_bands_described(tmp_path: Path) -> None:
     write_safe(tmp_path / "in" / "clear_20220105T101411.SAFE", "L2A", scl=scl)
     scl[3:20] = 9
     write_safe(tmp_path / "in" / "cloudy_20220105T101411.SAFE", "L2A", scl=scl)
-    how = ("-m", "ibp-x2", "--workers", 0, "--mask", "scl", "--cloud-cover", 50, "--bands", "red,green,B02")
+    how = (
+        "-m",
+        "ibp-x2",
+        "--workers",
+        0,
+        "--mask",
+        "scl",
+        "--cloud-cover",
+        50,
+        "--bands",
+        "red,green,B02",
+        "--keep-classes",
+    )
     call(tmp_path, "archive", "in", "-o", "out", *how)
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     by_id = {row["id"]: row for row in run["scenes"]}
@@ -46,6 +58,8 @@ def test_clouds_are_measured_and_bands_described(tmp_path: Path) -> None:
     with rasterio.open(folder / "clear_20220105T101411.tif") as made:
         assert made.descriptions == ("B04", "B03", "B02") and (made.read(1)[:12] == 0).all()
     item = json.loads((folder / "clear_20220105T101411.json").read_text())
+    with rasterio.open(folder / item["assets"]["scl"]["href"]) as copy:
+        assert np.array_equal(copy.read(1), (np.arange(120) >= 12).repeat(120).reshape(120, 120) * 4)
     bands = item["assets"]["data"]["bands"]
     assert [(b["name"], b["eo:common_name"], b["eo:center_wavelength"]) for b in bands] == [
         ("B04", "red", 0.665), ("B03", "green", 0.56), ("B02", "blue", 0.49),

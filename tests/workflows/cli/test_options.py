@@ -59,15 +59,18 @@ def commands() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("words", sorted(commands()))
-def test_the_help_of_every_command_has_an_example_that_the_command_understands(words: str, run: Run) -> None:
+def test_the_help_of_every_command_has_two_examples_that_the_command_understands(words: str, run: Run) -> None:
     command = commands()[words]
     for flag in ("-h", "--help"):
         code, out, _ = run(*words.split(), flag)
         assert code == 0
-    assert f"Example: scenelift {words}" in out
+    examples = [line for line in command.epilog.split("\n\n") if line != "Examples:"]
+    assert len(examples) == 2 and all(example.startswith(f"scenelift {words}") for example in examples)
+    assert all(example in " ".join(out.split()) for example in examples)
     names = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
-    example = command.epilog.partition(" -- ")[0]  # what follows is another command's
-    assert set(re.findall(r" (--?[a-z][\w-]*)", example)) <= names
+    for example in examples:
+        own = example.partition(" -- ")[0]  # what follows is another command's
+        assert set(re.findall(r" (--?[a-z][\w-]*)", own)) <= names
     assert all(option.help for option in command.params), "every option says what it is for"
 
 
@@ -129,6 +132,27 @@ def test_where_no_terminal_is_there_is_a_line_of_the_log_now_and_then(capsys: An
         strict=True,
     ):
         assert re.fullmatch(f"{stamp} {wanted}", line)
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("scenelift enh", {"enhance"}),
+        ("scenelift enhance --win", {"--window"}),
+        ("scenelift enhance a.tif -m sr-x2-rgb-s", {"sr-x2-rgb-sentinel2"}),
+        ("scenelift enhance a.tif -m denoise,bicu", {"denoise,bicubic-x2"}),
+        ("scenelift models sharpen", {"sharpen", "sharpen-closed"}),
+    ],
+)
+def test_names_of_models_are_completed(
+    typed: str, completed: set[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_SCENELIFT_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+    with pytest.raises(SystemExit):
+        cli.app(prog_name="scenelift", standalone_mode=False)
+    assert {*capsys.readouterr().out.split()} == completed
 
 
 def test_version(run: Run) -> None:
@@ -348,6 +372,7 @@ WRONG_FLAGS = {
     "archive a.tif -o out --bbox 1,2": "--bbox must be",
     "archive a.tif -o out --cloud-cover 101": "--cloud-cover must be a percentage from 0 to 100, got 101",
     "archive none.toml -o out": "cannot read none.toml",
+    "archive a.tif -o out --format zarr --compress jpeg": "--compress for zarr must be one of zstd, deflate",
     "plan a.tif -o out": "plan",
     "score a.tif b.tif --block 3": "--block must be from 16 to 65536, got 3",
     "score a.tif b.tif --border -1": "--border must be from 0 up, got -1",

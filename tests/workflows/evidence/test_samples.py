@@ -9,6 +9,7 @@ import pytest
 from affine import Affine
 from support.builders import UTM, write_raster
 from support.jobs import scenelift
+from support.products import write_safe, zipped
 from support.trainings import images, textured
 
 from scenelift.models.errors import ModelError
@@ -74,6 +75,25 @@ def test_several_scenes_share_a_table_whose_intervals_are_over_places(tmp_path):
         for drawn in (small, dataclasses.replace(small, places=None))
     )
     assert over_places.mean == over_patches.mean and over_places != over_patches
+
+
+def test_a_mask_keeps_patches_clear(tmp_path):
+    values = textured(1, 256)
+    path = write_raster(tmp_path / "scene.tif", values)
+    clouds = np.zeros((1, 128, 128), np.uint8)
+    clouds[0, 40, 40] = 2
+    mask = str(write_raster(tmp_path / "mask.tif", clouds, UTM @ Affine.scale(2)))
+    every, clear = read_source(path, 64), read_source(path, 64, mask=mask)
+    assert len(every.values) == 16 and len(clear.values) == 15
+    kept = [patch.tobytes() for patch in clear.values]
+    assert [n for n, patch in enumerate(every.values) if patch.tobytes() not in kept] == [4 + 1]
+    assert len(read_sample(path, each=2, mask=mask).images) == 15
+    assert len(read_sample(path, each=2, mask=mask, mask_classes=("1",)).images) == 16
+    folder, _ = write_safe(tmp_path / "S2.SAFE", "L2A", side=132, scl=np.uint8([[4, 9]]).repeat(66, 0).repeat(33, 1))
+    assert len(read_source(folder, 64).values) == 4
+    assert len(read_source(zipped(folder), 64, mask="scl").values) == 2
+    with pytest.raises(ModelError, match=r"images.zip holds images without a place: leave it out"):
+        read_sample(images(tmp_path / "images.zip"), mask=mask)
 
 
 def test_sources_that_do_not_go_together_are_told_apart(tmp_path):

@@ -110,6 +110,20 @@ def test_all_bands_on_the_finest_grid_with_their_names_and_colours(tmp_path: Pat
     assert error < 0.6 * before
 
 
+def test_guides_that_are_georeferenced_one_pixel_off_are_told(tmp_path: Path) -> None:
+    paths = pair(tmp_path)
+    for move, said in (((0, 0), False), ((0, -1), True)):
+        with rasterio.open(paths[1], "r+") as fine:
+            fine.transform = UTM @ UTM.translation(*move)
+        done = scenelift(
+            "enhance", *paths, "-o", "o.tif", "-m", "sharpen-closed", "--overwrite", "--json", cwd=tmp_path
+        )
+        warned = [note for note in json.loads(done.stdout)["notes"] if note.startswith("guides seem shifted by")]
+        assert len(warned) == said
+        if said:
+            assert "against B05, B8A, B11" in warned[0] and "check the georeference of the two" in warned[0]
+
+
 def test_the_blocks_are_the_closed_form_of_the_whole_scene(tmp_path: Path) -> None:
     paths = pair(tmp_path)
     run(source_of(paths), tmp_path / "out.tif", "sharpen-closed", block=96, dtype="float32")

@@ -22,7 +22,7 @@ from scenelift.models.sharpening.fitting import fit, shift_of_guides
 from scenelift.models.sharpening.layout import BandGrid, coarse
 from scenelift.models.sharpening.projection import observe
 from scenelift.models.shipped import shipped
-from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.errors import GridsError, UsageError
 from scenelift.workflows.sharpening.compare import (
     SharpenSettings,
     compare_sharpening,
@@ -79,7 +79,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_grids_are_paired_by_georeference(places: Path):
     found = {name: read_place(name, files) for name, files in find_places([places])}
     assert list(found) == ["aligned", "aside"]
-    for name, at in (("aligned", 0.5), ("aside", 1.5)):
+    for name, at in (("aligned", 0.5), ("aside", 0.5)):  # what both cover begins with a whole coarse pixel
+        assert found[name].guides.shape == (4, 128, 140)
         band = found[name].coarse[0].bands[0]
         assert (band.ratio, band.row, band.col, band.name) == (2, at, at, "B05")
         assert band.mtf == pytest.approx(0.38)
@@ -103,7 +104,7 @@ def test_what_does_not_belong_together_is_refused(places: Path, tmp_path: Path):
     values = np.full((1, 40, 40), 1000)
     fine = write(tmp_path / "odd_10m.tif", values, 500_000, 5_000_000, 10, ("B02",))
     low = write(tmp_path / "odd_20m.tif", values[:, :16, :16], 500_003, 5_000_000, 25, ("B05",))
-    with pytest.raises(UsageError, match=r"odd_20m.tif does not fit the grid of .*odd_10m.tif"):
+    with pytest.raises(GridsError, match=r"grids of .*odd_10m.tif .* and .*odd_20m.tif .* do not fit"):
         read_place("odd", [fine, low])
     write(tmp_path / "pan_pan.tif", values, 500_000, 5_000_000, 15, ("B8",))
     write(tmp_path / "pan_ms.tif", values[:, :20, :20], 500_000, 5_000_000, 30, ("B2",))
@@ -127,10 +128,41 @@ def test_the_command_writes_a_table_and_the_closed_form_wins(places: Path, tmp_p
     assert len((tmp_path / "sharpening.csv").read_text().splitlines()) == 1 + 4 * 2
 
 
+def test_what_the_mask_hides_counts_nowhere(places: Path, tmp_path: Path):
+    """A cloud changes no score if it is hidden, in whatever numbers it comes."""
+    name, files = find_places([places])[0]
+    hidden = np.zeros((1, 130, 142), np.uint8)
+    hidden[0, 8:20, 12:29] = 1
+    (tmp_path / "masks").mkdir()
+    write(tmp_path / "masks" / f"{name}.tif", hidden, 500_000, 5_000_000, 10, ("cloud",))
+    found = []
+    for value in (0, 9000):
+        folder = tmp_path / str(value)
+        folder.mkdir()
+        for file, ratio in zip(files, (1, 2), strict=True):
+            with rasterio.open(file) as scene:
+                profile, values, names = scene.profile, scene.read(), scene.descriptions
+            rows, cols = 8 // ratio, 12 // ratio
+            values[:, rows : rows + 12 // ratio, cols : cols - -17 // ratio] = value
+            with rasterio.open(folder / file.name, "w", **profile) as scene:
+                scene.write(values)
+                scene.descriptions = names
+        settings = SharpenSettings((folder,), mask=str(tmp_path / "masks"), mask_classes=("1",))
+        found.append(compare_sharpening(settings).values)
+    for key, values in found[0].items():
+        np.testing.assert_array_equal(values, found[1][key], err_msg=str(key))
+        assert np.isfinite(values).all(), key
+    assert found[0]["sharpen-closed", "sre"] > found[0]["cubic", "sre"] + 10
+    place = read_place(name, files, str(tmp_path / "masks"))
+    assert np.isnan(place.guides[:, 8:20, 12:29]).all() and np.isnan(place.guides).sum() == 4 * 12 * 17
+    assert np.isnan(place.coarse[0].values).sum() == 2 * 6 * 9  # a coarse pixel that saw some of it is hidden whole
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--task", "sharpen"], "nothing to compare"),
+        (["--task", "sharpen", "--mask-classes", "cloud"], "nothing to compare"),
         (["--task", "sharp"], "--task must be restore"),
         (["somewhere"], "without --task sharpen"),
         (["--task", "sharpen", "nowhere", "--ratio", "1"], "--ratio must be from 2 to 12, got 1"),

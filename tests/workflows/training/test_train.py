@@ -14,10 +14,11 @@ from support.jobs import scenelift
 from support.processes import call, kill_tree, start, wait_until
 from support.trainings import images, settings, textured
 
-from scenelift.models.checkpoint import load_checkpoint
+from scenelift.models.checkpoint import checkpoint_digest, load_checkpoint
 from scenelift.models.degradations import EUROSAT
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.architectures import build
+from scenelift.models.shipped import shipped
 from scenelift.models.training.initialization import take_over
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
@@ -352,3 +353,15 @@ def test_command_line_adapts_and_explains(tmp_path, scene):
     assert done.returncode == 0, done.stderr
     assert "validation PSNR" in done.stdout
     assert load_checkpoint(tmp_path / "mine.safetensors")[1].name == "sr-x2-fast-adapted"
+    card = json.loads((tmp_path / "mine.json").read_text())
+    parent = card["parent"]
+    assert f"sr-x2-fast as it is: PSNR {parent['psnr_db']:.2f} dB" in done.stderr
+    assert parent["sha256"] == checkpoint_digest(shipped()["sr-x2-fast"])
+    gain = card["validation"]["psnr_db"] - parent["psnr_db"]
+    verdict = "dB better than sr-x2-fast" if gain > 0 else "did not help: sr-x2-fast is"
+    assert verdict in done.stdout
+    again = run(
+        *("train", "--task", "sr-x2-fast", "--scenes", big, other, "--bands", "1", "--steps", 2, "--threads", 1),
+        *("-o", "mine.safetensors", "--require-gain", 50),
+    )
+    assert again.returncode == 3 and verdict in again.stdout  # nothing is trained again

@@ -1,0 +1,1 @@
+"""What one tries on a scene, looks at and tidies up."""
