@@ -22,10 +22,12 @@ from scenelift.models.fitted.views import View, pack, unpack
 Array = NDArray[np.float64]
 LAGS = (1, 2, 4, 8)
 """Distances of the lines that are compared."""
-SLOW = 20.0
+SLOW = 10.0
 """Standard deviation, in lines, of the Gaussian that tells what changes slowly."""
 MOST_ROWS, STRIP = 1024, 8
 """Rows that are looked at, spread over the scene, and how many of them lie together."""
+WIDE = 3.0
+"""Width of the biweight, in robust standard deviations."""
 DARKEST = 2e-3
 """Reflectance below which a pixel tells nothing of a gain."""
 BETWEEN = (1 / 6, 2 / 3, 1 / 6)
@@ -40,9 +42,9 @@ def fit_destripe(view: View, options: dict[str, float]) -> dict[str, Any]:
     Returns
     -------
     dict
-        "along": "columns" or "rows"; "slant": lines that a stripe moves per row; "kind" of each band: "gain" (the
-        lines are natural logarithms of gains), "offset" (reflectance) or "none"; "lines": their number; "first": line
-        of the first pixel; "share" of what was measured that was believed.
+        "along": "columns" or "rows"; "slant": lines that a stripe moves per row; "kind": "gain" (the lines are
+        natural logarithms of gains), "offset" (reflectance) or "none"; "lines": their number; "first": line of the
+        first pixel; "share" of what was measured that was believed, from the least ground to the most.
     """
     rows, slant = bool(options["rows"]), float(options["slant"])
     if options["search"]:
@@ -51,25 +53,38 @@ def fit_destripe(view: View, options: dict[str, float]) -> dict[str, Any]:
     side, width = view.shape if not rows else view.shape[::-1]
     first = min(0.0, slant * (side - 1))
     lines = int(np.ceil(width + abs(slant) * (side - 1))) + 1
-    kinds, shares, found = [], [], np.zeros((view.bands, lines))
-    for band, plane in enumerate(values):
-        straight = _straighten(plane.astype(np.float64), at, slant, first, lines)
-        kinds.append("none")
-        shares.append(0.0)
-        least = _stripiness(straight)
-        for kind in ("gain", "offset"):
-            seen = np.log(np.where(straight > DARKEST, straight, np.nan)) if kind == "gain" else straight
-            estimate, share = _estimate(seen)
-            if slant:  # a pixel between two lines was shared out twice, which has blurred them: half of that is undone
-                estimate = 2 * estimate - ndimage.convolve1d(estimate, BETWEEN, mode="nearest")
-            corrected = straight * np.exp(-estimate) if kind == "gain" else straight - estimate
-            left = _stripiness(corrected)
-            if share > 0 and left < least:
-                kinds[-1], shares[-1], found[band], least = kind, round(share, 3), estimate, left
+    straight = np.stack([_straighten(plane.astype(np.float64), at, slant, first, lines) for plane in values])
+    straight[:, ~np.isfinite(straight).all(0)] = np.nan
+    kind, shares, found, least = "none", [0.0] * view.bands, np.zeros((view.bands, lines)), np.inf
+    for tried in ("gain", "offset"):
+        seen = np.log(np.where((straight > DARKEST).all(0), straight, np.nan)) if tried == "gain" else straight
+        estimate, believed = _of_all_bands(seen)
+        if slant:  # a pixel between two lines was shared out twice, which has blurred them: half of that is undone
+            estimate = 2 * estimate - ndimage.convolve1d(estimate, BETWEEN, axis=1, mode="nearest")
+        corrected = straight * np.exp(-estimate)[:, None] if tried == "gain" else straight - estimate[:, None]
+        left = sum(map(_stripiness, corrected))
+        if any(believed) and left < least:
+            kind, shares, found, least = tried, [round(share, 3) for share in believed], estimate, left
     along = "rows" if rows else "columns"
-    facts = {"along": along, "slant": round(slant, 6), "first": round(first, 6), "lines": lines, "kind": kinds}
+    facts = {"along": along, "slant": round(slant, 6), "first": round(first, 6), "lines": lines, "kind": kind}
     strength = [float(f"{np.std(line):.3g}") for line in found]
     return facts | {"share": shares, "strength": strength, "_lines": pack(found)}
+
+
+def _of_all_bands(seen: Array) -> tuple[Array, list[float]]:
+    """Return what each line of each band is off, (bands, lines), and the shares of what was measured that are believed.
+
+    Bands show the same ground, and stripes of their own: in sums and differences of bands in which the ground has
+    nothing in common, most of it stands in the first, and the others tell their stripes by little ground.
+    """
+    steps = np.diff(seen, axis=2).reshape(len(seen), -1)
+    steps = steps[:, np.isfinite(steps).all(0)]
+    if steps.shape[1] < STRIP * len(seen):
+        return np.zeros((len(seen), seen.shape[2])), [0.0] * len(seen)
+    limit = 3 * np.maximum(1.4826 * np.median(np.abs(steps), axis=1, keepdims=True), 1e-9)
+    _, turned = np.linalg.eigh(np.cov(np.clip(steps, -limit, limit)).reshape(len(seen), -1))
+    made = [_estimate(mode) for mode in np.einsum("bm,brl->mrl", turned, seen)]
+    return turned @ np.stack([estimate for estimate, _ in made]), [share for _, share in made]
 
 
 def run_destripe(
@@ -85,10 +100,9 @@ def run_destripe(
         at = across + fitted["slant"] * along - fitted["first"]
         low = np.clip(np.floor(at), 0, fitted["lines"] - 2).astype(np.int64)
         share = np.clip(at - low, 0, 1).astype(np.float32)
-        for band, kind in enumerate(fitted["kind"]):
+        for band, plane in enumerate(patches[n]):
             off = lines[band][low] * (1 - share) + lines[band][low + 1] * share
-            plane = patches[n, band]
-            out[n, band] = plane * np.exp(-off) if kind == "gain" else plane - off
+            out[n, band] = plane * np.exp(-off) if fitted["kind"] == "gain" else plane - off
     return out
 
 
@@ -131,7 +145,7 @@ def _location(differences: Array) -> tuple[Array, Array, Array]:
     middle = _median(columns, count)
     rest = columns - middle[:, None]
     spread = np.maximum(1.4826 * _median(np.abs(rest), count), 1e-6)
-    ratio = np.nan_to_num(rest / (6 * spread[:, None]), nan=1.0)
+    ratio = np.nan_to_num(rest / (WIDE * spread[:, None]), nan=1.0)
     weight = np.where(np.abs(ratio) < 1, (1 - ratio**2) ** 2, 0.0)
     moved = (weight * np.nan_to_num(rest)).sum(1)
     location = middle + moved / np.maximum(weight.sum(1), 1e-9)

@@ -163,7 +163,7 @@ class StripeRow:
 
     scene: str
     found: str
-    """Kind of the stripes in each band, as they were found."""
+    """Kind of the stripes, as it was found."""
     left: float
     """Energy of the stripes that is left, share of what was put on."""
     texture_db: float
@@ -212,22 +212,22 @@ def _stripes_of(path: Path, share: float, slant: float, bands: tuple[int, ...] |
     gains = 1 + lines[:, low] * (1 - (at - low)) + lines[:, low + 1] * (at - low)
     striped = (clean * gains).astype(np.float32)
     name, missing = f"destripe:slant={slant:g}" if slant else "destripe", np.float32("nan")
-    restored, kinds = _destriped(name, np.where(valid, striped, missing))
+    restored, kind = _destriped(name, np.where(valid, striped, missing))
     untouched, _ = _destriped(name, np.where(valid, clean, missing))
     before, after = (_along(x / np.maximum(clean, 1e-3) - 1, valid, at) for x in (striped, restored))
     error = [np.square((x - clean)[valid], dtype=np.float64).mean() for x in (striped, restored)]
     fine = [float(np.square(_local(x[None])[0][valid], dtype=np.float64).mean()) for x in (clean, untouched)]
     return StripeRow(
         path.name,
-        ",".join(kinds),
+        kind,
         after / before,
         float(10 * np.log10(fine[0] / fine[1])),
         float(10 * np.log10(error[0] / error[1])),
     )
 
 
-def _destriped(name: str, values: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[str]]:
-    """Return a scene without its stripes, 0 where there is no data, and what kind they were in each band."""
+def _destriped(name: str, values: NDArray[np.float32]) -> tuple[NDArray[np.float32], str]:
+    """Return a scene without its stripes, 0 where there is no data, and of what kind they were."""
     fitted = fit(name, ImageView(values))
     made = fitted_method(name, fitted)
     return made(np.nan_to_num(values)[None], np.zeros((1, 2), np.int64))[0], fitted["kind"]
