@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from scenelift.models.catalog import ModelRef
 from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.enhancer import keep_buffers
 from scenelift.models.errors import ModelError
+from scenelift.models.networks.conditioned import ConditionedGenerator
 from scenelift.models.precision import to_precision
+from scenelift.models.sensing.blurs import Blur
 from scenelift.models.shipped import checkpoint_path
 
 
@@ -36,6 +39,9 @@ def bare_forward(ref: ModelRef, patches: NDArray[np.float32]) -> tuple[float, fl
     if path is None:
         raise ModelError(f"{ref.name} has no network to time; name a shipped model or a checkpoint")
     module, spec = load_checkpoint(path, valid=False)
+    if isinstance(module, ConditionedGenerator):  # it runs as the plain network for a scene
+        told = spec.bands or 1
+        module, spec = module.fold([Blur()] * told, [0.0] * told), replace(spec, needs_blur=False, needs_noise=False)
     ready = to_precision(module.eval(), ref.precision).to(ref.device).to(memory_format=torch.channels_last)
     samples = torch.from_numpy(patches).reshape(-1, spec.bands or 1, *patches.shape[2:])
     samples = samples.contiguous(memory_format=torch.channels_last)
