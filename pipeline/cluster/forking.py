@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
+import signal
 import sys
 import threading
 from collections.abc import Mapping
@@ -51,9 +53,13 @@ def _start(environment: Mapping[str, str]) -> None:
     distributed.utils._forkserver_preload_set = True  # else it sets its own, and imports pandas here to find out
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
+    multiprocessing.resource_tracker.ensure_running()  # which lets the signal through again
+    # what is forked inherits which signals are blocked: Ctrl-C in a terminal goes to all, and this process ends them
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         multiprocessing.forkserver.ensure_running()
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
