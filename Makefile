@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 # Tests and checks run on this many cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test trunk test-newest test-oldest check format bench soak fuzz mutants gpu clean
+.PHONY: help install demo test test-long trunk test-newest test-oldest check format bench soak fuzz mutants gpu clean
 
 help:
 	@echo "make demo    enhance a real Sentinel-2 scene and score it (demo-output/)"
 	@echo "make test    run the tests"
+	@echo "make test-long   run those that take long, named in tests/long-tests.txt"
 	@echo "make test-newest, make test-oldest   run them with the newest and the oldest libraries that are allowed"
 	@echo "make check   lint, format, types, import rules"
 	@echo "make soak    kill, starve and damage runs for hours, print the table of survivors"
@@ -44,6 +45,10 @@ demo: $(VENV)/.installed $(VENV)/.scene
 
 test: $(VENV)/.installed $(VENV)/.scene
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST)
+
+# Those that take long: before a release, and before anything is called done.
+test-long: $(VENV)/.installed $(VENV)/.scene
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist load -m long $(PYTEST)
 
 # The feature network that some tests compare with; it pins an old torch, and only its weights are wanted.
 trunk: $(VENV)/.installed

@@ -20,8 +20,8 @@ VARIANTS = ("gan", "taught")
 """Name suffixes of perceptual variants: adversarial (gan) and classifier-driven (taught)."""
 FOR_SENTINEL2 = "-sentinel2"
 """Name suffix of the networks for Sentinel-2's blur alone."""
-FAST = "-fast"
-"""Name suffix of the lean networks."""
+LEAN = "-lean"
+"""Name suffix of networks of a quarter of the multiplications, which are told blur and noise too."""
 CLASSIFIER = "landcover-eurosat"
 """Name of the default classifier of images."""
 
@@ -39,7 +39,7 @@ def card(name: str) -> dict[str, Any] | None:
 
 def joint_of(name: str) -> str | None:
     """Return the shipped network for red, green and blue together that belongs to a shipped band-agnostic one."""
-    plain = name.removesuffix(FAST)
+    plain = name.removesuffix(LEAN)
     joint = f"{plain}-rgb{name[len(plain) :]}"
     return joint if {name, joint} <= shipped().keys() else None
 

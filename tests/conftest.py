@@ -31,6 +31,19 @@ if examples := os.environ.get("MUTANT_EXAMPLES"):  # `tools.mutate` tries every 
 ALLOWED = Path(__file__).with_name("allowed-skips.txt")
 
 
+LONG = Path(__file__).with_name("long-tests.txt")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is not asked for
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that are named in long-tests.txt, with all their parameters or with those given."""
+    names = [line for line in LONG.read_text().splitlines() if line and not line.startswith("#")]
+    for item in items:
+        plain = item.nodeid.partition("[")[0]
+        if item.nodeid in names or plain in names:
+            item.add_marker(pytest.mark.long)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--skips",

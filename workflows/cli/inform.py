@@ -145,7 +145,7 @@ def print_models(facts: list[dict[str, Any]], name: str | None) -> None:
         "gain: over the best method without learning, on places that were not trained on, with the blur and the noise "
         f"of the training. speed: pixels of all bands for the same arithmetic; {REFERENCE} is 1.",
         "Which to take: sr-x2 or sr-x4, which are told the blur and the noise of any scene; -sentinel2 for Sentinel-2 "
-        "as it is delivered; denoise before it if it is noisy; -fast where time is short; -taught for classifiers; "
+        "as it is delivered; denoise before it if it is noisy; -lean where time is short; -taught for classifiers; "
         f"-gan for the eye alone; sharpen for Sentinel-2's 20 m bands, {PAN} for Landsat. Without -rgb a network takes "
         "any bands, and leaves red, green and blue to its -rgb network if there is one.",
         f"Without learning: {methods} (any factor: -x3, -x4); {CLOSED} for scenes of several grids.",
