@@ -63,8 +63,8 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         _check(list(classes), bands, window, side, stages, step)
-        # timm pulls in torchvision: seconds of import, only for whoever classifies. Not under the device "meta", on which
-        # a checkpoint is tried out first: torch 2.6 computes numbers as parts of it are loaded.
+        # timm pulls in torchvision: seconds of import, only for whoever classifies. Not under the device "meta", on
+        # which a checkpoint is tried out first: torch 2.6 computes numbers as parts of it are loaded.
         with torch.device("cpu"):
             import timm
 
