@@ -159,20 +159,22 @@ class Prepared:
     hidden: Shares | None = None
     """How much the mask hides; None without one."""
 
+    @property
+    def interpolates(self) -> bool:
+        """Whether there is nothing to be found out about what these models gain."""
+        return all(isinstance(name, str) and interpolates(name) for name in self.names)
+
     def expect(self, settings: EnhanceSettings, seconds: float = math.inf) -> Expectation | None:
         """Try the models on the scene one level coarser.
 
         Returns
         -------
         Expectation or None
-            None if they do not enlarge, only interpolate, if one was given as an object, or if there is no window to
-            try them on.
+            None if they do not enlarge, if one was given as an object, or if there is no window to try them on.
         """
         specs = [model.spec for model in self.models]
-        names = [name for name in self.names if isinstance(name, str)]
-        if len(names) < len(self.names) or all(map(interpolates, names)):
-            return None
-        if specs[-1].out_bands or math.prod(spec.scale for spec in specs) == 1:
+        objects = not all(isinstance(name, str) for name in self.names)
+        if objects or specs[-1].out_bands or math.prod(spec.scale for spec in specs) == 1:
             return None
         if any(isinstance(name, str) and is_fitted(name) for name in self.names):  # to this scene, not to a coarser one
             return None

@@ -137,7 +137,7 @@ def expecting(
         return _with(plan, recorded)
     wanted = None if same else settings.require_gain  # what was begun was found good enough
     done = same and history is not None and history.done and seconds is not None
-    if done or not (settings.expect or wanted is not None):
+    if done or (wanted is None and (prepared.interpolates or not settings.expect)):
         return plan
     found = prepared.expect(settings, math.inf if seconds is None else seconds)
     if found is None:

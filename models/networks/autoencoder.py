@@ -43,7 +43,8 @@ class Autoencoder(nn.Module):
     ) -> None:
         super().__init__()
         # smp pulls in torchvision and timm, seconds of import that only this network is worth
-        import segmentation_models_pytorch as smp
+        with torch.device("cpu"):  # see `Classifier`
+            import segmentation_models_pytorch as smp
 
         check_range("bands", bands, 1, 64)
         check_range("depth", depth, 3, 5)

@@ -63,8 +63,10 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         _check(list(classes), bands, window, side, stages, step)
-        # timm pulls in torchvision: seconds of import, only for whoever classifies
-        import timm
+        # timm pulls in torchvision: seconds of import, only for whoever classifies. Not under the device "meta", on
+        # which a checkpoint is tried out first: torch 2.6 computes numbers as parts of it are loaded.
+        with torch.device("cpu"):
+            import timm
 
         net: Any = timm.create_model("efficientnet_lite0", pretrained=False, in_chans=bands)
         self.stem = nn.Sequential(net.conv_stem, net.bn1)

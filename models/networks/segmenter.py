@@ -58,8 +58,9 @@ class Segmenter(nn.Module):
             raise ValueError(f"classes must be at least two different names, got {list(classes)}")
         if bands < 1 or len(decoder) != 5 or context < 0 or context % STRIDE:
             raise ValueError(f"bands from 1, five decoder stages and a context of whole {STRIDE}s are needed")
-        # smp pulls in torchvision: seconds of import, only for whoever segments
-        import segmentation_models_pytorch as smp
+        # smp pulls in torchvision: seconds of import, only for whoever segments; see `Classifier`
+        with torch.device("cpu"):
+            import segmentation_models_pytorch as smp
 
         try:
             self.net: Any = smp.Unet(encoder, len(decoder), None, decoder_channels=list(decoder), in_channels=bands,

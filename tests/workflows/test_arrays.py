@@ -199,8 +199,8 @@ def test_gdal_opens_a_store_as_one_dataset(tmp_path: Path) -> None:
 def test_mypy_understands_the_interface(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="needs mypy")
     (tmp_path / "user.py").write_text(
-        "import numpy as np\nimport scenelift\n"
-        "made: np.ndarray = scenelift.apply(np.zeros((3, 4, 4), np.float32), 'sr-x2')\n"
+        "from typing import Any\n\nimport numpy as np\nimport scenelift\n"
+        "made: np.ndarray[Any, Any] = scenelift.apply(np.zeros((3, 4, 4), np.float32), 'sr-x2')\n"
         "summary = scenelift.enhance('a.tif', 'b.tif', settings=scenelift.Settings(block=512))\n"
         "print(summary.seconds, scenelift.open('a.tif').dims, scenelift.__version__)\n"
         "scenelift.enhance(1, 'b.tif')\n"
@@ -218,7 +218,7 @@ def test_mypy_understands_the_interface(tmp_path: Path) -> None:
         [sys.executable, "-m", "mypy", *flags, "user.py"], cwd=tmp_path, env=env, capture_output=True, text=True
     )
     errors = [line for line in done.stdout.splitlines() if line.startswith("user.py")]
-    assert len(errors) == 1 and "user.py:6" in errors[0], done.stdout
+    assert len(errors) == 1 and "user.py:8" in errors[0], done.stdout
 
 
 def test_a_plain_open_zarr_has_the_crs_and_no_warning(tmp_path: Path) -> None:

@@ -190,17 +190,25 @@ def test_too_little_to_be_gained_stops_before_the_work(tmp_path):
 def test_what_was_expected_is_said_again_when_the_job_goes_on(tmp_path, monkeypatch):
     write(tmp_path / "in.tif", Blur("area"), side=256)
     settings = EnhanceSettings(blur="0.3", precision="fp32")
-    before = enhance(tmp_path / "in.tif", tmp_path / "out.tif", "bicubic-x2", settings, HERE)
+    before = enhance(tmp_path / "in.tif", tmp_path / "out.tif", "ibp-x2", settings, HERE)
     with monkeypatch.context() as patch:
         patch.setattr(Prepared, "expect", None)  # it is read, not tried again
         for again in (
             resume(tmp_path / "out.tif"),
-            enhance(tmp_path / "in.tif", tmp_path / "out.tif", "bicubic-x2", settings, HERE),
+            enhance(tmp_path / "in.tif", tmp_path / "out.tif", "ibp-x2", settings, HERE),
         ):
             assert again.expected == before.expected is not None
             assert again.notes == before.notes and "dB over lanczos" in before.notes[-1]
     other = replace(settings, overwrite=True, dtype="float32")
-    assert enhance(tmp_path / "in.tif", tmp_path / "out.tif", "bicubic-x2", other, HERE).expected is not None
+    assert enhance(tmp_path / "in.tif", tmp_path / "out.tif", "ibp-x2", other, HERE).expected is not None
+
+
+def test_what_only_interpolates_is_not_tried_unless_a_gain_is_wanted(tmp_path):
+    write(tmp_path / "in.tif", Blur("area"), side=256)
+    assert enhance(tmp_path / "in.tif", tmp_path / "out.tif", "bicubic-x2", EnhanceSettings(), HERE).expected is None
+    with pytest.raises(UnfitError, match="--require-gain asks for 30"):
+        wanted = EnhanceSettings(require_gain=30)
+        enhance(tmp_path / "in.tif", tmp_path / "other.tif", "bicubic-x2", wanted, HERE)
 
 
 def test_a_gain_is_wanted_only_of_what_enlarges(tmp_path):

@@ -149,7 +149,7 @@ def test_a_state_from_before_the_discriminator_had_its_name_is_taken_up(tmp_path
     path = tmp_path / "state.safetensors"
     with safe_open(path, "pt") as file:
         facts = file.metadata()
-        tensors = {name.replace("discriminator/", "judge/"): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name.replace("discriminator/", "judge/"): file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     assert any(name.startswith("judge/") for name in tensors)
     save_file(tensors, path, facts)
     again = make(tmp_path, plan(4), adversarial=adversarial)

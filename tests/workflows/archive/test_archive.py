@@ -92,7 +92,7 @@ def test_extras_of_enhance_are_extras_of_archive(tmp_path):
 
 def test_a_record_made_again_of_a_finished_scene_tells_what_was_expected(tmp_path):
     scene(tmp_path / "in" / "a.tif", side=96)
-    words = ("archive", "in", "-o", "out", "-m", "bicubic-x2", "--workers", 0, "--scores", "none")
+    words = ("archive", "in", "-o", "out", "-m", "ibp-x2", "--workers", 0, "--scores", "none")
     told = []
     for _ in range(2):
         call(tmp_path, *words)
