@@ -112,6 +112,8 @@ def _main(args: list[str], folder: Path, out: Path, err: Path, env: dict[str, st
     from scenelift.workflows.cli.app import main
 
     sys.argv = ["scenelift", *args]
+    # the server may be the one that workers are forked from, which a Ctrl-C must not reach
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     try:

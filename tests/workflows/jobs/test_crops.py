@@ -132,7 +132,7 @@ def test_a_part_is_another_job_than_the_whole_and_is_resumed_as_it_was(tmp_path:
 
 def test_a_dry_run_says_what_would_be_done_as_it_would_end_and_writes_nothing(tmp_path: Path) -> None:
     write_raster(tmp_path / "scene.tif", noise_image(1, (1, 300, 320), high=3000))
-    command = "enhance", "scene.tif", "-o", "a.tif", "-m", "bicubic-x2", "--block", 100, "--workers", 0
+    command = "enhance", "scene.tif", "-o", "a.tif", "-m", "ibp-x2", "--block", 100, "--workers", 0
 
     def names() -> list[str]:
         return sorted(path.name for path in tmp_path.iterdir())
