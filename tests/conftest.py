@@ -37,7 +37,8 @@ LONG = Path(__file__).with_name("long-tests.txt")
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is not asked for
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that are named in long-tests.txt, with all their parameters or with those given."""
-    names = [line for line in LONG.read_text().splitlines() if line and not line.startswith("#")]
+    lines = LONG.read_text().splitlines() if LONG.is_file() else []
+    names = [line for line in lines if line and not line.startswith("#")]
     for item in items:
         plain = item.nodeid.partition("[")[0]
         if item.nodeid in names or plain in names:
