@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
-from scenelift.models.precision import to_precision
+from scenelift.models.precision import no_tf32, to_precision
 from scenelift.models.spec import ModelSpec
 
 GPU_BATCH = 16
@@ -63,16 +63,6 @@ def keep_buffers() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(mmap_threshold, 1 << 25)
         mallopt(trim_threshold, 1 << 29)
-
-
-@contextlib.contextmanager
-def _float32_is_float32(device: torch.device) -> Iterator[None]:
-    """Keep a GPU from multiplying float32 with TF32's ten bits, as cuDNN does if it is let, and from racing sums."""
-    if device.type != "cuda":
-        yield
-        return
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-        yield
 
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -187,7 +177,7 @@ class TorchEnhancer:
     def _forward(self, samples: Tensor, sigma: Tensor | None, which: int = 0) -> Tensor:
         samples = samples.contiguous(memory_format=torch.channels_last)
         ready = self._ready[which]
-        with _float32_is_float32(self._device):
+        with no_tf32(self._device):
             out = ready(samples) if sigma is None else ready(samples, sigma)
         k, halo = self.spec.scale, self.spec.halo
         core = (samples.shape[2] - 2 * halo) * k, (samples.shape[3] - 2 * halo) * k

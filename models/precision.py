@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -10,8 +12,17 @@ from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.layers import ResidualBlock, crop
+from scenelift.models.spec import PRECISIONS
 
-PRECISIONS = ("fp32", "bf16")
+
+@contextlib.contextmanager
+def no_tf32(device: torch.device) -> Iterator[None]:
+    """Keep a GPU from multiplying float32 with TF32's ten bits, as cuDNN does if it is let, and from racing sums."""
+    if device.type != "cuda":
+        yield
+        return
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        yield
 
 
 def pick_precision(wanted: str, device: str) -> str:
@@ -22,7 +33,7 @@ def pick_precision(wanted: str, device: str) -> str:
     ModelError
         If the name is unknown.
     """
-    if wanted not in ("auto", "fp32", "bf16"):
+    if wanted not in ("auto", *PRECISIONS):
         raise ModelError(f"--precision must be auto, fp32 or bf16, got {wanted!r}")
     if wanted != "auto":
         return wanted

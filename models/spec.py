@@ -12,6 +12,10 @@ from scenelift.models.errors import ModelError
 Task = Literal["denoise", "super-resolution", "sharpening", "contrast", "dehaze", "destripe", "landcover", "other"]
 TASKS: tuple[str, ...] = get_args(Task)
 
+PERCENTILES = (0.1, 1.0, 10.0, 50.0, 90.0, 99.0, 99.9)
+"""Of each band of a whole scene: what a network that needs statistics is told."""
+PRECISIONS = ("fp32", "bf16")
+"""Numbers that networks compute with."""
 MAX_HALO = 1024
 MAX_PATCH = 4096
 MAX_SCALE = 16

@@ -9,13 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from scenelift.models.catalog import find, load, load_spec, with_settings
+from scenelift.models.catalog import find, load_spec, with_settings
 from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.classical import CLASSICAL
 from scenelift.models.classical.classical import classical
 from scenelift.models.enhancer import TorchEnhancer
 from scenelift.models.errors import ModelError
 from scenelift.models.extras import Extra, apply_extras
+from scenelift.models.loading import load
 from scenelift.models.networks.layers import mirror
 from scenelift.models.sensing.blurs import Blur
 from scenelift.models.sensing.estimation import cut_tiles, estimate_blur

@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 _USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/?#'\"@]+@")
 _QUERY = re.compile(r"(://[^'\"\n]*?)[?#][^\s'\"]*")
+_WORK = ".scenelift"
 _HIDDEN = ("._", ".DS_Store", "Thumbs.db", "desktop.ini")
 
 
@@ -49,4 +50,10 @@ def is_litter(name: str) -> bool:
 
 def work_folder(path: Path) -> Path:
     """Return the hidden folder that belongs to an output."""
-    return path.with_name(f".{path.name}.scenelift")
+    return path.with_name(f".{path.name}{_WORK}")
+
+
+def output_of_folder(work: Path) -> Path | None:
+    """Return the output that a hidden folder belongs to, by its name; None if it is called like none."""
+    inner = work.name.removeprefix(".").removesuffix(_WORK)
+    return work.with_name(inner) if inner and work.name == f".{inner}{_WORK}" else None

@@ -1,4 +1,4 @@
-"""Scenes as arrays: `open` one as xarray has it, `apply` models to an array in memory or to a lazy one."""
+"""`apply` models to an array in memory or to a lazy one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
@@ -21,17 +20,15 @@ from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.jobs.plan import ModelHandle
 from scenelift.pipeline.outputs.outputs import Output, output_of
 from scenelift.pipeline.scenes.multigrid import Placement
-from scenelift.pipeline.scenes.opening import open_scene
-from scenelift.pipeline.scenes.products.bands import COMMON, WAVELENGTH, wavelength
 from scenelift.pipeline.scenes.radiometry import ASSUMED_SCALE, DTYPES
 from scenelift.pipeline.scenes.scenes import Band, Scene, SceneSource, no_crs
 from scenelift.pipeline.tiles import TileGrid, Window
 from scenelift.workflows.choosing import prepare_opened
-from scenelift.workflows.refusals import model_names, refuse_inputs, refuse_models
+from scenelift.workflows.refusals import model_names, refuse_models
 from scenelift.workflows.settings import EnhanceSettings
 
 if TYPE_CHECKING:
-    import xarray as xr
+    pass
 
 Array = TypeVar("Array")
 
@@ -116,64 +113,6 @@ class Radiometry:
         if {*declared[0]} == {1.0} and {*declared[1]} == {0.0}:
             return cls(None, offset or 0.0, nodata)
         return cls(declared[0], declared[1] if offset is None else offset, nodata)
-
-
-def open(
-    path: str | Path | Sequence[str | Path], *, time: str | None = None, remote: bool = False, chunks: Any = None
-) -> xr.DataArray:
-    """Open a scene as reflectance.
-
-    Parameters
-    ----------
-    path : str, Path or sequence of them
-        A raster, several rasters of one scene, a ``.SAFE`` folder or a Zarr store.
-    time : str, optional
-        Of a cube of several times: which, by number from 1 or as its ISO 8601 text begins.
-    remote : bool
-        Allow http(s)://, s3:// and gs://.
-    chunks : optional
-        As `xarray.DataArray.chunk` takes them: the array is Dask's then.
-
-    Returns
-    -------
-    DataArray of float32, dims (band, y, x)
-        Reflectance, NaN where there is no data, read when it is used; with the CRS and the transform as rioxarray and
-        odc-geo find them, and the names of the bands as coordinate (``.sel(band="B04")``); common names and centre
-        wavelengths (micrometres) beside them where they are known.
-
-    Raises
-    ------
-    UsageError, SceneError
-        If there is no such scene, or it cannot be read.
-    """
-    import rioxarray  # noqa: F401 - DataArray.rio
-    import xarray as xr
-    from xarray.core import indexing
-
-    from scenelift.pipeline.scenes.limits import Limits
-    from scenelift.workflows.lazy import SceneArray
-
-    paths = (str(path),) if isinstance(path, str | Path) else tuple(map(str, path))
-    refuse_inputs(paths, remote)
-    source = SceneSource(paths, limits=Limits(remote=remote), time=time)
-    scene = open_scene(source)
-    grid = scene.grid
-    names = [band.description or f"band {number}" for number, band in enumerate(scene.bands, start=1)]
-    coords: dict[str, Any] = {"band": names}
-    if grid.is_rectilinear:
-        t = grid.transform
-        coords |= {"y": t.f + (np.arange(grid.height) + 0.5) * t.e, "x": t.c + (np.arange(grid.width) + 0.5) * t.a}
-    told = {name: [band.tags.get(name, "") for band in scene.bands] for name in (COMMON, WAVELENGTH)}
-    if any(told[COMMON]):
-        coords[COMMON] = ("band", told[COMMON])
-    if any(told[WAVELENGTH]):
-        coords[WAVELENGTH] = ("band", [wavelength("", b.tags) / 1000 or math.nan for b in scene.bands], {"units": "um"})
-    values = indexing.LazilyIndexedArray(SceneArray(source, (len(names), *grid.shape)))
-    found = xr.DataArray(values, coords, ("band", "y", "x"), name="reflectance", attrs={"units": "1"})
-    found = found.rio.write_crs(grid.crs).rio.write_transform(grid.transform)
-    found.encoding["_FillValue"] = math.nan
-    made: xr.DataArray = found if chunks is None else found.chunk(chunks)
-    return made
 
 
 def apply(

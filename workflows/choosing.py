@@ -19,15 +19,15 @@ from scenelift.models.catalog import (
     is_fitted,
     is_sharpener,
     is_visual,
-    measure,
     precision_for,
-    verify,
     wants_blur,
     with_colour,
     with_settings,
 )
 from scenelift.models.extras import WEIGHTS, Extra, bind_extras
+from scenelift.models.loading import measure, verify
 from scenelift.models.shipped import checkpoint_path
+from scenelift.models.spec import PRECISIONS
 from scenelift.pipeline.addresses import work_folder
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer, Spec
@@ -110,7 +110,7 @@ class Runtime:
         """Choose the device for "auto"."""
         begun = (path and read_fingerprint(work_folder(path))) or {}
         models = begun.get("models", {})
-        usual = settings.device in ("auto", "cpu") and settings.precision in ("auto", "fp32", "bf16")
+        usual = settings.device in ("auto", "cpu") and settings.precision in ("auto", *PRECISIONS)
         if usual and all(isinstance(name, str) and is_classical(name) for name in names):
             return cls("cpu", "cpu", settings.precision, cluster.threads, models)  # without a second's import of torch
         from scenelift.models.enhancer import gpu_count, pick_device
@@ -124,7 +124,7 @@ class Runtime:
     def precision_of(self, ref: ModelRef, number: int) -> str:
         """Return "fp32" or "bf16"; "auto" stays what it was for a job begun on a machine with another processor."""
         before = self.begun.get(str(number), {})
-        if self.precision == "auto" and before.get("sha256") == ref.digest and before.get("precision"):
+        if self.precision == "auto" and before.get("sha256") == ref.digest and before.get("precision") in PRECISIONS:
             return str(before["precision"])
         return precision_for(ref.name, self.precision, self.device)
 

@@ -6,7 +6,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from scenelift.models.catalog import CLOSED, PAN, ModelRef, fit_sharpener, is_sharpener
+from scenelift.models.catalog import CLOSED, PAN, ModelRef, is_sharpener
+from scenelift.models.loading import fit_sharpener
 from scenelift.models.sensing.sensors import SENTINEL2
 from scenelift.models.sharpening.layout import BandGrid
 from scenelift.pipeline.enhance import Enhancer, context, enhance_region

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scenelift.models.catalog import find, installed, load_spec
-from scenelift.models.catalog import verify as checked
+from scenelift.models.loading import verify as checked
+from scenelift.models.onnx import SUFFIX as ONNX
 from scenelift.models.shipped import card, shipped
 
 if TYPE_CHECKING:
@@ -108,13 +109,13 @@ def export(
     from scenelift.pipeline.errors import UsageError
 
     path = Path(path)
-    if path.suffix != ".onnx":
-        raise UsageError(f"an export ends in .onnx, got {path}")
+    if path.suffix != ONNX:
+        raise UsageError(f"an export ends in {ONNX}, got {path}")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"no such folder for the export: {path.parent}; make it first")
     if not gain or not math.isfinite(gain + offset):
         raise UsageError(f"--gain must be a number other than 0 and --offset a number, got {gain} and {offset}")
-    if name.endswith(".onnx"):
+    if name.endswith(ONNX):
         return [declare(Path(name), path, gain, offset)]
     if (gain, offset) != (1.0, 0.0):
         raise UsageError("--gain and --offset are for ONNX files: the networks of this program see reflectance")

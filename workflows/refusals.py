@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scenelift.models.catalog import find
+from scenelift.models.onnx import SUFFIX as ONNX
 from scenelift.pipeline.addresses import local_path, work_folder
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.outputs.formats import check_suffix
@@ -54,7 +55,7 @@ def model_names(models: Any) -> list[Any]:
     names = [part for m in listed for part in (m.split(",") if isinstance(m, str) else [m])]
     if not names or "" in names:
         raise UsageError("no model given; `scenelift models` lists them")
-    return [os.path.abspath(n) if isinstance(n, str) and n.endswith((".safetensors", ".onnx")) else n for n in names]  # noqa: PTH100
+    return [os.path.abspath(n) if isinstance(n, str) and n.endswith((".safetensors", ONNX)) else n for n in names]  # noqa: PTH100
 
 
 def refuse_models(models: Any) -> None:

@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 from scenelift.models.errors import ModelError
 from scenelift.models.fitted import METHODS, VISUAL, curves, haze, method_of, parameters, stripes
 from scenelift.models.fitted.views import ImageView, View, pixels, rounded
-from scenelift.models.spec import ModelSpec, Task
+from scenelift.models.spec import PERCENTILES, ModelSpec, Task
 
 Patches = NDArray[np.float32]
-PERCENTILES = (0.1, 1.0, 10.0, 50.0, 90.0, 99.0, 99.9)
-"""As of `scenelift.models.atmosphere.PERCENTILES`, which a test compares: this file waits for no torch."""
 
 
 @dataclass(frozen=True)

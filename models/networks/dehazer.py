@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.layers import GAIN, check_range, crop
+from scenelift.models.spec import PERCENTILES
 
-STATISTICS = 7
-"""Percentiles of each band that it is told, see `scenelift.models.atmosphere.PERCENTILES`."""
+STATISTICS = len(PERCENTILES)
+"""Numbers of each band of the scene that it is told."""
 FLOOR = 0.01
 """Reflectance that the darkest pixels of a clear scene have."""
 MOST_GAIN = 1.5

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scenelift.models.networks.layers import crop
+from scenelift.models.precision import no_tf32
 from scenelift.models.sharpening.filters import RADIUS, Taps, blur, first_fine, interpolation, pick
 from scenelift.models.sharpening.layout import BandGrid
 
@@ -21,10 +22,7 @@ Image = NDArray[np.float32]
 @contextlib.contextmanager
 def whole_float32(device: torch.device) -> Iterator[None]:
     """Compute in float32 whatever the precision around it: neither autocast nor, on a GPU, TF32's ten bits."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.autocast(device.type, enabled=False))
-        if device.type == "cuda":
-            stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+    with torch.autocast(device.type, enabled=False), no_tf32(device):
         yield
 
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scenelift.models.atmosphere import COLOURS, REFERENCE, Air, statistics, thickness, through
 from scenelift.models.errors import ModelError
+from scenelift.models.sensing.atmosphere import COLOURS, REFERENCE, Air, statistics, thickness, through
 from scenelift.models.training.tasks import Inputs
 
 

@@ -15,6 +15,8 @@ import sys
 import threading
 from collections.abc import Mapping
 
+import psutil
+
 LIBRARIES = ("distributed", "numpy", "rasterio", "zarr", "numcodecs", "scenelift.pipeline.jobs.blocks")
 """What every worker needs."""
 MODELS = ("torch", "scenelift.models.enhancer")
@@ -42,6 +44,16 @@ def start_method(environment: Mapping[str, str]) -> str:
             _start(wanted)
             _started = wanted
         return "forkserver" if wanted == _started else "spawn"
+
+
+def worker_processes(pid: int) -> list[psutil.Process]:
+    """Return the local workers of a running command: forked from its server, or started from nothing."""
+    try:
+        below = [(process, " ".join(process.cmdline())) for process in psutil.Process(pid).children(recursive=True)]
+        servers = {process.pid for process, line in below if "forkserver" in line and process.ppid() == pid}
+        return [process for process, line in below if "spawn_main" in line or process.ppid() in servers]
+    except psutil.Error:
+        return []
 
 
 def _start(environment: Mapping[str, str]) -> None:

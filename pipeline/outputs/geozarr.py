@@ -16,7 +16,7 @@ from affine import Affine
 
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.outputs.outputs import Output
-from scenelift.pipeline.scenes.products.bands import COMMON, WAVELENGTH, wavelength
+from scenelift.pipeline.scenes.products.bands import WAVELENGTH, spectral_columns
 from scenelift.pipeline.scenes.scenes import Band
 
 GRID_MAPPING = "spatial_ref"
@@ -106,7 +106,7 @@ def array_attributes(output: Output) -> dict[str, Any]:
     attributes: dict[str, Any] = {
         "grid_mapping": GRID_MAPPING,
         # so that a plain xarray.open_zarr keeps them with the data
-        "coordinates": " ".join([GRID_MAPPING, *_spectral(bands)]),
+        "coordinates": " ".join([GRID_MAPPING, *spectral_columns([band.tags for band in bands])]),
         "_CRS": {"wkt": output.grid.crs.to_wkt()},
         "long_name": [b.description or f"band {i + 1}" for i, b in enumerate(bands)],
         "colorinterp": [b.color for b in bands],
@@ -129,21 +129,11 @@ def array_attributes(output: Output) -> dict[str, Any]:
     return attributes
 
 
-def _spectral(bands: Sequence[Band]) -> dict[str, list[Any]]:
-    """Return what is known of the bands' spectral place, by the name of its coordinate; nothing is known: none."""
-    found: dict[str, list[Any]] = {}
-    if any(band.tags.get(COMMON) for band in bands):
-        found[COMMON] = [band.tags.get(COMMON, "") for band in bands]
-    micrometres = [wavelength("", band.tags) / 1000 or float("nan") for band in bands]
-    if not all(np.isnan(micrometres)):
-        found[WAVELENGTH] = micrometres
-    return found
-
-
 def _write_bands(group: zarr.Group, bands: Sequence[Band]) -> None:
     """Write the coordinate `band` (names, each once) and what else is known of the bands."""
     names = [band.description or f"band {number}" for number, band in enumerate(bands, start=1)]
-    columns = ({"band": names} if len(set(names)) == len(names) else {}) | _spectral(bands)
+    columns = {"band": names} if len(set(names)) == len(names) else {}
+    columns |= spectral_columns([band.tags for band in bands])
     for name, values in columns.items():
         text = isinstance(values[0], str)
         array = group.create_array(

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from scenelift.models.atmosphere import PERCENTILES, Air, statistics, thickness, through
 from scenelift.models.errors import ModelError
 from scenelift.models.fitted import running
 from scenelift.models.networks.architectures import build
 from scenelift.models.receptive import receptive_radius
+from scenelift.models.sensing.atmosphere import PERCENTILES, Air, statistics, thickness, through
 from scenelift.models.training.haze import Dehazing
 from scenelift.workflows.evidence.simulated import order_error
 

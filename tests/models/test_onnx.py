@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from scenelift.models.catalog import find, load, measure, with_settings
+from scenelift.models.catalog import find, with_settings
 from scenelift.models.checkpoint import save_checkpoint
 from scenelift.models.errors import ModelError
+from scenelift.models.loading import load, measure
 from scenelift.models.networks.architectures import build
 from scenelift.models.sensing.blurs import Blur
 from scenelift.models.spec import ModelSpec

@@ -6,9 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scenelift.models.catalog import find, load, with_settings
+from scenelift.models.catalog import find, with_settings
 from scenelift.models.errors import ModelError
 from scenelift.models.extras import ClassMap, Consistency, SelfEnsemble, Uncertainty, apply_extras
+from scenelift.models.loading import load
 from scenelift.models.networks.architectures import build
 from scenelift.models.receptive import check_halo
 from scenelift.models.sensing.blurs import Blur

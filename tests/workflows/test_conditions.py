@@ -10,8 +10,9 @@ import torch
 from rasterio.transform import Affine
 from support.jobs import scenelift
 
-from scenelift.models.catalog import find, load, with_colour, with_settings
+from scenelift.models.catalog import find, with_colour, with_settings
 from scenelift.models.errors import ModelError
+from scenelift.models.loading import load
 from scenelift.models.sensing.blurs import Blur, decimate
 from scenelift.models.sensing.estimation import CANDIDATES
 from scenelift.models.sensing.sensors import parse_blur, sensor_of

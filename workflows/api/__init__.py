@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from scenelift.pipeline.errors import SceneliftError as SceneliftError
     from scenelift.pipeline.errors import UsageError as UsageError
     from scenelift.workflows.arrays import apply as apply
-    from scenelift.workflows.arrays import open as open
     from scenelift.workflows.enhance import enhance as enhance
+    from scenelift.workflows.lazy import open as open
     from scenelift.workflows.python import list_models as list_models
     from scenelift.workflows.python import load as load
     from scenelift.workflows.python import score as score
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _FOUND_IN = {
     "apply": ("workflows.arrays", "apply"),
-    "open": ("workflows.arrays", "open"),
+    "open": ("workflows.lazy", "open"),
     "enhance": ("workflows.enhance", "enhance"),
     "score": ("workflows.python", "score"),
     "load": ("workflows.python", "load"),

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from scenelift.models.catalog import ModelRef, find, precision_for, verify, with_settings
+from scenelift.models.catalog import ModelRef, find, precision_for, with_settings
 from scenelift.models.enhancer import pick_device
+from scenelift.models.loading import verify
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.scenes.noise import scene_noise
 from scenelift.pipeline.scenes.opening import open_scene

@@ -7,8 +7,7 @@ import json
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from scenelift.models.catalog import CLOSED, PAN
-from scenelift.models.classical import CLASSICAL
+from scenelift.models.catalog import CLOSED, PAN, classical_names
 from scenelift.models.fitted import METHODS, VISUAL
 from scenelift.models.shipped import card
 from scenelift.workflows.cli.console import table
@@ -140,7 +139,6 @@ def print_models(facts: list[dict[str, Any]], name: str | None) -> None:
     order = {task: number for number, task in enumerate(tasks)}
     facts = sorted(facts, key=lambda f: (order.get(f["task"], len(order)), f["scale"], len(f["name"]), f["name"]))
     table("models", ["name", "for", "bands", "gain", "MB", "speed"], [_row(f) for f in facts])
-    methods = ", ".join(f"{m}-x2" if resampler else m for m, resampler in CLASSICAL.items())
     for text in (
         "gain: over the best method without learning, on places that were not trained on, with the blur and the noise "
         f"of the training. speed: pixels of all bands for the same arithmetic; {REFERENCE} is 1.",
@@ -148,7 +146,8 @@ def print_models(facts: list[dict[str, Any]], name: str | None) -> None:
         "as it is delivered; denoise before it if it is noisy; -lean where time is short; -taught for classifiers; "
         f"-gan for the eye alone; sharpen for Sentinel-2's 20 m bands, {PAN} for Landsat. Without -rgb a network takes "
         "any bands, and leaves red, green and blue to its -rgb network if there is one.",
-        f"Without learning: {methods} (any factor: -x3, -x4); {CLOSED} for scenes of several grids.",
+        f"Without learning: {', '.join(classical_names())} (any factor: -x3, -x4); "
+        f"{CLOSED} for scenes of several grids.",
         f"Fitted to the whole scene: {', '.join(METHODS)} ({', '.join(VISUAL)} for the eye alone).",
         "Your own: a .safetensors checkpoint, an ONNX file, or module.path:factory. Of one: scenelift models NAME.",
     ):

@@ -39,13 +39,10 @@ Output = Annotated[
 
 def complete_model(incomplete: str) -> list[str]:
     """Return the names of models that begin so; of a chain, its last part is completed."""
-    from scenelift.models.catalog import CLOSED, PAN
-    from scenelift.models.classical import CLASSICAL
-    from scenelift.models.shipped import shipped
+    from scenelift.models.catalog import known_names
 
     before, comma, last = incomplete.rpartition(",")
-    every = [*shipped(), *(f"{m}-x2" if resampler else m for m, resampler in CLASSICAL.items()), CLOSED, PAN]
-    return [before + comma + name for name in every if name.startswith(last)]
+    return [before + comma + name for name in known_names() if name.startswith(last)]
 
 
 Models = Annotated[

@@ -12,15 +12,17 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from scenelift.models.atmosphere import Air, thickness, through, wavelengths_of
-from scenelift.models.catalog import find, is_fitted, load, load_spec, with_settings
+from scenelift.models.catalog import find, is_fitted, load_spec, with_settings
 from scenelift.models.errors import ModelError
 from scenelift.models.fitted import METHODS, method_of
 from scenelift.models.fitted.running import fit, fitted_method, on_images
 from scenelift.models.fitted.views import ImageView
+from scenelift.models.loading import load
+from scenelift.models.sensing.atmosphere import COLOURS, REFERENCE, Air, thickness, through
 from scenelift.models.whole import Images, run_whole
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.products.bands import wavelength
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.scores.bootstrap import Interval, interval
 from scenelift.pipeline.tiles import Window
@@ -82,7 +84,7 @@ def evaluate_haze(sample: Sample, models: Sequence[str], air: Air, seed: int = 0
     clean = sample.images
     fields = thickness(len(clean), (clean.shape[2], clean.shape[3]), generator)
     scenes = _scenes(sample)
-    at = wavelengths_of(sample.bands, count)
+    at = _wavelengths(sample.bands)
     hazy = np.empty_like(clean)
     for scene in scenes:
         hazy[scene] = through(torch.from_numpy(clean[scene]), air, fields[torch.from_numpy(scene)], at).numpy()
@@ -96,6 +98,14 @@ def evaluate_haze(sample: Sample, models: Sequence[str], air: Air, seed: int = 0
         places[scene] = number
     base = _psnr(clean, hazy, sample.peak)
     return [_row(name, clean, out, sample.peak, base, places) for name, out in made.items()]
+
+
+def _wavelengths(bands: Sequence[str]) -> list[float]:
+    """Return the centre of each band, nm; those of red, green and blue for three without names."""
+    found = [wavelength(name, {}) for name in bands]
+    if len(found) == len(COLOURS) and not any(found):
+        return list(COLOURS)
+    return [nm or REFERENCE for nm in found]
 
 
 def _scenes(sample: Sample) -> list[NDArray[np.int64]]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from scenelift.pipeline.addresses import output_of_folder
 from scenelift.pipeline.errors import SceneliftError, UsageError
 from scenelift.pipeline.jobs.journal import NAME as JOURNAL
 from scenelift.pipeline.jobs.journal import SPARE, History, read_journal, restore_journal
@@ -17,9 +18,6 @@ from scenelift.pipeline.jobs.locks import NAME as LOCK
 from scenelift.pipeline.jobs.locks import Lock, holder_of, is_alive
 from scenelift.pipeline.jobs.publishing import REPLACED, published_intact, restore_replaced, sweep
 from scenelift.pipeline.tiles import TileGrid
-
-PREFIX, SUFFIX = ".", ".scenelift"
-"""Of a job's folder, around the name of its output."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +99,8 @@ def _work_folders(folder: Path) -> Iterator[Path]:
     """Yield the folders of jobs below a folder, sorted; links are not followed."""
     for place, names, _ in os.walk(folder):
         names.sort()
-        for name in [name for name in names if name.endswith(SUFFIX) and name.startswith(PREFIX)]:
-            names.remove(name)  # what lies within is a job's own
-            work = Path(place, name)
+        for work in [Path(place, name) for name in names if output_of_folder(Path(name))]:
+            names.remove(work.name)  # what lies within is a job's own
             if not work.is_symlink() and _is_ours(work):
                 yield work
 
@@ -119,7 +116,9 @@ def _leftover(work: Path, ours: bool = False) -> Leftover | None:
 
     `ours`: whether the lock there is this process's own.
     """
-    path = work.with_name(work.name.removeprefix(PREFIX).removesuffix(SUFFIX))
+    path = output_of_folder(work)
+    if path is None:
+        return None
     holder = None if ours else holder_of(work / LOCK)
     running = holder is not None and is_alive(holder, work / LOCK)
     history = read_journal(work)

@@ -18,7 +18,8 @@ import typer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scenelift.models.catalog import find, load, with_settings
+from scenelift.models.catalog import find, with_settings
+from scenelift.models.loading import load
 from scenelift.models.sensing.blurs import KINDS, Blur, decimate
 from scenelift.models.sensing.estimation import CANDIDATES, FLAT
 from scenelift.models.training.estimation import Draw, dead_leaves, examples, fit, store

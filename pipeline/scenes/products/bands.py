@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scenelift.pipeline.errors import UsageError
 
@@ -66,6 +67,20 @@ def wavelength(name: str, tags: Mapping[str, str]) -> float:
     code, folded = sentinel2_code(name), name.strip().casefold()
     known = [seen for band, seen in SENTINEL2.items() if band == code or seen.common == folded]
     return round(1000 * known[0].wavelength, 1) if known else 0.0
+
+
+def spectral_columns(tags: Sequence[Mapping[str, str]]) -> dict[str, list[Any]]:
+    """Return what is known of bands' places in the spectrum, by the name of its coordinate; nothing is known: none.
+
+    Common names, "" for a band without one; centre wavelengths in micrometres, NaN for a band without one.
+    """
+    found: dict[str, list[Any]] = {}
+    if any(each.get(COMMON) for each in tags):
+        found[COMMON] = [each.get(COMMON, "") for each in tags]
+    micrometres = [wavelength("", each) / 1000 or math.nan for each in tags]
+    if not all(map(math.isnan, micrometres)):
+        found[WAVELENGTH] = micrometres
+    return found
 
 
 class Label(NamedTuple):

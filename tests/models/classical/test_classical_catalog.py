@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from scenelift.models.catalog import find, load, with_settings
+from scenelift.models.catalog import find, with_settings
 from scenelift.models.classical.classical import classical
+from scenelift.models.loading import load
 
 
 def test_a_filter_gets_each_bands_noise() -> None:

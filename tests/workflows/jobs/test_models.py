@@ -14,9 +14,10 @@ from support.jobs import holed_scene, pixels, run, scenelift
 
 from scenelift.models import precision
 from scenelift.models import shipped as shipped_networks
-from scenelift.models.catalog import find, load, with_settings
+from scenelift.models.catalog import find, with_settings
 from scenelift.models.errors import ModelError
 from scenelift.models.extras import Realism
+from scenelift.models.loading import load
 from scenelift.models.sensing.blurs import Blur
 from scenelift.models.shipped import shipped
 from scenelift.pipeline.errors import UsageError

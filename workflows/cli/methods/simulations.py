@@ -23,7 +23,7 @@ def register_simulations(evaluations: typer.Typer) -> None:
 
 @dataclass(frozen=True)
 class SimulatedAir:
-    """The haze that is simulated; see `scenelift.models.atmosphere.Air`."""
+    """The haze that is simulated; see `scenelift.models.sensing.atmosphere.Air`."""
 
     depth: float = option(0.5, "Optical depth at 550 nm, mean of a scene.", panel=MODEL)
     structure: float = option(0.5, "0: everywhere as thick; 1: from none to twice as much.", panel=MODEL)
@@ -55,7 +55,7 @@ def evaluate_haze(
     as_json: Json = False,
 ) -> None:
     """Put images under simulated haze, take it away, score them against the clear ones."""
-    from scenelift.models.atmosphere import Air
+    from scenelift.models.sensing.atmosphere import Air
     from scenelift.workflows.evidence.samples import read_sample
     from scenelift.workflows.evidence.simulated import evaluate_haze as run
     from scenelift.workflows.evidence.simulated import print_haze

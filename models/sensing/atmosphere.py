@@ -13,15 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scenelift.models.errors import ModelError
+from scenelift.models.spec import PERCENTILES
 
-WAVELENGTHS = {"B02": 490.0, "B03": 560.0, "B04": 665.0, "B08": 842.0, "blue": 490.0, "green": 560.0, "red": 665.0}
-"""Middle of bands by their names, nm."""
 REFERENCE = 550.0
 """Wavelength at which optical depth is told, nm."""
 COLOURS = (665.0, 560.0, 490.0)
 """Of red, green and blue."""
-PERCENTILES = (0.1, 1.0, 10.0, 50.0, 90.0, 99.0, 99.9)
-"""Of each band of a whole scene: what a network that takes haze away is told."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +43,6 @@ class Air:
         for name, most in limits.items():
             if not 0 <= getattr(self, name) <= most:
                 raise ModelError(f"{name} of the air must be from 0 to {most:g}, got {getattr(self, name):g}")
-
-
-def wavelengths_of(bands: Sequence[str], count: int) -> list[float]:
-    """Return the wavelength of each band by its name; those of red, green and blue for three without names."""
-    found = [WAVELENGTHS.get(name.upper(), WAVELENGTHS.get(name.lower(), 0.0)) for name in bands]
-    if count == 3 and not any(found):
-        return list(COLOURS)
-    return [nm or REFERENCE for nm in found] or [REFERENCE] * count
 
 
 def thickness(count: int, side: tuple[int, int], generator: torch.Generator, cell: int = 48) -> Tensor:
