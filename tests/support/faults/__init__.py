@@ -13,9 +13,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 from distributed.system import MEMORY_LIMIT
 
+from scenelift.pipeline.cluster.forking import worker_processes
 from scenelift.pipeline.faults import POINTS
 from scenelift.pipeline.tiles import TileGrid
 from support.builders import noise_image, write_raster
@@ -167,15 +167,6 @@ def stop_politely(bench: Bench, folder: Path, rng: random.Random, number: int, w
     bench.check(folder, name)
 
 
-def worker_processes(command: Command) -> list[psutil.Process]:
-    """Return the Dask worker processes of a run: they are forked from one that has the libraries loaded."""
-    try:
-        servers = [c for c in psutil.Process(command.pid).children() if "forkserver" in " ".join(c.cmdline())]
-        return [worker for server in servers for worker in server.children()]
-    except psutil.Error:
-        return []
-
-
 def kill_workers(bench: Bench, folder: Path, rng: random.Random, kills: int) -> None:
     """SIGKILL single workers at random moments while they work or start; the run goes on by itself."""
     bench.place(folder)
@@ -188,7 +179,7 @@ def kill_workers(bench: Bench, folder: Path, rng: random.Random, kills: int) -> 
         time.sleep(rng.uniform(0.05, 0.4))
         if done == kills - 2:
             hold.unlink(missing_ok=True)  # the last ones die while blocks are being finished
-        if found := worker_processes(command):
+        if found := worker_processes(command.pid):
             rng.choice(found).kill()
             done += 1
     assert command.wait() == 0, command.output

@@ -12,10 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 from support.builders import noise_image, write_raster
-from support.faults import worker_processes
 from support.processes import finish, start, wait_until
 
 from scenelift.pipeline.addresses import work_folder
+from scenelift.pipeline.cluster.forking import worker_processes
 
 JOB = "enhance", "scene.tif", "-o", "out.tif", "-m", "nearest-x2", "--block", 16, "--no-expect"
 
@@ -55,7 +55,7 @@ def test_interrupted_later_it_says_how_much_is_kept(folder: Path) -> None:
 
 def test_interrupted_while_workers_start_there_is_one_line(folder: Path) -> None:
     command = start(folder, *JOB, "--workers", 2)
-    assert wait_until(lambda: bool(worker_processes(command)), command), command.output
+    assert wait_until(lambda: bool(worker_processes(command.pid)), command), command.output
     os.killpg(command.pid, signal.SIGINT)
     assert command.wait() in (75, 130), command.output
     assert "Traceback" not in command.output and "interrupted; " in command.output
