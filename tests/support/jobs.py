@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from scenelift.workflows.enhance import EnhanceSettings, enhance
 from support import processes
 from support.builders import noise_image, write_raster
 
+Run = Callable[..., tuple[int, str, str]]
+"""Takes the words of a command; returns exit code, standard output and standard error."""
 COMMAND = [sys.executable, "-m", "scenelift"]
 """The command line in a process that begins with nothing, as users start it; takes seconds to import torch."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG = ROOT / "docs" / "fuzz.csv"
-TESTS = ["tests/pipeline/scenes/test_inputs.py"]
+TESTS = ["tests/pipeline/scenes/test_input_properties.py"]
 HEAD = ["seed", "inputs", "properties", "seconds", "result"]
 PROPERTIES = {
     "test_pixels_gaps_and_place_of_any_raster": 6,
