@@ -1,4 +1,4 @@
-"""Other people's inputs, kind by kind, as docs/inputs.md lists them: read as their writer meant, or refused in a line."""
+"""Other people's inputs, kind by kind as in docs/inputs.md: read as their writer meant, or refused in a line."""
 
 from __future__ import annotations
 
