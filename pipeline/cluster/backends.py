@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ DEATHS = {True: 6, False: 2}
 """Workers that may die under a task before it counts as the cause: in a batch system they also die of preemption."""
 LISTEN = 0.2
 """Seconds between two looks whether the workers are up; an interruption is noticed at once."""
+PATIENCE = 10.0
+"""Seconds that an interruption waits for workers which are being started."""
 FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
 """glibc keeps one malloc arena per thread; limiting it to two bounds a worker's memory."""
 
@@ -200,13 +203,26 @@ def _deaf_to_interrupts(start: Callable[..., Any], **options: Any) -> Any:
                 made, error = done.get(timeout=LISTEN)
                 break
     except BaseException:
-        for child in multiprocessing.active_children():
-            if child.name.startswith(WORKER):
-                child.kill()
+        _end(thread, done)
         raise
     if error is not None:
         raise error
     return made
+
+
+def _end(thread: threading.Thread, done: queue.SimpleQueue[tuple[Any, BaseException | None]]) -> None:
+    """End workers that are being started, and wait until no more are: one begun later finds nothing to begin with."""
+    until = time.monotonic() + PATIENCE
+    while thread.is_alive() and time.monotonic() < until:
+        for child in multiprocessing.active_children():
+            if child.name.startswith(WORKER):
+                child.kill()
+        thread.join(LISTEN)
+    with contextlib.suppress(queue.Empty):
+        made, _ = done.get_nowait()
+        if made is not None:
+            with closed_in_time(made):
+                pass
 
 
 def _start_cuda(settings: ClusterSettings) -> Any:
