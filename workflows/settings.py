@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from scenelift.models.extras import (
     BUILT_IN,
+    Clamp,
     Consistency,
     Extra,
     Interval,
     Realism,
     SelfEnsemble,
+    Strength,
     Uncertainty,
     extra_kind,
 )
@@ -226,6 +228,8 @@ class EnhanceSettings:
     crop: Crop | None = None
     """The part of the scene that is made; None: all of it."""
     realism: float | None = option(None, Realism.help, panel=MODEL)
+    strength: float | None = option(None, Strength.help, panel=MODEL)
+    clamp: bool = option(False, Clamp.help, panel=MODEL)
     extra: tuple[str, ...] = option(
         (),
         "What an installed package does around networks: NAME, NAME=VALUE or NAME={field=value}; repeatable.",

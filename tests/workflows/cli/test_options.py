@@ -192,6 +192,7 @@ WRONG_FLAGS = {
     "enhance a.tif -o b.tif --batch 5000": "--batch must be from 1 to 4096, got 5000",
     "enhance a.tif -o b.tif --consistency 21": "--consistency must be from 0 to 20 steps, got 21",
     "enhance a.tif -o b.tif --realism 2": "--realism must be from 0 to 1, got 2.0",
+    "enhance a.tif -o b.tif --strength -1": "--strength must be from 0 to 1, got -1.0",
     "enhance a.tif -o b.tif --noise lots": "--noise must be auto or a number in DN, got 'lots'",
     "enhance a.tif -o b.tif --noise -1": "--noise must be a number from 0 up, got -1.0",
     "enhance a.tif -o b.tif --require-gain nan": "--require-gain must be a number of dB, got nan",
