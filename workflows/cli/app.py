@@ -16,6 +16,8 @@ from typer.core import TyperCommand, TyperGroup
 SCENES, TRAINING, COVER, MEASURING = "Scenes and archives", "Training", "Land cover", "Measuring"
 CLUSTERS, TRYING = "Clusters", "Trying it out"
 
+INTERRUPTED = 130
+"""What a shell says of a command that Ctrl-C ended."""
 GARBAGE = 20_000
 """New objects after which Python looks for garbage: by its 700, a tenth of the time of imports goes into that."""
 
@@ -180,20 +182,24 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(141)
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        _fail("interrupted", INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - sorted out below; what is no user's fault is raised again
         _explain(error)
     else:
+        if code == INTERRUPTED:  # typer makes that of Ctrl-C, without a word
+            _fail("interrupted", INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)  # what typer.Exit said
     finally:
         gc.freeze()  # or Python looks through all that was imported once more before it ends, which takes a second
 
 
 def _explain(error: Exception) -> None:
+    from scenelift.pipeline.errors import interruption
+
     if isinstance(error, typer.Exit):
         sys.exit(error.exit_code)
-    if isinstance(error, typer.Abort):
-        _fail("interrupted", 130)
+    if isinstance(error, typer.Abort) or (not hasattr(error, "exit_code") and interruption(error)):
+        _fail("interrupted", INTERRUPTED)
     code = getattr(error, "exit_code", None)  # SceneliftError, ModelError, and what typer says of a wrong option
     if not isinstance(code, int):
         raise error
