@@ -13,11 +13,13 @@ import itertools
 import json
 import posixpath
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -26,6 +28,8 @@ from scenelift.models.shipped import card, shipped
 from scenelift.workflows.cli import app as program
 
 ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("pipeline", "models", "workflows")
+TREE = tempfile.TemporaryDirectory()
 RECIPES = ROOT / "workflows" / "training" / "recipes"
 LINK = re.compile(r"(?<!!)\[([^\]\n]*)\]\(([^)\s]+)\)")
 """A link of Markdown, not an image: its text and its target."""
@@ -62,6 +66,18 @@ SETTINGS = {
 # MkDocs calls these
 
 
+@event_priority(100)  # before mkdocstrings looks at it
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Show mkdocstrings, which only reads the sources, the package as it is when installed."""
+    package = Path(TREE.name, "scenelift")
+    package.mkdir(exist_ok=True)
+    for path in (*(ROOT / "workflows" / "api").glob("*.py"), *(ROOT / room for room in ROOMS)):
+        if not (package / path.name).exists():
+            (package / path.name).symlink_to(path)
+    config.plugins["mkdocstrings"].config["handlers"]["python"]["paths"] = [TREE.name]
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made."""
     for name, make in PAGES.items():
@@ -88,7 +104,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def readme() -> str:
     """Return README as the first page: its links start from the folder of the documents."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return text.replace("](docs/", "](")
+    return text.replace("](docs/", "](").replace("[docs/", "[")
 
 
 def python() -> str:
