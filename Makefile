@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests and checks run on this many cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo docs test test-long trunk test-newest test-oldest check format bench soak fuzz mutants gpu clean
+.PHONY: help install demo docs test test-long trunk test-newest test-oldest check format bench soak fuzz mutants gpu sbom clean
 
 help:
 	@echo "make demo    enhance a real Sentinel-2 scene and score it (demo-output/)"
@@ -18,6 +18,7 @@ help:
 	@echo "make fuzz    read inputs of every kind for hours, compare with what is known of them"
 	@echo "make mutants change the engine a little, a few hundred times, and see whether tests notice"
 	@echo "make bench   time the engine against the bare model"
+	@echo "make sbom    list what is installed, with versions and licences (CycloneDX), in sbom.json"
 	@echo "make gpu     check and time all that needs a CUDA GPU (DEVICE=cpu tries the checks without one)"
 
 $(VENV)/.installed: pyproject.toml
@@ -98,5 +99,11 @@ EACH ?= 40
 mutants: $(VENV)/.installed
 	cd tests && ../$(BIN)/python -m tools.mutate --each $(EACH)
 
+# Its own tools lie apart, so that they are not in the list.
+sbom: $(VENV)/.installed
+	test -x .venv-sbom/bin/cyclonedx-py || { $(PYTHON) -m venv .venv-sbom && \
+	  .venv-sbom/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom; }
+	.venv-sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom.json $(BIN)/python
+
 clean:
-	rm -rf $(VENV) .venv-newest .venv-oldest .typing build dist *.egg-info demo-output gpu-report site
+	rm -rf $(VENV) .venv-newest .venv-oldest .venv-sbom .typing build dist *.egg-info demo-output gpu-report site sbom.json

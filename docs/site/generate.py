@@ -46,21 +46,21 @@ SETTINGS = {
         "workflows.archive.filters.Filters",
     ),
     "Scores and tiles": ("workflows.settings.ScoreSettings", "workflows.settings.TileSettings"),
-    "Training": (
-        "workflows.settings.TrainingRun",
-        "workflows.settings.Adaptation",
-        "workflows.training.recipe.Recipe",
-        "workflows.training.recipe.Data",
-        "workflows.training.recipe.Source",
-        "models.training.schedule.Schedule",
-        "models.training.schedule.Phase",
-        "models.training.adversarial.AdversarialSettings",
-        "workflows.training.recipe.LandcoverRecipe",
-        "workflows.training.recipe.Labelled",
-        "models.training.labelled.Augment",
-    ),
+    "Training": ("workflows.settings.TrainingRun", "workflows.settings.Adaptation", "workflows.settings.OwnScene"),
 }
-"""Dataclasses whose fields a user may set, by heading."""
+"""Dataclasses whose fields are options, by heading."""
+RECIPE_TABLES = (
+    "workflows.training.recipe.Recipe",
+    "workflows.training.recipe.Data",
+    "workflows.training.recipe.Source",
+    "models.training.schedule.Schedule",
+    "models.training.schedule.Phase",
+    "models.training.adversarial.AdversarialSettings",
+    "workflows.training.recipe.LandcoverRecipe",
+    "workflows.training.recipe.Labelled",
+    "models.training.labelled.Augment",
+)
+"""Dataclasses that the tables of a recipe fill. They are read, not imported, which would import torch too."""
 
 
 # MkDocs calls these
@@ -109,16 +109,15 @@ def readme() -> str:
 
 def python() -> str:
     """Return the page of the names of the package, which mkdocstrings fills from their docstrings."""
-    kinds: dict[str, list[str]] = {"Functions": [], "Settings and types": [], "Errors": []}
-    for name in sorted(scenelift.__all__, key=str.lower):
-        found = getattr(scenelift, name)
-        if inspect.isfunction(found):
-            kinds["Functions"].append(name)
-        elif inspect.isclass(found):
-            kinds["Errors" if issubclass(found, Exception) else "Settings and types"].append(name)
+    names = sorted(set(scenelift.__all__) - {"__version__"}, key=str.lower)
+    kinds = {
+        "Functions": [name for name in names if name.islower()],
+        "Settings and types": [name for name in names if not name.islower() and not name.endswith("Error")],
+        "Errors": [name for name in names if name.endswith("Error")],
+    }
     parts = ["# Python", inspect.getdoc(scenelift) or "", "`scenelift.__version__` is the version, a text."]
     for heading, names in kinds.items():
-        parts += [f"## {heading}", *(f"::: scenelift.{name}\n    options:\n      heading_level: 3" for name in names)]
+        parts += [f"## {heading}", *(_documented_here(name) for name in names)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -163,6 +162,8 @@ def settings() -> str:
             called = {scenelift.Settings: "scenelift.Settings", scenelift.Cluster: "scenelift.Cluster"}.get(kind, name)
             said = " ".join((inspect.getdoc(kind) or "").split())
             parts += [f"### {called}", said, _table(["field", "type", "default", "what it is"], rows)]
+    parts += ["## A recipe", "The tables and keys of a [recipe](recipes.md)."]
+    parts += map(_documented_here, RECIPE_TABLES)
     return "\n\n".join(parts) + "\n"
 
 
@@ -171,7 +172,7 @@ def recipes() -> str:
     parts = [
         "# Recipes",
         "What networks were trained by, as they ship: `scenelift train NAME` takes one by its name, `scenelift train "
-        "FILE.toml` one of your own. The keys are explained among the [settings](settings.md#training).",
+        "FILE.toml` one of your own. The keys are explained among the [settings](settings.md#a-recipe).",
     ]
     for path in sorted(RECIPES.rglob("*.toml")):
         text = path.read_text(encoding="utf-8")
@@ -222,6 +223,11 @@ PAGES = {
 
 
 # What they use
+
+
+def _documented_here(name: str) -> str:
+    """Return what mkdocstrings replaces by the documentation of a name of the package."""
+    return f"::: scenelift.{name}\n    options:\n      heading_level: 3"
 
 
 def _command(words: str, command: Any) -> Iterator[str]:
