@@ -6,6 +6,7 @@ import functools
 import gc
 import io
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
@@ -98,15 +99,22 @@ def _load(module: str) -> dict[str, Any]:
     made.callback()(lambda: None)  # makes it a group, even of one command
     import_module(f"scenelift.workflows.cli.{module}").register(made)
     found = dict(typer.main.get_group(made).commands)
+    everywhere = [p for p in typer.main.get_command(app).params if p.name in SHOWN]
     for command in found.values():
-        _hide_variables(command)
+        _finish(command, everywhere)
     return found
 
 
-def _hide_variables(command: Any) -> None:
-    """Keep the names of variables of the environment, which follow from those of the options, out of the help."""
-    for inner in getattr(command, "commands", {}).values():
-        _hide_variables(inner)
+def _finish(command: Any, everywhere: list[Any]) -> None:
+    """Add the options that stand before a command or behind it, and keep the names of variables out of the help.
+
+    The names of variables of the environment follow from those of the options.
+    """
+    inner = getattr(command, "commands", {})
+    for each in inner.values():
+        _finish(each, everywhere)
+    if not inner:
+        command.params += everywhere
     for parameter in command.params:
         _hide_variable(parameter)
 
@@ -116,6 +124,8 @@ def _hide_variable(parameter: Any) -> None:
         parameter.show_envvar = False
 
 
+SHOWN = ("quiet", "verbose", "log_file")
+"""Options of the program that every command takes, too: what is shown and logged."""
 PREFIX = "SCENELIFT"
 """Of variables of the environment that stand for options."""
 CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -137,6 +147,39 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _set_up(name: str) -> Callable[[typer.Context, Any], Any]:
+    """Return what sets one of the options that `console.set_up` takes, wherever on the line it stands."""
+
+    def given(context: typer.Context, value: Any) -> Any:
+        if value and not context.resilient_parsing:  # which only completes or describes a command
+            from scenelift.workflows.cli.console import set_up
+
+            set_up(**{name: value})
+        return value
+
+    return given
+
+
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        callback=_set_up("quiet"),
+        expose_value=False,
+        help="Show no progress: results and errors only.",
+    ),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", callback=_set_up("verbose"), expose_value=False, help="Log every block."),
+]
+LogFile = Annotated[
+    Path | None,
+    typer.Option(callback=_set_up("log_file"), expose_value=False, help="Append the log to this file too."),
+]
+
+
 @app.callback(epilog=f"Every option can also be set by a variable of the environment: {PREFIX}_ENHANCE_WORKERS=4.")
 def scenelift(
     context: typer.Context,
@@ -149,19 +192,16 @@ def scenelift(
     config: Annotated[
         Path | None, typer.Option(help="Defaults of options (TOML): a table for each command, such as \\[enhance].")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress: results and errors only.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every block.")] = False,
-    log_file: Annotated[Path | None, typer.Option(help="Append the log to this file too.")] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_file: LogFile = None,
 ) -> None:
     """Denoise and super-resolve satellite scenes: seamless, exact under tiling, measured."""
+    # the last three act by their callbacks
     if config is not None:
         from scenelift.workflows.cli.runfile import read_defaults
 
         context.default_map = read_defaults(config, context.command, str(context.invoked_subcommand))
-    if quiet or verbose or log_file:
-        from scenelift.workflows.cli.console import set_up
-
-        set_up(quiet, verbose, log_file)
 
 
 def _unraisable(event: Any) -> None:
