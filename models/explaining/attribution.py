@@ -77,7 +77,9 @@ class Deletion:
         return float(np.mean(self.attributed)) / chance if chance else float("nan")
 
 
-def deletion_test(function: Function, patch: Tensor, at: tuple[int, int, int], found: Tensor, seed: int = 0) -> Deletion:
+def deletion_test(
+    function: Function, patch: Tensor, at: tuple[int, int, int], found: Tensor, seed: int = 0
+) -> Deletion:
     """Delete the pixels with the largest attribution, and as many at random, and see how far the output moves.
 
     Parameters

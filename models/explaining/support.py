@@ -1,4 +1,4 @@
-"""What of a result the input determines, and what the network's prior adds: the range and the null space of a sensor."""
+"""What of a result the input determines, and what the prior adds: range and null space of a sensor."""
 
 from __future__ import annotations
 
