@@ -62,15 +62,15 @@ def test_intervals_are_over_places_and_differences_paired():
     arms = {name: count(s, truth, at, edges_of(s, 0.3), 20) for name, s in (("before", scores), ("after", better))}
     rates = rate(arms, 0.3)
     rng, drawn = np.random.default_rng(1), []
-    for _ in range(400):
+    for _ in range(250):
         chosen = np.concatenate([np.flatnonzero(at == place) for place in rng.integers(0, 20, 20)])
         drawn.append([metrics.roc_auc_score(truth[chosen], s[chosen]) for s in (scores, better)])
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
-    assert rates["before"].auc.low == pytest.approx(low[0], abs=0.02)
-    assert rates["after"].auc.high == pytest.approx(high[1], abs=0.02)
+    assert rates["before"].auc.low == pytest.approx(low[0], abs=0.03)
+    assert rates["after"].auc.high == pytest.approx(high[1], abs=0.03)
     gains = np.subtract(*np.transpose(drawn)[::-1])
     gain = rates["after"].gains["auc"]
-    assert (gain.low, gain.high) == pytest.approx(tuple(np.percentile(gains, [2.5, 97.5])), abs=0.01)
+    assert (gain.low, gain.high) == pytest.approx(tuple(np.percentile(gains, [2.5, 97.5])), abs=0.015)
     assert rates["before"].gains == {}
 
 
@@ -103,7 +103,7 @@ def test_the_command_on_scenes_of_two_grids(tmp_path, water):
     found = json.loads(scenelift(*command, "--place", "10", "-o", tmp_path / "out", "--json").stdout)
     images = [coarse.repeat(2, axis=1).repeat(2, axis=2).astype(float), fine.astype(float)]
     known = (images[0] > 0).all(axis=0) & (images[1] > 0).all(axis=0)
-    assert (found["samples"], found["places"]) == (known.sum(), 7 * 8)
+    assert (found["samples"], found["places"]) == (known.sum(), 7 * 8 - 2)  # of two places nothing is known
     for name, image in zip(("before.tif", "after.tif"), images, strict=True):
         index = ((image[0] - image[1]) / (image[0] + image[1]))[known]
         own = found["detectors"][name]

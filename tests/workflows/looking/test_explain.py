@@ -19,6 +19,7 @@ from scenelift.workflows.looking.explain import Point, explain
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Path:
+    """Two bands of structure with detail and little noise; no data in the corner."""
     rng = np.random.default_rng(0)
     smooth = ndimage.gaussian_filter(rng.standard_normal((2, 90, 110)), (0, 1.2, 1.2))
     values = np.clip(2000 + 2500 * smooth + 20 * rng.standard_normal(smooth.shape), 1, None).astype("uint16")
@@ -27,13 +28,11 @@ def scene(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("model", "scale"), [("sr-x2-lean", 2), ("denoise", 1)])
-def test_the_value_is_that_of_the_whole_job_and_the_parts_sum_to_it(
-    tmp_path: Path, scene: Path, model: str, scale: int
-):
+def test_the_value_is_the_whole_jobs_and_the_parts_sum_to_it(tmp_path: Path, scene: Path, model: str, scale: int):
     source = SceneSource((str(scene),))
     run(source, tmp_path / "out.tif", model, dtype="float32", precision="fp32", device="cpu")
     whole = pixels(tmp_path / "out.tif")
-    for point in (Point(50 * scale, 40 * scale + 1, 2), Point(0, 0), Point(110 * scale - 1, 60 * scale)):
+    for point in (Point(50 * scale, 40 * scale + scale - 1, 2), Point(110 * scale - 1, 0)):
         found = explain(source, model, point)
         at = (point.band - 1, point.row, point.col)
         assert found.value == pytest.approx(whole[at], abs=1e-7)
@@ -49,7 +48,7 @@ def test_the_value_is_that_of_the_whole_job_and_the_parts_sum_to_it(
         for value, corner in zip((point.row, point.col), found.corner, strict=True):
             assert corner <= value // scale < corner + size
         assert found.reach < size / 2
-    assert (found.support.added == 0).all() == (scale == 1)
+        assert (found.support.added == 0).all() == (scale == 1)
 
 
 def test_the_command_writes_a_picture_or_everything(tmp_path: Path, scene: Path):
