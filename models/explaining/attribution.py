@@ -16,7 +16,7 @@ AT_ONCE = 8
 """Patches that go through the network together."""
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2)
 """Shares of the pixels that are deleted."""
-DRAWS = 99
+DRAWS = 39
 """Draws of as many pixels at random."""
 
 Function = Callable[[Tensor], Tensor]
