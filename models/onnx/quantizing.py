@@ -95,7 +95,8 @@ def quantize_int8(source: Path, images: NDArray[np.float32], name: str) -> Quant
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "int8.onnx"
         log = logging.getLogger()
-        level, _ = log.level, log.setLevel(logging.ERROR)  # it recommends pre-processing, which changes nothing here
+        level = log.level
+        log.setLevel(logging.ERROR)  # it recommends pre-processing, which changes nothing here
         try:
             quantize_static(
                 str(source),

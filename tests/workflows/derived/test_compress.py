@@ -32,16 +32,22 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def network(folder: Path, dead: bool) -> Path:
-    """A small network with weights that matter; half of its channels are zero if it is said so."""
+    """A small network: half of its channels are zero, or every one of them carries an eighth of the image."""
     torch.manual_seed(0)
     arch = {"kind": "generator", "scale": 2, "channels": 8, "blocks": 1}
     module = build(arch)
     with torch.no_grad():
         for name, value in module.named_parameters():
-            if not name.startswith("skip"):
+            if not dead:
+                value.zero_()
+            elif not name.startswith("skip"):
                 nn.init.normal_(value, std=0.1)
-            if dead and name.split(".")[0] in ("head", "body"):
-                value[4:] = 0
+                if name.split(".")[0] in ("head", "body"):
+                    value[4:] = 0
+        if not dead:  # the linear path is zero: what the channels carry is the nearest neighbour
+            module.head.weight[:, 0, 1, 1] = 1
+            module.tail.weight[:, :, 1, 1] = 1 / 8
+            module.tail.bias.fill_(1)
     spec = ModelSpec("tiny", "super-resolution", scale=2, halo=module.halo, patch=32)
     save_checkpoint(folder / "tiny.safetensors", module, spec, arch)
     return folder / "tiny.safetensors"
