@@ -269,6 +269,22 @@ def band_choice(text: str | None) -> tuple[int | str, ...] | None:
     UsageError
         If a part is empty, or 0.
     """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if "" in parts or "0" in parts:
+        raise UsageError(f"--bands must be numbers from 1 or names, such as 4,3,2 or red,green,blue, got {text!r}")
+    return tuple(int(part) if part.isdecimal() else part for part in parts)
+
+
+def band_numbers(text: str | None) -> tuple[int, ...] | None:
+    """Return the 1-based bands that --bands names, in its order; None for all.
+
+    Raises
+    ------
+    UsageError
+        If a part is not a number from 1 up.
+    """
     return None if text is None else band_list(text)
 
 

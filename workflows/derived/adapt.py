@@ -117,19 +117,14 @@ def _bands(text: str | None, path: Path) -> tuple[int, ...] | None:
         return None if text is None else band_list(text)
     if _is_images(path):
         raise ModelError(f"{path} has no names of bands: give --bands as numbers, got {text!r}")
-    names = [(band.description or "").lower() for band in _scene(path, None).bands]
-    wanted = [part.strip().lower() for part in text.split(",")]
-    if missing := [each for each in wanted if each not in names]:
-        have = ", ".join(name or "(none)" for name in names)
-        raise ModelError(f"{path} has no band {missing[0]!r}; it has {have}: give --bands as numbers, or other scenes")
-    return tuple(names.index(each) + 1 for each in wanted)
+    return _scene(path, tuple(part.strip() for part in text.split(","))).numbers
 
 
 def _is_images(path: Path) -> bool:
     return holds_images(path) or path.suffix.lower() == ".npz"
 
 
-def _scene(path: Path, bands: tuple[int, ...] | None) -> Scene:
+def _scene(path: Path, bands: tuple[int | str, ...] | None) -> Scene:
     try:
         return open_scene(with_clouds(SceneSource((str(path),), bands)))
     except SceneliftError as error:
