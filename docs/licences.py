@@ -20,7 +20,8 @@ HEAD = """# Licences
 
 scenelift is under Apache-2.0, weights and code. It needs these packages, each under the licence that its own metadata
 names (`python docs/licences.py` wrote this page). Packages of NVIDIA that come with PyTorch for GPUs are left out: they
-are under NVIDIA's own terms, and PyTorch's wheels for CPUs come without them.
+are under NVIDIA's own terms, and PyTorch's wheels for CPUs come without them. `make sbom` lists what is installed, the
+tools of the tests too, with versions and licences as CycloneDX.
 
 | package | licence | needed by |
 |---|---|---|

@@ -41,6 +41,8 @@ class Extra:
     """Where it stands among the others."""
     last: ClassVar[bool] = False
     """Whether it is for the last model of a chain alone."""
+    changes: ClassVar[bool] = False
+    """Whether errors that were measured on the network are no longer those of the result."""
     out_per_band: ClassVar[int] = 1
     """Bands that it returns for each band."""
 
@@ -89,6 +91,7 @@ class Realism(Extra):
     help = "0 to 1: from the exact network to its perceptual variant (adversarially trained)."
     stage = WEIGHTS
     last = True
+    changes = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
@@ -132,6 +135,46 @@ class Consistency(Extra):
         if spec.scale == 1 or not self.steps:
             return module, spec
         wrapped = Consistent(module, spec.halo, spec.scale, blur.at_nyquist(spec.scale), self.steps)
+        return wrapped, replace(spec, halo=wrapped.halo)
+
+
+@dataclass(frozen=True)
+class Strength(Extra):
+    """Less of a network; those that name land cover are left as they are."""
+
+    share: float = 1.0
+    name = "strength"
+    help = "0 to 1: from bicubic enlargement (of a denoiser: its input) to all that the network does."
+    changes = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ModelError(f"--strength must be from 0 to 1, got {self.share}")
+
+    def wrap(self, module: nn.Module, spec: ModelSpec, blur: Blur) -> tuple[nn.Module, ModelSpec]:
+        from scenelift.models.wrappers import Weakened
+
+        if spec.out_bands is not None:
+            return module, spec
+        wrapped = Weakened(module, spec, self.share)
+        return wrapped, replace(spec, halo=wrapped.halo)
+
+
+@dataclass(frozen=True)
+class Clamp(Extra):
+    """No value beyond those of the input's neighbourhood; networks that name land cover are left as they are."""
+
+    wanted: bool = True
+    name = "clamp"
+    help = "Hold each new pixel within the 3 x 3 input pixels around it: no halo beside bright roofs, less grain."
+    changes = True
+
+    def wrap(self, module: nn.Module, spec: ModelSpec, blur: Blur) -> tuple[nn.Module, ModelSpec]:
+        from scenelift.models.wrappers import Clamped
+
+        if spec.out_bands is not None:
+            return module, spec
+        wrapped = Clamped(module, spec)
         return wrapped, replace(spec, halo=wrapped.halo)
 
 
@@ -257,7 +300,7 @@ class ClassMap(Extra):
 
 
 BUILT_IN: dict[str, type[Extra]] = {
-    kind.name: kind for kind in (Realism, Consistency, SelfEnsemble, Uncertainty, Interval, ClassMap)
+    kind.name: kind for kind in (Realism, Consistency, Strength, Clamp, SelfEnsemble, Uncertainty, Interval, ClassMap)
 }
 
 
@@ -297,10 +340,10 @@ def bind_extras(extras: Iterable[Extra], model: str, last: bool) -> tuple[Extra,
     Raises
     ------
     ModelError
-        If one does not fit the model, or bounds are asked of a network whose weights another one changes.
+        If one does not fit the model, or bounds are asked of a network that another one changes.
     """
     chosen = [extra for extra in extras if last or not extra.last]
-    changing = next((extra.name for extra in chosen if extra.stage == WEIGHTS), None)
+    changing = next((extra.name for extra in chosen if extra.changes), None)
     if changing and any(isinstance(extra, Interval) for extra in chosen):
         raise ModelError(f"--interval holds for the network as it was trained; leave --{changing} out")
     bound = [extra.bound(model) for extra in chosen]

@@ -1,4 +1,4 @@
-"""The modules behind the extras: self-ensemble, its standard deviation as uncertainty, consistency with the input."""
+"""The modules behind the extras: self-ensemble and its deviation, consistency with the input, and less of a network."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from scenelift.models.degradations import DEFAULT_MTF, mtf_decimate, mtf_kernel
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.layers import crop
 from scenelift.models.spec import ModelSpec
+
+BICUBIC = 2
+"""Input pixels on every side that bicubic interpolation depends on."""
 
 
 def turn(x: Tensor, way: int) -> Tensor:
@@ -144,6 +147,61 @@ class Consistent(nn.Module):
         prediction = self.module(x, *rest)
         corrected = back_project(prediction, crop(x, self.inner), self.scale, self.mtf, self.steps)
         return crop(corrected, self.margin * self.scale)
+
+
+class Weakened(nn.Module):
+    """An unpadded network whose change of the input is made smaller: what it adds to bicubic enlargement.
+
+    Parameters
+    ----------
+    module : Module
+        (N, C, P + 2·halo, P + 2·halo) to (N, C, scale·P, scale·P).
+    spec : ModelSpec
+        Of the network.
+    share : float
+        1 gives the network, 0 bicubic interpolation (Keys, IEEE TASSP 29(6), 1981), or the input where nothing is
+        enlarged.
+    """
+
+    def __init__(self, module: nn.Module, spec: ModelSpec, share: float) -> None:
+        super().__init__()
+        self.module, self.inner, self.scale, self.share = module, spec.halo, spec.scale, share
+        self.halo = max(spec.halo, 0 if spec.scale == 1 else BICUBIC)
+        """Context in input pixels on every side."""
+
+    def forward(self, x: Tensor, *rest: Tensor) -> Tensor:  # (N, C, P + 2·halo, ..) -> (N, C, scale·P, scale·P)
+        found = self.module(crop(x, self.halo - self.inner), *rest)
+        plain = crop(x, self.halo) if self.scale == 1 else self._enlarged(crop(x, self.halo - BICUBIC))
+        return torch.lerp(plain, found, self.share)
+
+    def _enlarged(self, x: Tensor) -> Tensor:
+        wide = F.interpolate(x, scale_factor=self.scale, mode="bicubic", align_corners=False)
+        return crop(wide, BICUBIC * self.scale)
+
+
+class Clamped(nn.Module):
+    """An unpadded network held within the least and the largest of the 3 x 3 input pixels around each new one.
+
+    Parameters
+    ----------
+    module : Module
+        (N, C, P + 2·halo, P + 2·halo) to (N, C, scale·P, scale·P).
+    spec : ModelSpec
+        Of the network.
+    """
+
+    def __init__(self, module: nn.Module, spec: ModelSpec) -> None:
+        super().__init__()
+        self.module, self.inner, self.scale = module, spec.halo, spec.scale
+        self.halo = max(spec.halo, 1)
+        """Context in input pixels on every side."""
+
+    def forward(self, x: Tensor, *rest: Tensor) -> Tensor:  # (N, C, P + 2·halo, ..) -> (N, C, scale·P, scale·P)
+        found = self.module(crop(x, self.halo - self.inner), *rest)
+        near = crop(x, self.halo - 1)
+        least, most = -F.max_pool2d(-near, 3, 1), F.max_pool2d(near, 3, 1)
+        low, high = (F.interpolate(edge, scale_factor=self.scale, mode="nearest") for edge in (least, most))
+        return torch.minimum(torch.maximum(found, low), high)
 
 
 def blend(first: nn.Module, second: nn.Module, share: float) -> nn.Module:

@@ -103,3 +103,10 @@ class UnfitError(SceneliftError):
     """What was asked for is not reached, or not expected to be: nothing was written."""
 
     exit_code = 4
+
+
+def interruption(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Return the interruption behind an error: Python wraps it where a class is being made, libraries elsewhere."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error

@@ -59,6 +59,26 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def folder_for_results(path: Path) -> Iterator[Path]:
+    """Make a folder before the work that fills it; where the work fails, take away again what was made and is empty.
+
+    Raises
+    ------
+    UsageError
+        If the folder cannot be made.
+    """
+    made = [each for each in (path, *path.parents) if not each.exists()]
+    make_folder(path)
+    try:
+        yield path
+    except BaseException:
+        with contextlib.suppress(OSError):  # one that is not empty stays, and those above it
+            for each in made:
+                each.rmdir()
+        raise
+
+
 def sync(path: Path) -> None:
     """Flush one file or folder to the disk, if it exists."""
     try:

@@ -42,7 +42,7 @@ def requirements(*extras: str) -> dict[str, str]:
 def test_environment_yml_lists_the_same_as_pyproject() -> None:
     wanted = {
         re.sub(r"^[\w.-]+", lambda m: CONDA_NAMES.get(m[0], m[0]), line)
-        for line in requirements("test", "check").values()
+        for line in requirements("test", "check", "docs").values()
     }
     lines = (ROOT / "environment.yml").read_text().splitlines()
     listed = {m[1] for line in lines if (m := re.match(r"\s+- ([\w.-]+(?:>=[\w.]+)?)$", line))}

@@ -25,7 +25,7 @@ from scenelift.pipeline.scenes.scenes import Band, Scene, SceneSource, no_crs
 from scenelift.pipeline.tiles import TileGrid, Window
 from scenelift.workflows.choosing import prepare_opened
 from scenelift.workflows.refusals import model_names, refuse_models
-from scenelift.workflows.settings import EnhanceSettings
+from scenelift.workflows.settings import BLOCK, EnhanceSettings
 
 if TYPE_CHECKING:
     pass
@@ -330,7 +330,8 @@ def _of_image(image: Any, scene: Scene, models: Any, settings: EnhanceSettings) 
     cluster = ClusterSettings(workers=cores() if is_lazy(image) else 0)
     prepared = prepare_opened(_reading(scene, Pixels(image, whole)), (), model_names(models), settings, cluster)
     specs = [model.spec for model in prepared.models]
-    block = min(settings.block, scene.grid.height), min(settings.block, scene.grid.width)
+    side = settings.block or BLOCK
+    block = min(side, scene.grid.height), min(side, scene.grid.width)
     output = output_of(scene, specs, block, dtype=settings.dtype)
     job = ArrayJob(scene, tuple(model.handle for model in prepared.models), output, settings.batch or 8)
     tiles = TileGrid(scene.grid.shape, block)

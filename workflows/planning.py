@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -27,7 +28,7 @@ from scenelift.pipeline.scenes.inputs import input_digest
 from scenelift.pipeline.scenes.products.kinds import ClassLayer
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.settings import read_table
-from scenelift.pipeline.tiles import TileGrid
+from scenelift.pipeline.tiles import TileGrid, patch_shape
 from scenelift.workflows.choosing import Prepared, is_network, prepare
 from scenelift.workflows.refusals import check_output
 from scenelift.workflows.settings import EnhanceSettings
@@ -72,6 +73,7 @@ def plan_prepared(prepared: Prepared, path: Path, settings: EnhanceSettings, clu
             *_left_out(scene, settings),
             *scene.notes,
             *doubts(scene, network=learnt),
+            *_repeated(prepared, job),
             *told,
             *prepared.warnings,
             *notes_on(output.compress),
@@ -129,6 +131,23 @@ def _classes(scene: Scene, output: Output, settings: EnhanceSettings, path: Path
     return scene.classes
 
 
+def _repeated(prepared: Prepared, job: EnhanceJob) -> list[str]:
+    """Return what a summary says of blocks so small that patches are computed for several of them."""
+    (height, width), scale = prepared.scene.grid.shape, 1
+    made = (height, width) if job.window is None else job.window.shape
+    for spec in (model.spec for model in prepared.models):
+        patch = patch_shape((height * scale, width * scale), spec.patch, spec.multiple_of)
+        least = [min(-(-side // scale), whole) for side, whole in zip(patch, made, strict=True)]
+        if job.block[0] < least[0] or job.block[1] < least[1]:
+            size = f"{job.block[1]} x {job.block[0]} pixels"
+            repeated = (
+                f"blocks of {size} are smaller than the patches of {spec.name}, which are computed more than once"
+            )
+            return [f"{repeated}: --block {max(least)} does less work"]
+        scale *= spec.scale
+    return []
+
+
 def _left_out(scene: Scene, settings: EnhanceSettings) -> list[str]:
     """Return what a summary says of layers of classes."""
     names = ", ".join(layer.name for layer in scene.classes)
@@ -139,23 +158,27 @@ def _left_out(scene: Scene, settings: EnhanceSettings) -> list[str]:
     return [f"classes left out: {names}; --keep-classes copies them beside the output"]
 
 
-def _block(scene: Scene, settings: EnhanceSettings) -> tuple[int, int]:
+def _sized(output: Output, scene: Scene, settings: EnhanceSettings) -> Output:
+    """Return the output with blocks as large as the settings say, none larger than what is made."""
+    scale = output.grid.height // scene.grid.height
+    side = settings.side(len(output.bands) * np.dtype(output.dtype).itemsize * scale**2)
     part = settings.window_on(scene.grid)
     height, width = part.shape if part else scene.grid.shape
-    return min(settings.block, height), min(settings.block, width)
+    return replace(output, block=(min(side, height) * scale, min(side, width) * scale))
 
 
 def _job(
     prepared: Prepared, output: Output, settings: EnhanceSettings, path: Path, cluster: ClusterSettings
 ) -> EnhanceJob:
     """Return what the workers are told."""
+    scale = math.prod(model.spec.scale for model in prepared.models)
     return EnhanceJob(
         token=uuid.uuid4().hex,
         source=prepared.scene.source,
         models=tuple(model.handle for model in prepared.models),
         store=work_folder(path) / "store.zarr",
         output=output,
-        block=_block(prepared.scene, settings),
+        block=(output.block[0] // scale, output.block[1] // scale),
         batch=settings.batch or _batch(prepared, output, cluster),
         window=settings.window_on(prepared.scene.grid),
     )
@@ -195,7 +218,8 @@ def _describe(prepared: Prepared, settings: EnhanceSettings) -> Output:
         },
         **_mask_facts(prepared),
     }
-    output = output_of(scene, specs, _block(scene, settings), dtype=settings.dtype, provenance=provenance)
+    output = output_of(scene, specs, scene.grid.shape, dtype=settings.dtype, provenance=provenance)
+    output = _sized(output, scene, settings)
     if part is not None:
         output = cropped(output, part.scaled(output.grid.height // scene.grid.height))
     if getattr(specs[-1], "task", "") == "landcover":

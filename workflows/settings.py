@@ -6,6 +6,7 @@ They stand apart from what they set, so that ``--help`` waits for neither torch 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from scenelift.models.extras import (
     BUILT_IN,
+    Clamp,
     Consistency,
     Extra,
     Interval,
     Realism,
     SelfEnsemble,
+    Strength,
     Uncertainty,
     extra_kind,
 )
@@ -34,7 +37,11 @@ MODELS = "A name, a checkpoint, an ONNX file or module.path:factory; several, wi
 """What ``--model`` takes."""
 
 BLOCK = 1024
-"""Side of a block in input pixels: some seconds of work, a few hundred tasks a scene."""
+"""Side of a block in input pixels, at most: some seconds of work, a few hundred tasks a scene."""
+LEAST_BLOCK = 256
+COPIES = 4
+"""How often the values of a block are held at the most: as they are stored, as they are packed, and parts of them."""
+UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KI": 2.0**10, "MI": 2.0**20, "GI": 2.0**30, "TI": 2.0**40}
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -196,7 +203,15 @@ def _listed(numbers: Sequence[float]) -> str:
 class EnhanceSettings:
     """How to enhance; `block` and `batch` never change a pixel of the result."""
 
-    block: int = option(BLOCK, "Pixels a side of a task, the unit of writing and resuming.", panel=WHERE)
+    block: int | None = option(
+        None,
+        f"Pixels a side of a task, the unit of writing and resuming. Default: {BLOCK}, or the half or quarter of it "
+        "that --memory allows.",
+        panel=WHERE,
+    )
+    memory: str = option(
+        "700MB", "What a block may take of a worker's memory, beside the libraries and the model.", panel=WHERE
+    )
     batch: int | None = option(None, "Patches given to the model at once. Default: chosen for the device.", panel=WHERE)
     device: Device = option("auto", "Where the model runs.", panel=WHERE)
     precision: Precision = option("auto", "Numbers the model computes with.", panel=MODEL)
@@ -227,6 +242,8 @@ class EnhanceSettings:
     crop: Crop | None = None
     """The part of the scene that is made; None: all of it."""
     realism: float | None = option(None, Realism.help, panel=MODEL)
+    strength: float | None = option(None, Strength.help, panel=MODEL)
+    clamp: bool = option(False, Clamp.help, panel=MODEL)
     extra: tuple[str, ...] = option(
         (),
         "What an installed package does around networks: NAME, NAME=VALUE or NAME={field=value}; repeatable.",
@@ -252,6 +269,7 @@ class EnhanceSettings:
         for name, value, most in (("block", self.block, 65536), ("batch", self.batch, 4096)):
             if value is not None and not 1 <= value <= most:
                 raise UsageError(f"--{name} must be from 1 to {most}, got {value}")
+        self.side(1)  # refuses a memory that is none
         if self.noise is not None and not (math.isfinite(self.noise) and self.noise >= 0):
             raise UsageError(f"--noise must be a number from 0 up, got {self.noise}")
         if self.require_gain is not None and not math.isfinite(self.require_gain):
@@ -261,6 +279,27 @@ class EnhanceSettings:
     def window_on(self, grid: GeoGrid) -> Window | None:
         """Return the window of a scene's grid that is made; None: all of it. Raises as `Crop.on` does."""
         return None if self.crop is None else self.crop.on(grid)
+
+    def side(self, nbytes: int) -> int:
+        """Return the side of a block: ``block``, or the largest half of half of `BLOCK` that ``memory`` allows.
+
+        Parameters
+        ----------
+        nbytes : int
+            Bytes of the output a pixel of the input.
+
+        Raises
+        ------
+        UsageError
+            If ``memory`` is no number of bytes.
+        """
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", self.memory.upper())
+        if not match or match[2] not in UNITS:
+            raise UsageError(f"--memory must be a number of bytes such as 700MB or 1.5GB, got {self.memory!r}")
+        most, side = float(match[1]) * UNITS[match[2]] / COPIES, BLOCK
+        while side > LEAST_BLOCK and side**2 * nbytes > most:
+            side //= 2
+        return side if self.block is None else self.block
 
     def extras(self) -> tuple[Extra, ...]:
         """Return what is done around networks: the built-in extras that have an option here, then ``--extra``.

@@ -61,6 +61,7 @@ def _start(environment: Mapping[str, str]) -> None:
 
     wanted = [*LIBRARIES, *(name for name in MODELS if name in sys.modules)]
     context = multiprocessing.get_context("forkserver")
+    wanted.append("scenelift.pipeline.cluster.preloaded")  # the last
     context.set_forkserver_preload([name for name in wanted if importlib.util.find_spec(name)])
     distributed.utils._forkserver_preload_set = True  # else it sets its own, and imports pandas here to find out
     before = {name: os.environ.get(name) for name in environment}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.scenes import Scene
@@ -12,6 +13,12 @@ BELIEVABLE = 5.0
 """Reflectance above which nothing on Earth lies but a mirror turned to the sun."""
 BELOW, OFTEN = -0.02, 0.05
 """Reflectance below which atmospheric correction rarely ends, and the share of pixels there that cannot be chance."""
+COMMON = 0.2, 0.98
+"""Shares of all pixels between which one value in every band, the least or the largest, is probably no image."""
+FACTORS = (2, 3, 4)
+"""Enlargements that are looked for."""
+ALIKE, UNLIKE = 0.99, 0.5
+"""Share of equal neighbours within squares of an enlarged image, at least, and between them, at most."""
 FEW = 16
 """Values that an alpha band drawn by hand or by a program may have; one that is data has more."""
 
@@ -54,6 +61,8 @@ def doubts(scene: Scene, network: bool) -> list[str]:
     """
     found = [] if scene.alpha is None else _alpha_of_data(scene)
     found += _twice_offset(scene)
+    if network:
+        found += _undeclared(scene) + _enlarged(scene)
     certain = scene.source.scale is not None or (scene.dtype != "float32" and not scene.bands[0].declared)
     if certain:
         return found
@@ -69,6 +78,53 @@ def doubts(scene: Scene, network: bool) -> list[str]:
     if network:
         raise UsageError(problem)
     return [*found, problem]
+
+
+def _undeclared(scene: Scene) -> list[str]:
+    """Tell of a value so common that it probably marks missing pixels, where nothing says which are missing."""
+    if scene.mask_kind != "none" or scene.source.nodata is not None:
+        return []
+    values = np.concatenate([region.values.reshape(len(scene.bands), -1) for region in scene.sample], 1)
+    values = values[:, np.isfinite(values).all(0)]
+    scales, offsets = (np.array([getattr(band, name) for band in scene.bands]) for name in ("scale", "offset"))
+    for extreme in (np.min, np.max):
+        if not values.size:
+            break
+        value = extreme(values, axis=1)
+        share = float((values == value[:, None]).all(0).mean())
+        numbers = np.round((value - offsets) / scales, 4)  # as they are stored
+        if COMMON[0] <= share <= COMMON[1] and (numbers == numbers[0]).all():
+            missing = f"{numbers[0]:.6g}"
+            much = f"{100 * share:.0f} % of the pixels are {missing} in every band"
+            return [f"{much}: if they are missing, say --nodata {missing}"]
+    return []
+
+
+def _enlarged(scene: Scene) -> list[str]:
+    """Tell of an image that was enlarged by nearest neighbour: its pixels come in equal squares."""
+    bands = list(scene.guides)
+    windows = [region.values[bands] for region in scene.sample if np.ptp(region.values[bands]) > 0]
+    for factor in FACTORS:
+        if windows and np.mean([_in_squares(values, factor) for values in windows]) > 0.5:
+            shrink = f"gdal_translate -r nearest -outsize {100 / factor:.4g}% 0"
+            found = f"pixels come in equal squares of {factor} x {factor}"
+            return [f"{found}, as of an image enlarged by nearest neighbour: shrink it first ({shrink})"]
+    return []
+
+
+def _in_squares(values: NDArray[np.float32], factor: int) -> bool:
+    """Whether neighbours (C, H, W) are equal but at every so many rows and columns."""
+    for axis in (1, 2):
+        same = np.moveaxis(np.diff(values, axis=axis) == 0, axis, 0)
+        shares = same.reshape(len(same), -1).mean(1)
+        places = np.arange(len(same)) % factor
+        if not any(
+            shares[places == edge].mean() < UNLIKE and shares[places != edge].mean() > ALIKE
+            for edge in range(factor)
+            if (places == edge).any() and (places != edge).any()
+        ):
+            return False
+    return True
 
 
 def _twice_offset(scene: Scene) -> list[str]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from scenelift.models.catalog import find, with_settings
 from scenelift.models.errors import ModelError
-from scenelift.models.extras import ClassMap, Consistency, SelfEnsemble, Uncertainty, apply_extras
+from scenelift.models.extras import Clamp, ClassMap, Consistency, SelfEnsemble, Strength, Uncertainty, apply_extras
 from scenelift.models.loading import load
 from scenelift.models.networks.architectures import build
 from scenelift.models.receptive import check_halo
@@ -29,7 +29,11 @@ def network(seed=0, **changes):
 
 
 @pytest.mark.parametrize(
-    "extras", [(SelfEnsemble(),), (Consistency(1),), (Consistency(3),), (SelfEnsemble(), Consistency(2))]
+    "extras",
+    [
+        *((SelfEnsemble(),), (Consistency(1),), (Consistency(3),), (SelfEnsemble(), Consistency(2))),
+        *((Strength(0.3),), (Clamp(),), (Consistency(1), Strength(0.5), Clamp(), SelfEnsemble())),
+    ],
 )
 @pytest.mark.parametrize("scale", [2, 4])
 def test_the_stated_halo_is_enough(extras, scale):
@@ -40,6 +44,59 @@ def test_the_stated_halo_is_enough(extras, scale):
     assert whole.shape[-1] == 24 * scale
     tile = wrapped(x[..., 8 : 16 + 2 * spec.halo, 8 : 16 + 2 * spec.halo])
     torch.testing.assert_close(tile, whole[..., 8 * scale : 16 * scale, 8 * scale : 16 * scale], atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_strength_runs_from_bicubic_to_the_network(scale):
+    module, spec = network(scale=scale)
+    x = torch.rand(2, 1, 12 + 2 * spec.halo, 16 + 2 * spec.halo)
+    outs = {}
+    for share in (0.0, 0.25, 1.0):
+        wrapped, told = apply_extras((Strength(share),), module, spec, Blur())
+        outs[share] = wrapped(x)
+        assert told.halo == spec.halo
+    assert torch.equal(outs[1.0], module(x))
+    taps = {}  # the same weights from the other end: what one input pixel does to the output
+    for at in range(12):
+        impulse = torch.zeros_like(x)
+        impulse[..., spec.halo + at, :] = 1
+        taps[at] = apply_extras((Strength(0.0),), module, spec, Blur())[0](impulse)[0, 0, :, 0]
+    at = torch.arange(12.0 * scale)
+    distance = ((at + 0.5) / scale - 0.5)[:, None] - torch.arange(12.0)
+    near, a = distance.abs(), -0.75  # Keys' kernel as torch has it
+    inside = (a + 2) * near**3 - (a + 3) * near**2 + 1
+    outside = a * (near**3 - 5 * near**2 + 8 * near - 4)
+    kernel = torch.where(near <= 1, inside, torch.where(near < 2, outside, torch.zeros(())))
+    torch.testing.assert_close(torch.stack([taps[i] for i in range(12)], 1), kernel, atol=3e-6, rtol=0)
+    torch.testing.assert_close(outs[0.25], 0.75 * outs[0.0] + 0.25 * outs[1.0], atol=1e-6, rtol=0)
+
+
+def test_strength_of_a_denoiser_keeps_a_share_of_its_input():
+    module = torch.nn.Conv2d(1, 1, 3)
+    spec = ModelSpec("smooth", "denoise", halo=1)
+    x = torch.rand(1, 1, 9, 9)
+    half = apply_extras((Strength(0.5),), module, spec, Blur())[0](x)
+    torch.testing.assert_close(half, (module(x) + x[..., 1:-1, 1:-1]) / 2)
+
+
+@given(st.integers(0, 2**31))
+def test_a_clamped_network_stays_within_its_neighbourhood(seed):
+    module, spec = network()
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(1, 1, 6 + 2 * spec.halo, 8 + 2 * spec.halo, generator=generator)
+    found = apply_extras((Clamp(),), module, spec, Blur())[0](x)[0, 0]
+    free = module(x)[0, 0]
+    core = x[0, 0, spec.halo - 1 : -spec.halo + 1, spec.halo - 1 : -spec.halo + 1]
+    for row in range(6):
+        for col in range(8):
+            near = core[row : row + 3, col : col + 3]
+            ours, theirs = (v[2 * row : 2 * row + 2, 2 * col : 2 * col + 2] for v in (found, free))
+            assert torch.equal(ours, theirs.clamp(near.min(), near.max()))
+
+
+def test_less_of_a_network_leaves_what_names_land_cover_alone():
+    module, spec = torch.nn.Identity(), ModelSpec("map", "landcover", out_bands=2)
+    assert apply_extras((Strength(0.5), Clamp()), module, spec, Blur()) == (module, spec)
 
 
 def test_uncertainty_comes_beside_each_band():

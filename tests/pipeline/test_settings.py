@@ -183,6 +183,8 @@ enhancing = st.builds(
     consistency=st.integers(0, 20),
     tta=st.booleans(),
     realism=st.none() | st.floats(0, 1),
+    strength=st.none() | st.floats(0, 1),
+    clamp=st.booleans(),
 )
 clusters = st.builds(
     ClusterSettings,

@@ -1,8 +1,8 @@
 """What sharpened bands are worth to a map: ``cd tests && python -m tools.landcover SCENE LABELS --fine … --coarse …``.
 
 Some bands of a labelled scene are made coarser, as if another sensor had seen them, brought back in several ways, and
-given to a classifier beside the bands that stayed fine. Folds are blocks of the scene; no pixel is learned from within
-a gap of the blocks that are mapped.
+given to a classifier beside the bands that stayed fine: a forest that sees one pixel at a time, or a U-Net
+that sees around it. Folds are blocks of the scene; no pixel is learned from within a gap of the blocks that are mapped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import segmentation_models_pytorch as smp
 import torch
+import torch.nn.functional as F
 import typer
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -48,6 +50,10 @@ Labels = NDArray[np.int64]
 CUBIC, INTACT = "all bands, cubic", "all bands as they were"
 TREES, LEAF = 100, 3
 """Of the random forest: trees, and least pixels of a leaf."""
+STEPS, BATCH, SIDE, RATE = 150, 8, 64, 1e-3
+"""Of the U-Net's training: steps, patches a step, their side, and the highest learning rate."""
+STRIDE = 32
+"""What the sides of an image must be multiples of for the U-Net."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,46 @@ def by_forest(values: Image, labels: Labels, learned: NDArray[np.int64], mapped:
     return np.asarray(forest.predict(pixels[mapped.ravel()]), np.int64)
 
 
+def by_network(values: Image, labels: Labels, learned: NDArray[np.int64], mapped: NDArray[np.bool_]) -> Labels:
+    """Classify pixels by a U-Net (Ronneberger et al., MICCAI 2015) on a ResNet-18, from random weights."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    pixels = values.reshape(len(values), -1)[:, learned]
+    mean, spread = (x[:, None, None] for x in (pixels.mean(1), pixels.std(1) + 1e-6))
+    image = torch.from_numpy(((values - mean) / spread).astype(np.float32))
+    wanted = torch.full((labels.size,), -1)
+    wanted[learned] = torch.from_numpy(labels.ravel()[learned])
+    wanted = wanted.reshape(labels.shape)
+    counts = torch.bincount(wanted[wanted >= 0], minlength=int(labels.max()) + 1).float()
+    weight = (counts.sum() / counts.clamp(min=1)).sqrt()  # rare classes count for more, not for as much
+    network = smp.Unet("resnet18", encoder_weights=None, in_channels=len(values), classes=len(counts))
+    optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, STEPS)
+    for _ in range(STEPS):
+        patches, truths = [], []
+        for _ in range(BATCH):
+            row, col = (int(rng.integers(side - SIDE + 1)) for side in labels.shape)
+            at = (..., slice(row, row + SIDE), slice(col, col + SIDE))
+            turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+            x, y = (torch.rot90(v.flip(-1) if flip else v, turns, (-2, -1)) for v in (image[at], wanted[at]))
+            patches.append(x)
+            truths.append(y)
+        truth = torch.stack(truths)
+        if bool((truth >= 0).any()):
+            loss = F.cross_entropy(network(torch.stack(patches)), truth, weight, ignore_index=-1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        schedule.step()
+    lacks = [-side % STRIDE for side in labels.shape]
+    with torch.no_grad():
+        found = network.eval()(F.pad(image[None], (0, lacks[1], 0, lacks[0]), mode="reflect")).argmax(1)[0].numpy()
+    return np.asarray(found[: labels.shape[0], : labels.shape[1]][mapped], np.int64)
+
+
+CLASSIFIERS: dict[str, Classify] = {"forest": by_forest, "unet": by_network}
+
+
 def run_arms(
     images: dict[str, Image], labels: Labels, classes: tuple[str, ...], split: Split, classify: Classify = by_forest
 ) -> list[Arm]:
@@ -202,6 +248,7 @@ def measure(
     block: Annotated[int, typer.Option(help="Side of a block, pixels.")] = Split.block,
     gap: Annotated[int, typer.Option(help="Pixels between what is learned from and what is mapped.")] = Split.gap,
     each: Annotated[int, typer.Option(help="Pixels of a class that are learned from.")] = Split.each,
+    classifier: Annotated[str, typer.Option(help=f"Any of: {', '.join(CLASSIFIERS)}.")] = "forest",
     seed: Annotated[int, typer.Option(help="Of blocks, pixels and trees.")] = Split.seed,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -217,7 +264,8 @@ def measure(
         else BandGrid(ratio, at, at, UNKNOWN_MTF, name, wavelength(name, {}))
         for i, name in enumerate(called)
     ]
-    arms = run_arms(versions(values, layout), known, classes, Split(block, gap=gap, each=each, seed=seed))
+    split = Split(block, gap=gap, each=each, seed=seed)
+    arms = run_arms(versions(values, layout), known, classes, split, CLASSIFIERS[classifier])
     print(json.dumps([_plain(arm) for arm in arms]) if as_json else to_markdown(arms))
 
 

@@ -89,7 +89,8 @@ def test_the_score(package: Path) -> None:
     [
         (
             "sharpn",
-            "unknown extra 'sharpn'; known are realism, consistency, tta, uncertainty, interval, classes, sharpen",
+            "unknown extra 'sharpn'; known are realism, consistency, strength, clamp, tta, uncertainty, interval, "
+            "classes, sharpen",
         ),
         ("sharpen=much", '--extra sharpen: amount must be a number, got "much"'),
         ("sharpen={amont = 1}", "--extra sharpen: unknown key amont; did you mean amount?"),

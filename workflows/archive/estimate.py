@@ -21,7 +21,7 @@ from scenelift.workflows.archive.filters import Filters
 from scenelift.workflows.archive.run import archive
 from scenelift.workflows.archive.settings import ArchiveSettings
 from scenelift.workflows.archive.survey import Survey, Wanted, survey
-from scenelift.workflows.settings import Reading
+from scenelift.workflows.settings import BLOCK, Reading
 
 TINY = 64
 """Side of the crops that show what a scene costs whatever its size."""
@@ -111,7 +111,7 @@ def _measure(wanted: list[Wanted], settings: ArchiveSettings, cluster: ClusterSe
             opened = time.perf_counter() - clock
             crew = max(1, place.slots)
             few, many = 2 * crew, 6 * crew
-            side = min(settings.enhance.block, LARGER)
+            side = min(settings.enhance.block or BLOCK, LARGER)
             tiny = _crops(wanted, folder / "tiny", many, TINY)
             larger = _crops(wanted, folder / "larger", many, side)
             first = _timed(tiny[:crew], folder / "warm", plain, cluster, place)

@@ -117,15 +117,16 @@ def _look(entry: Entry, settings: ArchiveSettings) -> Wanted | str:
 def _wanted(entry: Entry, source: SceneSource, scene: Scene, settings: ArchiveSettings) -> Wanted:
     height, width = scene.grid.shape
     scale = math.prod(load_spec(find(name)).scale for name in settings.models)
-    side = settings.enhance.block
     pixels = height * width * scale**2
     each = 1 + sum(extra.out_per_band - 1 for extra in settings.enhance.extras())
     bands = len(scene.bands) * each + (scene.alpha is not None)
+    itemsize = np.dtype(settings.enhance.dtype or scene.dtype).itemsize
+    side = settings.enhance.side(bands * itemsize * scale**2)
     return Wanted(
         entry=entry,
         source=source,
         shape=(height, width),
         blocks=len(TileGrid((height, width), (min(side, height), min(side, width)))),
         pixels=pixels,
-        nbytes=pixels * bands * np.dtype(settings.enhance.dtype or scene.dtype).itemsize,
+        nbytes=pixels * bands * itemsize,
     )

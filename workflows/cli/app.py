@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import gc
 import io
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
@@ -14,6 +16,11 @@ from typer.core import TyperCommand, TyperGroup
 
 SCENES, TRAINING, COVER, MEASURING = "Scenes and archives", "Training", "Land cover", "Measuring"
 CLUSTERS, TRYING = "Clusters", "Trying it out"
+
+INTERRUPTED = 130
+"""What a shell says of a command that Ctrl-C ended."""
+GARBAGE = 20_000
+"""New objects after which Python looks for garbage: by its 700, a tenth of the time of imports goes into that."""
 
 
 class Entry(NamedTuple):
@@ -94,15 +101,22 @@ def _load(module: str) -> dict[str, Any]:
     made.callback()(lambda: None)  # makes it a group, even of one command
     import_module(f"scenelift.workflows.cli.{module}").register(made)
     found = dict(typer.main.get_group(made).commands)
+    everywhere = [p for p in typer.main.get_command(app).params if p.name in SHOWN]
     for command in found.values():
-        _hide_variables(command)
+        _finish(command, everywhere)
     return found
 
 
-def _hide_variables(command: Any) -> None:
-    """Keep the names of variables of the environment, which follow from those of the options, out of the help."""
-    for inner in getattr(command, "commands", {}).values():
-        _hide_variables(inner)
+def _finish(command: Any, everywhere: list[Any]) -> None:
+    """Add the options that stand before a command or behind it, and keep the names of variables out of the help.
+
+    The names of variables of the environment follow from those of the options.
+    """
+    inner = getattr(command, "commands", {})
+    for each in inner.values():
+        _finish(each, everywhere)
+    if not inner:
+        command.params += everywhere
     for parameter in command.params:
         _hide_variable(parameter)
 
@@ -112,6 +126,8 @@ def _hide_variable(parameter: Any) -> None:
         parameter.show_envvar = False
 
 
+SHOWN = ("quiet", "verbose", "log_file")
+"""Options of the program that every command takes, too: what is shown and logged."""
 PREFIX = "SCENELIFT"
 """Of variables of the environment that stand for options."""
 CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -133,6 +149,39 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _set_up(name: str) -> Callable[[typer.Context, Any], Any]:
+    """Return what sets one of the options that `console.set_up` takes, wherever on the line it stands."""
+
+    def given(context: typer.Context, value: Any) -> Any:
+        if value and not context.resilient_parsing:  # which only completes or describes a command
+            from scenelift.workflows.cli.console import set_up
+
+            set_up(**{name: value})
+        return value
+
+    return given
+
+
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        callback=_set_up("quiet"),
+        expose_value=False,
+        help="Show no progress: results and errors only.",
+    ),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", callback=_set_up("verbose"), expose_value=False, help="Log every block."),
+]
+LogFile = Annotated[
+    Path | None,
+    typer.Option(callback=_set_up("log_file"), expose_value=False, help="Append the log to this file too."),
+]
+
+
 @app.callback(epilog=f"Every option can also be set by a variable of the environment: {PREFIX}_ENHANCE_WORKERS=4.")
 def scenelift(
     context: typer.Context,
@@ -145,19 +194,16 @@ def scenelift(
     config: Annotated[
         Path | None, typer.Option(help="Defaults of options (TOML): a table for each command, such as \\[enhance].")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress: results and errors only.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every block.")] = False,
-    log_file: Annotated[Path | None, typer.Option(help="Append the log to this file too.")] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_file: LogFile = None,
 ) -> None:
     """Denoise and super-resolve satellite scenes: seamless, exact under tiling, measured."""
+    # the last three act by their callbacks
     if config is not None:
         from scenelift.workflows.cli.runfile import read_defaults
 
         context.default_map = read_defaults(config, context.command, str(context.invoked_subcommand))
-    if quiet or verbose or log_file:
-        from scenelift.workflows.cli.console import set_up
-
-        set_up(quiet, verbose, log_file)
 
 
 def _unraisable(event: Any) -> None:
@@ -169,6 +215,7 @@ def _unraisable(event: Any) -> None:
 def main() -> None:
     """Run the command line; anything a user can cause is one line and an exit code, never a traceback."""
     sys.unraisablehook = _unraisable
+    gc.set_threshold(GARBAGE)
     for stream in (sys.stdout, sys.stderr):  # where the locale's encoding lacks a letter, a mark stands for it
         if isinstance(stream, io.TextIOWrapper) and (stream.encoding or "").lower().replace("-", "") != "utf8":
             stream.reconfigure(errors="replace")
@@ -177,18 +224,24 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(141)
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        _fail("interrupted", INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - sorted out below; what is no user's fault is raised again
         _explain(error)
     else:
+        if code == INTERRUPTED:  # typer makes that of Ctrl-C, without a word
+            _fail("interrupted", INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)  # what typer.Exit said
+    finally:
+        gc.freeze()  # or Python looks through all that was imported once more before it ends, which takes a second
 
 
 def _explain(error: Exception) -> None:
+    from scenelift.pipeline.errors import interruption
+
     if isinstance(error, typer.Exit):
         sys.exit(error.exit_code)
-    if isinstance(error, typer.Abort):
-        _fail("interrupted", 130)
+    if isinstance(error, typer.Abort) or (not hasattr(error, "exit_code") and interruption(error)):
+        _fail("interrupted", INTERRUPTED)
     code = getattr(error, "exit_code", None)  # SceneliftError, ModelError, and what typer says of a wrong option
     if not isinstance(code, int):
         raise error

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from scenelift.pipeline.cluster import ClusterSettings
-from scenelift.pipeline.files import make_folder
+from scenelift.pipeline.files import folder_for_results
 from scenelift.workflows.cli.console import bar, table
 from scenelift.workflows.evidence.cases import REFERENCE
 from scenelift.workflows.evidence.compare import (
@@ -33,8 +33,8 @@ def run_compare(settings: CompareSettings, cluster: ClusterSettings, output: Pat
     UsageError
         If the folder cannot be written.
     """
-    make_folder(output)
-    found = dataclasses.replace(_with_bar(settings, cluster, quiet=as_json), command=_command_of(settings))
+    with folder_for_results(output):
+        found = dataclasses.replace(_with_bar(settings, cluster, quiet=as_json), command=_command_of(settings))
     page = write_page(found, output)
     write_images_csv(found, output / "comparison-images.csv")
     text = to_json(found)
@@ -54,8 +54,7 @@ def run_sharpen(settings: SharpenSettings, output: Path, as_json: bool = False) 
         If the folder cannot be written.
     """
     ratio, network = settings.ratio, settings.network
-    make_folder(output)
-    with bar("comparing", "places", as_json) as move:
+    with folder_for_results(output), bar("comparing", "places", as_json) as move:
         found = compare_sharpening(settings, move)
     command = f"scenelift compare --task sharpen {' '.join(path.name for path in settings.places)}"
     command += f" --ratio {ratio}" if ratio != SharpenSettings.ratio else ""

@@ -36,7 +36,7 @@ FORMAT = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
 
 @dataclass
 class _Wanted:
-    """What was asked for before the command."""
+    """What was asked for, before the command or behind it."""
 
     quiet: bool = False
     level: int = logging.INFO
@@ -45,8 +45,8 @@ class _Wanted:
 _wanted = _Wanted()
 
 
-def set_up(quiet: bool, verbose: bool, log_file: Path | None) -> None:
-    """Set what is shown and logged by every command.
+def set_up(quiet: bool = False, verbose: bool = False, log_file: Path | None = None) -> None:
+    """Set what is shown and logged; what is not given here stays as it is.
 
     Parameters
     ----------
@@ -62,7 +62,9 @@ def set_up(quiet: bool, verbose: bool, log_file: Path | None) -> None:
     UsageError
         If the file cannot be written.
     """
-    _wanted.quiet, _wanted.level = quiet, logging.DEBUG if verbose else logging.INFO
+    _wanted.quiet |= quiet
+    if verbose:
+        _wanted.level = logging.DEBUG
     LOG.setLevel(_wanted.level)
     if log_file is not None:
         try:

@@ -81,7 +81,7 @@ class Running:
         NothingKeptError
             If that was by hand, and nothing was done by then.
         """
-        from scenelift.pipeline.errors import Interrupted, NothingKeptError, ResumableError
+        from scenelift.pipeline.errors import Interrupted, NothingKeptError, ResumableError, interruption
         from scenelift.pipeline.jobs.stopping import parse_walltime, stoppable
         from scenelift.workflows.cli.console import Console
 
@@ -91,7 +91,10 @@ class Running:
                 Console(self.as_json, unit) as console,
             ):
                 return job(stopper, console)
-        except Interrupted as stop:  # typer would make "aborted" of it
+        except BaseException as error:
+            stop = interruption(error)
+            if not isinstance(stop, Interrupted):
+                raise
             if output is None:
                 raise ResumableError(f"{stop}; what is done is kept: the same command goes on with it") from None
             kept = _kept(output)

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from scenelift.pipeline.files import make_folder
+from scenelift.pipeline.files import folder_for_results
 from scenelift.pipeline.scores.bootstrap import Interval
 from scenelift.pipeline.scores.registry import columns
 from scenelift.workflows.evidence.ablate import CASE, AblateSettings, Outcome, ablate, usable_variants
@@ -137,14 +137,14 @@ def run_ablation(settings: AblateSettings, output: Path, quiet: bool = False) ->
     UsageError
         If the folder cannot be written.
     """
-    make_folder(output)
     total = len(usable_variants()) * settings.seeds
 
     def say(what: str, done: int) -> None:
         if not quiet:
             print(f"{done + 1} of {total}: {what}", file=sys.stderr, flush=True)
 
-    outcomes = ablate(settings, output / "runs", say)
+    with folder_for_results(output):
+        outcomes = ablate(settings, output / "runs", say)
     page = output / "ablation.md"
     page.write_text(ablation_text(outcomes, settings, _ablation_command(settings)), encoding="utf-8")
     facts = {o.variant.name: {"psnr": o.psnr.tolist(), "ssim": o.ssim.tolist()} for o in outcomes}

@@ -111,7 +111,11 @@ def read_sample(
 
 def _found(path: Path) -> list[Path]:
     """Return the files a path stands for, here or in the data folder."""
-    there = path if path.exists() else data_folder() / path
+    there = path
+    if not path.exists():
+        if path != DEFAULT and "SCENELIFT_DATA" not in os.environ:
+            raise ModelError(f"no images at {path}: there is no such file or folder")
+        there = data_folder() / path
     files = files_of(there)
     if not files:
         raise ModelError(f"no images at {there}" if not there.exists() else f"{there} holds no scenes, zips or images")

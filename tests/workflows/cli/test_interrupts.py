@@ -63,8 +63,36 @@ def test_interrupted_while_workers_start_there_is_one_line(folder: Path) -> None
 
 
 def test_interrupted_while_it_is_imported_there_is_one_line(folder: Path) -> None:
-    (folder / "typer.py").write_text("raise KeyboardInterrupt  # as if Ctrl-C came just then")
+    (folder / "typer.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
     env = os.environ | {"PYTHONPATH": str(folder)}
     words = [sys.executable, "-m", "scenelift", "models"]
     done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "scenelift: interrupted\n")
+
+
+def test_interrupted_before_the_job_begins_there_is_one_line(folder: Path) -> None:
+    (folder / "psutil.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    env = os.environ | {"PYTHONPATH": str(folder)}
+    words = [sys.executable, "-m", "scenelift", *map(str, JOB)]
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "scenelift: interrupted\n")
+
+
+def test_interrupted_while_a_class_is_made_there_is_one_line(folder: Path) -> None:
+    (folder / "slow.py").write_text(
+        """
+import os, signal
+
+class Slow:
+    def __set_name__(self, owner, name):  # Python 3.11 wraps what is raised here
+        os.kill(os.getpid(), signal.SIGINT)
+
+class Owner:
+    field = Slow()
+"""
+    )
+    env = os.environ | {"PYTHONPATH": str(folder)}
+    words = [sys.executable, "-m", "scenelift", *map(str, JOB), "--workers", "0"]
+    words[words.index("nearest-x2")] = "slow:model"
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "scenelift: interrupted; no block was done, and nothing is left\n")

@@ -177,13 +177,17 @@ def test_a_group_is_built_from_its_options_and_keeps_the_defaults_of_an_instance
 def test_the_log_goes_to_a_file_and_quiet_shows_nothing_but_results(tmp_path: Path) -> None:
     write_raster(tmp_path / "a.tif", np.full((1, 40, 50), 900, np.uint16))
     words = ("enhance", tmp_path / "a.tif", "-m", "bicubic-x2", "--workers", 0, "-o")
-    done = program("-v", "--log-file", "log.txt", *words, "b.tif", cwd=tmp_path)
-    assert re.search(
-        r"block 0 on .*: read [\d.]+ s, model [\d.]+ s, write [\d.]+ s", (tmp_path / "log.txt").read_text()
-    )
-    assert "1 blocks to do" in done.stderr
-    quiet = program("--quiet", *words, "c.tif", cwd=tmp_path)
-    assert quiet.stderr == "" and "c.tif" in quiet.stdout
+    block = re.compile(r"block 0 on .*: read [\d.]+ s, model [\d.]+ s, write [\d.]+ s")
+    log = "-v", "--log-file"
+    before = program(*log, "before.txt", *words, "b.tif", cwd=tmp_path)
+    behind = program(*words, "c.tif", *log, "behind.txt", cwd=tmp_path)
+    for done, file in ((before, "before.txt"), (behind, "behind.txt")):
+        assert block.search((tmp_path / file).read_text()) and "1 blocks to do" in done.stderr
+    for line in (("--quiet", *words, "d.tif"), (*words, "e.tif", "-q")):
+        quiet = program(*line, cwd=tmp_path)
+        assert quiet.stderr == "" and line[-2 if line[-1] == "-q" else -1] in quiet.stdout
+    program("--log-file", "both.txt", *words, "f.tif", "-v", cwd=tmp_path)
+    assert block.search((tmp_path / "both.txt").read_text())
 
 
 WRONG_FLAGS = {
@@ -192,6 +196,7 @@ WRONG_FLAGS = {
     "enhance a.tif -o b.tif --batch 5000": "--batch must be from 1 to 4096, got 5000",
     "enhance a.tif -o b.tif --consistency 21": "--consistency must be from 0 to 20 steps, got 21",
     "enhance a.tif -o b.tif --realism 2": "--realism must be from 0 to 1, got 2.0",
+    "enhance a.tif -o b.tif --strength -1": "--strength must be from 0 to 1, got -1.0",
     "enhance a.tif -o b.tif --noise lots": "--noise must be auto or a number in DN, got 'lots'",
     "enhance a.tif -o b.tif --noise -1": "--noise must be a number from 0 up, got -1.0",
     "enhance a.tif -o b.tif --require-gain nan": "--require-gain must be a number of dB, got nan",

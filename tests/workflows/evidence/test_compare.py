@@ -14,7 +14,6 @@ from PIL import Image
 from scipy import ndimage, stats
 from support.jobs import scenelift
 
-from scenelift.models.errors import ModelError
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scores.bootstrap import interval
 from scenelift.workflows.evidence.cases import INPUT, REFERENCE, Degradation
@@ -146,5 +145,16 @@ def test_wrong_comparisons_are_refused(tmp_path):
         CompareSettings(cases=(Degradation(9),))
     with pytest.raises(UsageError, match="--each"):
         CompareSettings(each=0)
-    with pytest.raises((ModelError, UsageError), match=r"no images at|SCENELIFT_DATA"):
-        compare(CompareSettings(tmp_path / "none.zip"))
+
+
+@pytest.mark.parametrize(
+    ("data", "wrong"),
+    [(None, "set SCENELIFT_DATA to the folder with the images"), ("none.zip", "no images at none.zip")],
+)
+def test_a_comparison_without_its_data_says_so_and_leaves_no_folder(data, wrong, tmp_path, monkeypatch):
+    monkeypatch.delenv("SCENELIFT_DATA", raising=False)
+    for output in ("out", "above/out"):
+        words = ["compare", "-o", output, *(["--data", data] if data else [])]
+        done = scenelift(*words, cwd=tmp_path, ok=False)
+        assert done.returncode == 2 and wrong in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -142,6 +142,7 @@ def test_a_changed_error_model_is_another_job(tmp_path: Path, network: Path) -> 
     [
         ("nearest-x2", {"interval": 0.9}, "only shipped networks and checkpoints"),
         ("sr-x2-rgb", {"interval": 0.9, "realism": 0.5}, "leave --realism out"),
+        ("sr-x2-rgb", {"interval": 0.9, "strength": 0.5}, "leave --strength out"),
         ("mine", {"interval": 0.3}, "from 0.5 to 0.99"),
         ("mine", {"interval": 1.0}, "from 0.5 to 0.99"),
     ],

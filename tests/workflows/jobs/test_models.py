@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -89,6 +90,19 @@ def test_a_job_whose_twin_was_exchanged_does_not_go_on(tmp_path: Path, monkeypat
     monkeypatch.setattr(shipped_networks, "shipped", lambda: other)
     with pytest.raises(UsageError, match="--overwrite"):
         run(scene, out, "sr-x2-rgb", realism=0.5, precision="fp32")
+
+
+def test_less_of_a_network_is_the_same_in_any_blocks_and_said(tmp_path: Path) -> None:
+    scene, chain = write_raster(tmp_path / "in.tif", noise_image(1, (1, 100, 90))), "denoise-fast,sr-x2-fast"
+    less = {"strength": 0.5, "clamp": True, "precision": "fp32"}
+    run(scene, tmp_path / "all.tif", chain, precision="fp32")
+    run(scene, tmp_path / "whole.tif", chain, **less)
+    run(scene, tmp_path / "blocks.tif", chain, block=33, **less)
+    whole = pixels(tmp_path / "whole.tif")
+    assert np.array_equal(whole, pixels(tmp_path / "blocks.tif"))
+    assert not np.array_equal(whole, pixels(tmp_path / "all.tif"))
+    told = json.loads(rasterio.open(tmp_path / "whole.tif").tags()["SCENELIFT"])
+    assert all(model["strength"] == 0.5 and model["clamp"] is True for model in told["models"])
 
 
 def test_automatic_precision_stays_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 from support.builders import write_raster
-from tools.landcover import CUBIC, INTACT, Split, run_arms, versions
+from tools import landcover
+from tools.landcover import CUBIC, INTACT, Split, by_forest, by_network, run_arms, versions
 
 from scenelift.models.sharpening.layout import BandGrid
 from scenelift.workflows.evidence.segmentation import block_counts
@@ -73,6 +74,19 @@ def test_maps_are_scored_block_by_block() -> None:
     assert intact.over_cubic.mean == pytest.approx(gap) and 0 < intact.over_cubic.low < gap < intact.over_cubic.high
     halves = block_counts(labels, labels, tuple("abc"), 48)
     assert len(halves) == 4 and sum(halves).sum() == (labels >= 0).sum()
+
+
+def test_the_network_sees_what_is_around_a_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landcover, "STEPS", 30)
+    monkeypatch.setattr(landcover, "BATCH", 4)
+    labels = np.random.default_rng(0).integers(0, 2, (3, 3)).repeat(32, 0).repeat(32, 1)
+    rows, cols = np.indices(labels.shape)
+    squares = np.where(labels == 1, rows + cols, rows // 2 + cols // 2) % 2  # one pixel alone says nothing
+    values = squares.astype(np.float32)[None]
+    mapped = cols >= 64
+    learned = np.flatnonzero(~mapped.ravel())
+    right = {how: (how(values, labels, learned, mapped) == labels[mapped]).mean() for how in (by_forest, by_network)}
+    assert right[by_forest] < 0.7 and right[by_network] > 0.8
 
 
 def test_the_command_prints_a_table(tmp_path: Path) -> None:
