@@ -100,7 +100,7 @@ class NothingKeptError(SceneliftError):
 
 
 class UnfitError(SceneliftError):
-    """The job is not expected to gain what was asked for; nothing was done."""
+    """What was asked for is not reached, or not expected to be: nothing was written."""
 
     exit_code = 4
 

@@ -107,6 +107,7 @@ def export(
     from scenelift.models.enhancer import TorchEnhancer
     from scenelift.models.onnx.exporting import declare, export_onnx
     from scenelift.pipeline.errors import UsageError
+    from scenelift.workflows.derived.telling import told_for_good
 
     path = Path(path)
     if path.suffix != ONNX:
@@ -119,34 +120,12 @@ def export(
         return [declare(Path(name), path, gain, offset)]
     if (gain, offset) != (1.0, 0.0):
         raise UsageError("--gain and --offset are for ONNX files: the networks of this program see reflectance")
-    ref, notes = _told(find(name), blur, noise)
+    ref, notes = told_for_good(find(name), blur, noise)
     loaded = ref.load()
     checked(ref)
     if not isinstance(loaded, TorchEnhancer) or len(loaded.modules) > 1:
         raise UsageError(f"{name} is no single network: only networks can be exported")
     return [export_onnx(loaded, path, noise).describe(), *notes]
-
-
-def _told(ref: Any, blur: str | None, noise: float | None) -> tuple[Any, list[str]]:
-    """Return the reference with blur and noise for one patch, and what was assumed."""
-    from scenelift.models.sensing.blurs import Blur
-    from scenelift.models.sensing.sensors import parse_blur
-    from scenelift.pipeline.errors import UsageError
-
-    spec = load_spec(ref)
-    bands = spec.bands or 1
-    if not spec.needs_blur:
-        if blur is not None:
-            raise UsageError(f"{ref.name} is not told the blur: leave --blur out")
-        if noise is not None and not spec.needs_noise:
-            raise UsageError(f"{ref.name} is not told the noise: leave --noise out")
-        return ref, []
-    given = None if blur is None else parse_blur(blur, [""] * bands)
-    told = given or (Blur(),) * bands
-    described = ", ".join(dict.fromkeys(each.describe() for each in told))
-    sigma = noise or 0.0
-    line = f"told for good: blur {described}{'' if given else ' (assumed)'}, noise {sigma:g} reflectance"
-    return dataclasses.replace(ref, blur=told, noise=(sigma,) * bands), [line]
 
 
 def score(

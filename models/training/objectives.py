@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,15 @@ class Step:
             x = x[..., mirror(x.shape[2], margin), :][..., mirror(x.shape[3], margin)]
         output = self.apply(self.module, x.contiguous(memory_format=torch.channels_last), *inputs[1:])
         return crop(output, margin * output.shape[3] // x.shape[3]) if margin else output
+
+
+@runtime_checkable
+class Paired(Protocol):
+    """A task whose target is not the patch itself, which is noisy."""
+
+    def pair(self, noisy: Tensor, generator: torch.Generator) -> tuple[Inputs, Tensor]:
+        """Return the network's inputs and the target for (N, C, H, W) patches."""
+        ...
 
 
 class Objective(Protocol):
@@ -123,8 +132,12 @@ class PixelLoss:
     def restore(self, step: Step) -> Restored:
         """Draw and degrade a batch and let the network restore it."""
         clean = self.sampler(step.batch, step.phase.subset, step.generator)
-        inputs = tuple(step.place(x) for x in self.task.degrade(clean, step.generator))
-        return Restored(inputs, step.predict(inputs, step.phase.mirror), step.place(clean))
+        if isinstance(self.task, Paired):
+            degraded, target = self.task.pair(clean, step.generator)
+        else:
+            degraded, target = self.task.degrade(clean, step.generator), clean
+        inputs = tuple(step.place(x) for x in degraded)
+        return Restored(inputs, step.predict(inputs, step.phase.mirror), step.place(target))
 
     def loss(self, restored: Restored, phase: Phase) -> Tensor:
         """Return the loss of what was restored."""

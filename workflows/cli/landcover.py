@@ -11,7 +11,17 @@ import typer
 
 from scenelift.pipeline.settings import option
 from scenelift.workflows.cli.enhance import Running
-from scenelift.workflows.cli.options import Inputs, Json, Output, Source, Where, examples, refuse, with_options
+from scenelift.workflows.cli.options import (
+    DataFolder,
+    Inputs,
+    Json,
+    Output,
+    Source,
+    Where,
+    examples,
+    refuse,
+    with_options,
+)
 from scenelift.workflows.settings import (
     INPUT,
     MODEL,
@@ -74,11 +84,12 @@ def train(
     recipe: Annotated[
         str | None, typer.Argument(help="A land-cover recipe: a TOML file, or the name of one that ships.")
     ] = None,
+    data: DataFolder = None,
 ) -> None:
     """Train a land-cover network, from a recipe or on a labelled scene; a killed run goes on where it was."""
     from scenelift.workflows.cli.train_command import run_training
 
-    if said := run_training(recipe, own, training):
+    if said := run_training(recipe, training, data, own):
         print(said)
 
 

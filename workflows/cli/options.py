@@ -20,7 +20,7 @@ import typer
 from scenelift.pipeline.cluster.settings import KINDS, ClusterSettings
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.settings import option, read_toml, toml_value
-from scenelift.workflows.settings import INPUT, MODEL, MODELS, OUTPUT, STOPS, WHERE, Reading, split_names
+from scenelift.workflows.settings import INPUT, MODEL, MODELS, OUTPUT, STOPS, WHERE, Reading, band_list, split_names
 
 if TYPE_CHECKING:  # --help does not wait for GDAL
     from scenelift.pipeline.scenes.scenes import SceneSource
@@ -50,6 +50,7 @@ Models = Annotated[
 ]
 WORKERS = "Worker processes; 0: none. Default: one a core, or one a GPU."
 Workers = Annotated[int | None, typer.Option(help=WORKERS, rich_help_panel=WHERE)]
+DataFolder = Annotated[Path | None, typer.Option(help="Folder the recipe's paths start from.", rich_help_panel=INPUT)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
 
 
@@ -284,12 +285,7 @@ def band_numbers(text: str | None) -> tuple[int, ...] | None:
     UsageError
         If a part is not a number from 1 up.
     """
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"--bands must be numbers such as 4,3,2, got {text!r}")
-    return tuple(int(part) for part in parts)
+    return None if text is None else band_list(text)
 
 
 def whole_numbers(flag: str, text: str) -> list[int]:

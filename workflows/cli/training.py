@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, replace
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from scenelift.models.extras import Consistency, Extra, SelfEnsemble, Uncertainty
-from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.settings import option
-from scenelift.workflows.cli.options import Json, band_numbers, examples, with_options
-from scenelift.workflows.settings import INPUT, MODEL, Adaptation, TrainingRun
+from scenelift.workflows.cli.options import DataFolder, Json, band_numbers, examples, with_options
+from scenelift.workflows.settings import INPUT, MODEL, TrainingRun
 
 
 def register(app: typer.Typer) -> None:
@@ -30,31 +29,23 @@ def register(app: typer.Typer) -> None:
         epilog=examples("evaluate denoise -m denoise --level 25", "evaluate denoise -m denoise-fast --level 5"),
     )(evaluate_denoise)
     register_simulations(evaluations)
-    shown = examples("train --task sr-x2 --scenes a.tif", "train sr-x2-fast --data images")
+    shown = examples("train sr-x2-fast --data images", "train my.toml -o mine.safetensors")
     app.command("train", epilog=shown, rich_help_panel="Training")(train)
     register_evaluations(evaluations)
     register_detection(evaluations)
     app.add_typer(evaluations, name="evaluate", rich_help_panel="Measuring")
 
 
-@with_options(Adaptation, TrainingRun)
+@with_options(TrainingRun)
 def train(
-    adaptation: Adaptation,
     training: TrainingRun,
-    recipe: Annotated[
-        list[str] | None,
-        typer.Argument(help="A recipe: a TOML file, or the name of one that ships. With --task: more scenes."),
-    ] = None,
+    recipe: Annotated[str, typer.Argument(help="A TOML file, or the name of a recipe that ships.")],
+    data: DataFolder = None,
 ) -> None:
-    """Train a model from a recipe, or adapt a shipped one to your own scenes; a killed run goes on where it was."""
+    """Train a model from a recipe; a killed run goes on where it was. Your own scenes: `scenelift adapt`."""
     from scenelift.workflows.cli.train_command import run_training
 
-    named = tuple(recipe or ())
-    if adaptation.task is not None:  # --scenes a.tif b.tif: the shell's words after the first are arguments
-        named, adaptation = (), replace(adaptation, scenes=adaptation.scenes + named)
-    if len(named) > 1:
-        raise UsageError(f"one recipe at a time, got {', '.join(named)}; several scenes go with --task")
-    if said := run_training(named[0] if named else None, adaptation, training):
+    if said := run_training(recipe, training, data):
         print(said)
 
 

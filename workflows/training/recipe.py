@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,10 @@ from scenelift.models.networks.architectures import build
 from scenelift.models.spec import ModelSpec
 from scenelift.models.training.adversarial import AdversarialSettings
 from scenelift.models.training.haze import Dehazing
+from scenelift.models.training.known import KnownDenoising, KnownSuperResolution
 from scenelift.models.training.labelled import Augment
 from scenelift.models.training.losses import pixel_loss
-from scenelift.models.training.schedule import Phase, Schedule
+from scenelift.models.training.schedule import Schedule
 from scenelift.models.training.tasks import BlindSuperResolution, Denoising, SuperResolution, Task
 from scenelift.pipeline.settings import read_table
 
@@ -86,7 +85,8 @@ class Recipe:
     data: Data
     plan: Schedule
     degradation: dict[str, Any] = field(default_factory=dict)
-    """Arguments of the task's degradation, see `scenelift.models.training.tasks`."""
+    """Arguments of the task's degradation, see `scenelift.models.training.tasks`; with "known" (super-resolution) or
+    "noise" (denoising), which an adaptation finds in scenes, see `scenelift.models.training.known`."""
     start: str | None = None
     """Shipped model or checkpoint whose weights to start from; tensors of another shape start fresh."""
     patch: int = 128
@@ -190,51 +190,15 @@ def recipe_from(values: dict[str, Any], where: str) -> Recipe | LandcoverRecipe:
     return read_table(kind, values, where, error=ModelError)
 
 
-def adaptation(task: str, scenes: Sequence[str], steps: int = 600, bands: tuple[int, ...] | None = None) -> Recipe:
-    """Return a recipe that goes on training a shipped model on the user's own scenes, by Wald's protocol.
-
-    No labels and no other data are needed: the scenes are degraded, and the network learns to undo it.
-
-    Parameters
-    ----------
-    task : str
-        Name of a shipped recipe, e.g. "sr-x2" or "denoise"; its weights are the start.
-    scenes : sequence of str
-        Rasters, folders of rasters, or zips.
-    steps : int
-        Training steps.
-    bands : tuple of int, optional
-        1-based bands to use, in this order; default: all.
-
-    Raises
-    ------
-    ModelError
-        If there is no such recipe, or no scene is given.
-    """
-    base = load_recipe(task)
-    if not isinstance(base, Recipe):
-        raise ModelError(f"--task must name a recipe that restores images, got {task!r}")
-    if not scenes:
-        raise ModelError("--task needs --scenes, got none: name the rasters to adapt to")
-    sources = tuple(Source(str(Path(scene).absolute()), bands=bands) for scene in scenes)
-    phase = Phase(steps, rate=base.plan.phases[-1].rate / 3, loss=base.plan.phases[-1].loss)
-    plan = dataclasses.replace(base.plan, phases=(phase,), validate_every=max(1, min(100, steps // 4)), patience=4)
-    return dataclasses.replace(
-        base,
-        name=f"{base.name}-adapted",
-        data=dataclasses.replace(base.data, train=sources, validation=()),
-        plan=plan,
-        start=base.name,
-        adversarial=None,
-        note=f"{base.name}, adapted to {len(scenes)} scene(s) of the user.",
-    )
-
-
 def make_task(recipe: Recipe) -> Task:
     """Return what the network is to undo."""
     kind: Any = {"super-resolution": SuperResolution, "denoise": Denoising, "dehaze": Dehazing}[recipe.task]
     if recipe.arch.get("kind") == "conditioned-generator":
         kind = BlindSuperResolution
+    if kind in (SuperResolution, BlindSuperResolution) and "known" in recipe.degradation:
+        kind = KnownSuperResolution
+    if kind is Denoising and "noise" in recipe.degradation:
+        kind = KnownDenoising
     task: Task = read_table(kind, recipe.degradation, f"recipe {recipe.name!r}", ("degradation",), ModelError)
     if task.scale != recipe.arch.get("scale", 1):
         raise ModelError(

@@ -18,7 +18,7 @@ from scenelift.models.receptive import seam_error
 from scenelift.models.spec import ModelSpec
 from scenelift.models.training.adversarial import restoration_objective
 from scenelift.models.training.initialization import begin
-from scenelift.models.training.objectives import Objective
+from scenelift.models.training.objectives import Objective, PixelLoss, Term
 from scenelift.models.training.schedule import Schedule
 from scenelift.models.training.tasks import Inputs, Task
 from scenelift.models.training.trainer import Weights
@@ -38,6 +38,10 @@ class Restoration:
     task: Task
     sampler: PatchSampler
     held_out: list[PatchSet]
+    began: Weights | None = None
+    """Weights to begin with instead of those of the recipe's start."""
+    terms: tuple[Term, ...] = ()
+    """Losses beside the pixels', instead of those of the recipe."""
     column = "validation_db"
     limits = (
         "The target it learned from is the image itself (Wald's protocol) or a clean image with added noise; finer "
@@ -75,24 +79,30 @@ class Restoration:
 
     def begin(self, module: nn.Module) -> None:
         """Fit the linear path and take over the weights of the recipe's start."""
-        begin(module, self.recipe.plan.seed, self.recipe.start, self.task, self.sampler)
+        if self.began is not None:
+            module.load_state_dict(self.began)
+        else:
+            begin(module, self.recipe.plan.seed, self.recipe.start, self.task, self.sampler)
 
     @functools.cached_property
-    def _pairs(self) -> tuple[Inputs, Tensor]:
+    def pairs(self) -> tuple[Inputs, Tensor]:
+        """Fixed inputs and targets of the validation places."""
         return validation_pairs(self.recipe, self.task, self.held_out)
 
     @functools.cached_property
     def validate(self) -> Callable[[Weights], float]:
         """Mean PSNR (dB) over fixed validation pairs."""
-        return make_validator(self.recipe, *self._pairs)
+        return make_validator(self.recipe, *self.pairs)
 
     def scores(self, state: Weights) -> dict[str, float]:
         """Return the PSNR (dB) of the network and of classical methods."""
-        return {"psnr_db": round(self.validate(state), 3), **baselines(self.task, *self._pairs)}
+        return {"psnr_db": round(self.validate(state), 3), **baselines(self.task, *self.pairs)}
 
     def objective(self, schedule: Schedule, device: str) -> Objective:
         """Return the pixel loss, with a discriminator or teacher if the recipe names one."""
         self.validate  # noqa: B018 - built first: shipped recipes draw a discriminator's weights after this network's
+        if self.terms:
+            return PixelLoss(self.task, self.sampler, self.terms)
         bands = int(self.recipe.arch.get("bands", 1))
         return restoration_objective(self.task, self.sampler, schedule, self.recipe.adversarial, bands, device)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +18,12 @@ from scenelift.models.fitted.running import on_images
 from scenelift.models.networks.architectures import build
 from scenelift.models.sensing.blurs import Blur, decimate
 from scenelift.models.training.haze import Dehazing
+from scenelift.models.training.known import Known, KnownDenoising, KnownSuperResolution
 from scenelift.models.training.tasks import BlindSuperResolution, Inputs, SuperResolution, Task
 from scenelift.models.whole import Images, run_whole
 from scenelift.pipeline.scores.registry import decibels
 from scenelift.workflows.training.images import PatchSet, balanced, check_bands
-from scenelift.workflows.training.recipe import Recipe, make_spec
+from scenelift.workflows.training.recipe import Recipe, make_spec, make_task
 
 VALIDATION_SIGMA = 0.0162
 """Noise of validation pairs: 15 levels of the 8-bit stretch."""
@@ -53,6 +54,8 @@ def validation_pairs(recipe: Recipe, task: Task, held_out: list[PatchSet]) -> tu
         return tuple(case.degrade(target, task.scale, generator) for case in BLIND_CASES), target
     if isinstance(task, Dehazing):
         return task.degrade(target, generator), target
+    if isinstance(task, KnownSuperResolution | KnownDenoising):
+        return task.validated(target, generator)
     sigma = torch.full((len(target), 1, 1, 1), VALIDATION_SIGMA)
     return (target + sigma * torch.randn(target.shape, generator=generator), sigma), target
 
@@ -79,16 +82,18 @@ BLIND_CASES = (
 )
 
 
-def _blind_validator(recipe: Recipe, pairs: Inputs, target: Tensor) -> Callable[[dict[str, Tensor]], float]:
-    """Return what gives the mean PSNR over `BLIND_CASES`, the network told blur and noise."""
+def _told_validator(
+    recipe: Recipe, cases: Sequence[Known], pairs: Inputs, target: Tensor
+) -> Callable[[dict[str, Tensor]], float]:
+    """Return what gives the mean PSNR over cases, the network told the blur and the noise of each."""
     module = build(recipe.arch, valid=True)
     spec = dataclasses.replace(make_spec(recipe, module, {}), needs_blur=False, needs_noise=False)
 
     def validate(state: dict[str, Tensor]) -> float:
         module.load_state_dict(state)
         found = []
-        for case, low in zip(BLIND_CASES, pairs, strict=True):
-            plain = module.fold([case.blur] * module.bands, [case.sigma] * module.bands)  # type: ignore[operator]
+        for case, low in zip(cases, pairs, strict=True):
+            plain = module.fold(case.blur, case.noise)  # type: ignore[operator]
             method = TorchEnhancer(plain, spec, threads=torch.get_num_threads())
             found.append(psnr(run_whole(method, low.numpy()), target.numpy(), spec.scale))
         return sum(found) / len(found)
@@ -122,8 +127,12 @@ def _scenes(pairs: Inputs) -> list[slice]:
 
 def make_validator(recipe: Recipe, pairs: Inputs, target: Tensor) -> Callable[[dict[str, Tensor]], float]:
     """Return what gives the mean PSNR (dB) of a state's network on the validation pairs, run as the engine does."""
-    if len(pairs) == len(BLIND_CASES):
-        return _blind_validator(recipe, pairs, target)
+    task, bands = make_task(recipe), target.shape[1]
+    if isinstance(task, BlindSuperResolution):
+        blind = [Known((case.blur,) * bands, (case.sigma,) * bands) for case in BLIND_CASES]
+        return _told_validator(recipe, blind, pairs, target)
+    if isinstance(task, KnownSuperResolution) and task.told:
+        return _told_validator(recipe, task.cases(), pairs, target)
     if recipe.task == "dehaze":
         return _haze_validator(recipe, pairs, target)
     module = build(recipe.arch, valid=True)
@@ -141,12 +150,14 @@ def make_validator(recipe: Recipe, pairs: Inputs, target: Tensor) -> Callable[[d
 def baselines(task: Task, pairs: Inputs, target: Tensor) -> dict[str, float]:
     """Return the PSNR (dB, mean over patches) of what needs no network on the validation pairs."""
     low = pairs[0].numpy()
-    if isinstance(task, SuperResolution | BlindSuperResolution):
+    if isinstance(task, SuperResolution | BlindSuperResolution | KnownSuperResolution):
         restored = {n: run_whole(classical(n, task.scale), low) for n in ("bicubic", "lanczos", "ibp")}
     elif isinstance(task, Dehazing):
         names = ("dark-object", "dark-channel")
         restored = {n: np.concatenate([on_images(n, low[at]) for at in _scenes(pairs)]) for n in names}
         restored = {"hazy": low} | restored
+    elif isinstance(task, KnownDenoising):  # there is no clean image: the target is noisy, too
+        restored = {"noisy": low}
     else:
         restored = {"noisy": low}
         restored |= {n: run_whole(classical(n, 1, VALIDATION_SIGMA), low) for n in ("bilateral", "wavelet")}

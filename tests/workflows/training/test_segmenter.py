@@ -221,7 +221,7 @@ def test_numbers_that_nobody_named():
 )
 def test_wrong_commands_are_said(own, words):
     with pytest.raises(UsageError, match=words):
-        run_training(None, own, TrainingRun())
+        run_training(None, TrainingRun(), None, own)
 
 
 @pytest.mark.parametrize("name", ["landcover-naip", "landcover-nc", "landcover-eurosat", "landcover-eurosat-robust"])

@@ -1,0 +1,1 @@
+"""Networks made of other networks: smaller ones, and ones that know the user's own scenes."""
