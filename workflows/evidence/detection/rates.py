@@ -118,13 +118,13 @@ def rate(arms: Mapping[str, Detections], threshold: float, seed: int = 0) -> dic
     point = {name: _values(found, threshold, np.ones((1, places)))[0] for name, found in arms.items()}
     rates = {}
     for name, drawn in values.items():
-        own = [_interval(point[name][k], drawn[:, k]) for k in range(len(RATES))]
+        auc, sensitivity, specificity = (_interval(point[name][k], drawn[:, k]) for k in range(len(RATES)))
         gains = {
             rate: _interval(point[name][k] - point[first][k], drawn[:, k] - values[first][:, k])
             for k, rate in enumerate(RATES)
             if name != first
         }
-        rates[name] = Rates(*own, gains)
+        rates[name] = Rates(auc, sensitivity, specificity, gains)
     return rates
 
 

@@ -143,17 +143,19 @@ def _numbers(scene: Scene, factor: float, window: Window, detector: Detector) ->
     height, width = -(-window.stop_row // coarser) - row, -(-window.stop_col // coarser) - col
     region = scene.read(Window(row, col, height, width).scaled(finer))
     chosen = [band - 1 for band in detector.bands]
-    values, known = region.values[chosen].astype(np.float64), region.valid[chosen].all(axis=0)
+    values: Values = region.values[chosen].astype(np.float64)
+    known: NDArray[np.bool_] = region.valid[chosen].all(axis=0)
+    number: Values = values[0]
     if len(chosen) == 2:
         total = values[0] + values[1]
         known = known & (total != 0)
         number = (values[0] - values[1]) / np.where(total == 0, 1, total)
-    else:
-        number = values[0]
     if coarser > 1:
-        inside = slice(window.row - row * coarser, None), slice(window.col - col * coarser, None)
-        number, known = (a.repeat(coarser, axis=0).repeat(coarser, axis=1)[inside] for a in (number, known))
-        return number[: window.height, : window.width], known[: window.height, : window.width]
+        rows, cols = (
+            np.arange(first, first + side) // coarser - start
+            for first, side, start in ((window.row, window.height, row), (window.col, window.width, col))
+        )
+        return number[np.ix_(rows, cols)], known[np.ix_(rows, cols)]
     cells = window.height, finer, window.width, finer
     return number.reshape(cells).mean(axis=(1, 3)), known.reshape(cells).all(axis=(1, 3))
 
