@@ -144,7 +144,7 @@ def _numbers(scene: Scene, factor: float, window: Window, detector: Detector) ->
     region = scene.read(Window(row, col, height, width).scaled(finer))
     chosen = [band - 1 for band in detector.bands]
     values: Values = region.values[chosen].astype(np.float64)
-    known: NDArray[np.bool_] = region.valid[chosen].all(axis=0)
+    known: NDArray[np.bool_] = np.logical_and.reduce(region.valid[chosen])
     number: Values = values[0]
     if len(chosen) == 2:
         total = values[0] + values[1]
@@ -157,7 +157,7 @@ def _numbers(scene: Scene, factor: float, window: Window, detector: Detector) ->
         )
         return number[np.ix_(rows, cols)], known[np.ix_(rows, cols)]
     cells = window.height, finer, window.width, finer
-    return number.reshape(cells).mean(axis=(1, 3)), known.reshape(cells).all(axis=(1, 3))
+    return number.reshape(cells).mean(axis=(1, 3)), np.logical_and.reduce(known.reshape(cells), axis=(1, 3))
 
 
 def _factor(scene: Scene, truth: Scene, detector: Detector) -> float:
