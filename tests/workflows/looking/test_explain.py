@@ -31,7 +31,7 @@ def scene(tmp_path: Path) -> Path:
 def test_the_value_is_the_whole_jobs_and_the_parts_sum_to_it(tmp_path: Path, scene: Path, model: str, scale: int):
     source = SceneSource((str(scene),))
     run(source, tmp_path / "out.tif", model, dtype="float32", precision="fp32", device="cpu")
-    whole = pixels(tmp_path / "out.tif")
+    whole = pixels(tmp_path / "out.tif") / 10_000  # digital numbers, with their fractions
     for point in (Point(50 * scale, 40 * scale + scale - 1, 2), Point(110 * scale - 1, 0)):
         found = explain(source, model, point)
         at = (point.band - 1, point.row, point.col)
@@ -41,8 +41,7 @@ def test_the_value_is_the_whole_jobs_and_the_parts_sum_to_it(tmp_path: Path, sce
         ]
         assert sum(parts) == pytest.approx(found.value, abs=1e-5)
         assert found.plain == pytest.approx(open_scene(source).read(found.window).values.mean(), abs=0.1)
-        assert found.deletion.p <= 0.05
-        assert found.deletion.ratio > 1.5
+        assert found.deletion.attributed[0] > 2 * found.deletion.random[0]  # of many pixels some add, some take away
         # what moved it lies around it
         size = found.attribution.shape[1]
         for value, corner in zip((point.row, point.col), found.corner, strict=True):
