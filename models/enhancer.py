@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -161,6 +161,29 @@ class TorchEnhancer:
             cores = self._on_cpu(samples, sigma) if self._device.type == "cpu" else self._on_gpu(samples, sigma)
         return cores.reshape(count, -1, *cores.shape[2:]).numpy()
 
+    def network_of(self, band: int, bands: int) -> tuple[Callable[[Tensor], Tensor], tuple[int, ...], int]:
+        """Return what makes one band of a scene of so many: for gradients, in float32 whatever the precision is.
+
+        Returns
+        -------
+        function : callable
+            (N, c, P + 2 halo, P + 2 halo) to the core (N, c', scale P, scale P), differentiable.
+        seen : tuple of int
+            The c bands that it looks at, 0-based.
+        channel : int
+            Of its c' the one that is the band.
+        """
+        together = self.spec.bands
+        seen = tuple(range(bands)) if together else (band,)
+        sigma = self._sigma(1, bands, None)[0 if together else band] if self.spec.needs_noise else None
+        module = self.modules[band % len(self.modules) if together is None else 0]
+
+        def function(samples: Tensor) -> Tensor:
+            level = () if sigma is None else (sigma.expand(len(samples)),)
+            return self._core(module(samples, *level), samples)
+
+        return function, seen, band if together else 0
+
     def _sigma(self, count: int, bands: int, noise: NDArray[np.float32] | None) -> Tensor:
         if noise is None and self._noise is None:
             raise ModelError(f"model {self.spec.name} needs a noise level for each band, got none: give --noise")
@@ -179,6 +202,10 @@ class TorchEnhancer:
         ready = self._ready[which]
         with no_tf32(self._device):
             out = ready(samples) if sigma is None else ready(samples, sigma)
+        return self._core(out, samples).float().contiguous()
+
+    def _core(self, out: Tensor, samples: Tensor) -> Tensor:
+        """Return the core of what a module returned."""
         k, halo = self.spec.scale, self.spec.halo
         core = (samples.shape[2] - 2 * halo) * k, (samples.shape[3] - 2 * halo) * k
         if tuple(out.shape[2:]) == (samples.shape[2] * k, samples.shape[3] * k):
@@ -188,7 +215,7 @@ class TorchEnhancer:
                 f"model {self.spec.name} returned {tuple(out.shape)} for an input of {tuple(samples.shape)}; "
                 f"its spec (scale {k}, halo {halo}) promises a core of {core}"
             )
-        return out.float().contiguous()
+        return out
 
     def _on_cpu(self, samples: Tensor, sigma: Tensor | None) -> Tensor:
         def one(index: int) -> Tensor:

@@ -178,16 +178,16 @@ def test_outputs_are_alike_but_for_last_digits(one: str, other: str, same: bool)
 
 
 CHECK = """
-assert len(table) == 3 and all(ours > plain + 1 for plain, ours in table.values()), table
-assert all(0.75 < share < 1 for share in within.values()), within
-assert abs(report.values["psnr"] - table["harbour"][1]) < 0.02, report.values["psnr"]
+gains = {name: ours - plain for name, (plain, ours) in table.items()}
+assert min(gains["fields"], gains["shallows"]) > 1 and abs(gains["open sea"]) < 0.3, gains
+assert min(within["fields"], within["shallows"]) > 0.8 > within["open sea"] > 0.5, within
+assert abs(report.values["psnr"] - table["shallows"][1]) < 0.02, report.values["psnr"]
 assert {image.shape for image in finer.values()} == {(4, 256, 256)}
-assert len(plt.get_fignums()) == 0  # each was shown
 """
 """What must hold at the end of the notebook."""
 
 
-def test_the_notebook_runs_and_the_network_gains_at_every_place(tmp_path: Path) -> None:
+def test_the_notebook_runs_and_says_what_is_true(tmp_path: Path) -> None:
     book = nbformat.read(DOCS / "gallery.ipynb", as_version=4)
     code = [cell for cell in book.cells if cell.cell_type == "code"]
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code), "outputs are not committed"

@@ -128,7 +128,9 @@ def export(
     return [export_onnx(loaded, path, noise).describe(), *notes]
 
 
-def score(reference: str | Path, test: str | Path | None = None, **settings: Any) -> ScoreReport:
+def score(
+    reference: str | Path, test: str | Path | None = None, *, coarse: str | Path | None = None, **settings: Any
+) -> ScoreReport:
     """Score a scene against a reference, or by itself, in this process.
 
     Parameters
@@ -136,6 +138,8 @@ def score(reference: str | Path, test: str | Path | None = None, **settings: Any
     reference : str or Path
     test : str or Path, optional
         On the reference's grid, or on one some whole times as fine.
+    coarse : str or Path, optional
+        What `test` was super-resolved from: then opensr-test's measures are among the scores.
     **settings
         Fields of `scenelift.workflows.settings.ScoreSettings`: data_range, ratio, border, windows, block.
 
@@ -154,8 +158,9 @@ def score(reference: str | Path, test: str | Path | None = None, **settings: Any
     from scenelift.workflows.evidence.score import score as run
     from scenelift.workflows.settings import ScoreSettings
 
-    other = None if test is None else SceneSource((str(test),))
-    return run(SceneSource((str(reference),)), other, ScoreSettings(**settings), ClusterSettings(workers=0))
+    other, low = (None if name is None else SceneSource((str(name),)) for name in (test, coarse))
+    here = ClusterSettings(workers=0)
+    return run(SceneSource((str(reference),)), other, ScoreSettings(**settings), here, coarse=low)
 
 
 def train(recipe: str | Path, run: str | Path, **options: Any) -> Path:

@@ -13,7 +13,7 @@ from scenelift.pipeline.outputs.sinks import ZarrSink
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.scores.areas import Area
-from scenelift.pipeline.scores.pairs import Pair, open_pair
+from scenelift.pipeline.scores.pairs import Pair, Triple, open_pair, open_triple
 from scenelift.pipeline.scores.scores import Convention, Statistics, block_statistics
 from scenelift.pipeline.tiles import TileGrid, Window
 
@@ -44,6 +44,8 @@ class ScoreJob:
     border: int
     block: int
     map: MapPart | None
+    input: SceneSource | None = None
+    """The coarse scene that ``test`` was made of, if scores are to look at it."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,27 @@ def blocks_of(scene: Scene, job: ScoreJob) -> TileGrid:
     return TileGrid((height, width), (min(job.block, height), min(job.block, width)))
 
 
-_opened: dict[str, Pair | Scene] = {}
+Opened = Scene | Pair | Triple
+_opened: dict[str, Opened] = {}
 
 
-def _open(job: ScoreJob) -> Pair | Scene:
+def open_scored(reference: SceneSource, test: SceneSource | None, coarse: SceneSource | None) -> Opened:
+    """Open what is scored: one scene, two, or two and the coarse one that the second was made of.
+
+    Raises
+    ------
+    UsageError, SceneError
+        If they do not fit together or cannot be read.
+    """
+    if test is None:
+        return open_scene(reference)
+    return open_pair(reference, test) if coarse is None else open_triple(reference, test, coarse)
+
+
+def _open(job: ScoreJob) -> Opened:
     found = _opened.get(job.token)
     if found is None:
-        found = open_pair(job.reference, job.test) if job.test else open_scene(job.reference)
+        found = open_scored(job.reference, job.test, job.input)
         _opened.clear()
         _opened[job.token] = found
     return found
@@ -78,18 +94,20 @@ def _open(job: ScoreJob) -> Pair | Scene:
 def score_block(job: ScoreJob, index: int) -> BlockScore:
     """Sum block number `index` of a job, and write its part of the error map."""
     opened = _open(job)
-    scene = opened.reference if isinstance(opened, Pair) else opened
+    pair = opened.pair if isinstance(opened, Triple) else opened
+    scene = pair.reference if isinstance(pair, Pair) else pair
     target = blocks_of(scene, job)[index]
     core = target.row, target.col, target.stop_row, target.stop_col
     area = Area.around(core, scene.grid.shape, job.convention.halo)
-    if isinstance(opened, Pair):
-        x, y, valid = opened.read(area)
+    if isinstance(pair, Pair):
+        x, y, valid = pair.read(area)
         valid = valid & _inside(area, scene.grid.shape, job.border)
         if job.map:
             job.map.write(target, np.where(valid, np.abs(y - x), np.nan)[(slice(None), *area.owned())])
-        sums = block_statistics(x, y, valid, area, job.convention)
+        coarse = opened.read_coarse(area) if isinstance(opened, Triple) else None
+        sums = block_statistics(x, y, valid, area, job.convention, coarse)
     else:
-        region = opened.read(Window(*area.origin, *area.shape))
+        region = pair.read(Window(*area.origin, *area.shape))
         valid = region.valid & _inside(area, scene.grid.shape, job.border)
         sums = block_statistics(None, region.values, valid, area, job.convention)
     return BlockScore(index, target.size, psutil.Process().memory_info().rss, sums)

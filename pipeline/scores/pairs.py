@@ -11,6 +11,7 @@ from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource, crs_name
 from scenelift.pipeline.scores.areas import Area
+from scenelift.pipeline.scores.sums import Coarse
 from scenelift.pipeline.tiles import Window
 
 MAX_FACTOR = 16
@@ -50,6 +51,47 @@ class Pair:
         mine, theirs = self.reference.read(window), self.test.read(window.scaled(self.factor))
         values, valid = _mean(theirs.values, theirs.valid, self.factor)
         return mine.values, values, mine.valid & valid
+
+
+@dataclass(frozen=True)
+class Triple:
+    """A pair beside the coarse scene that its second one was made of."""
+
+    pair: Pair
+    coarse: Scene
+    factor: int
+    """Pixels of the pair per coarse pixel along each axis."""
+
+    def read_coarse(self, area: Area) -> Coarse:
+        """Read the coarse pixels that touch an area of the pair's grid."""
+        first = [o // self.factor for o in area.origin]
+        ends = [-(-(o + n) // self.factor) for o, n in zip(area.origin, area.shape, strict=True)]
+        region = self.coarse.read(Window(first[0], first[1], ends[0] - first[0], ends[1] - first[1]))
+        return Coarse(region.values, self.factor, region.valid)
+
+
+def open_triple(reference: SceneSource, test: SceneSource, coarse: SceneSource) -> Triple:
+    """Open a truth, what was made by super-resolution, and what it was made of.
+
+    Raises
+    ------
+    UsageError
+        If the first two do not lie on one grid, or the third not on one some whole times as coarse.
+    SceneError
+        If one of them cannot be read.
+    """
+    pair, first = open_pair(reference, test), open_pair(coarse, test)
+    if pair.factor != 1:
+        raise UsageError(
+            f"{pair.reference.name} is {pair.factor} times coarser than {pair.test.name}: give the truth on the grid "
+            f"of {pair.test.name} first, and the coarse scene with --input"
+        )
+    if first.factor == 1:
+        raise UsageError(
+            f"the --input {first.reference.name} lies on the grid of {pair.test.name}: it must be the coarser scene "
+            "that was super-resolved"
+        )
+    return Triple(pair, first.reference, first.factor)
 
 
 def _mean(

@@ -42,7 +42,7 @@ def pixel_sums(block: Block) -> PixelSums:
     own = (slice(None), *area.owned())
     mine = mask[own]
     error = np.where(mine, y[own] - x[own], 0)
-    angles = _angles(x[own], y[own], np.logical_and.reduce(mine))
+    angles = spectral_angles(x[own], y[own], np.logical_and.reduce(mine))
     coarse = [_coarse_sums(*band, area) for band in zip(x, y, mask, strict=True)]
     return PixelSums(
         pixels=mine.sum(axis=(1, 2), dtype=np.float64),
@@ -58,7 +58,8 @@ def pixel_sums(block: Block) -> PixelSums:
     )
 
 
-def _angles(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def spectral_angles(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the angles in radians, shape (n,), between spectra (C, H, W) in a mask; those of zeros are left out."""
     x, y = x[:, mask], y[:, mask]
     norm_x, norm_y = np.linalg.norm(x, axis=0), np.linalg.norm(y, axis=0)
     seen = (norm_x > 0) & (norm_y > 0)

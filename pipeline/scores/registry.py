@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scores.areas import HALO
 from scenelift.pipeline.scores.fusion import fusion_sums
+from scenelift.pipeline.scores.opensr import HALO as TILE_HALO
+from scenelift.pipeline.scores.opensr import opensr_sums
 from scenelift.pipeline.scores.pixels import pixel_sums
 from scenelift.pipeline.scores.similarity import information_sums, similarity_sums
 from scenelift.pipeline.scores.sums import Block, Sums, ratio
@@ -29,7 +31,7 @@ RATIO_DIGITS = 3
 """Decimals of a ratio of two images' scores."""
 
 Values = NDArray[np.float64]
-Kind = Literal["pair", "ratio", "test", "single"]
+Kind = Literal["pair", "ratio", "test", "single", "input"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Score:
     """Decimals where the score stands in a table of a page."""
     kind: Kind = "pair"
     """"pair": of a test image against a reference. The others are of one image: of a pair, "ratio" is test over
-    reference (1 is as much as the reference has), "test" is the test image's; "single" is not measured on pairs."""
+    reference (1 is as much as the reference has), "test" is the test image's; "single" is not measured on pairs.
+    "input" is a pair beside the coarse image that the test image was made of, and is not measured without it."""
     halo: int = HALO
     """Pixels around a block's core that ``measure`` needs; 0 for a score of single pixels."""
     tables: tuple[str, ...] = ("compare", "archive", "report")
@@ -78,15 +81,17 @@ class Score:
             return self._value(self.overall, sums, convention)
         return _mean(self._value(self.of, sums, convention)) if self.of else np.array(np.nan)
 
-    def keys(self, paired: bool) -> list[str]:
+    def keys(self, paired: bool, with_input: bool = False) -> list[str]:
         """Return the names of the sums that the score is made of; none where it is not measured."""
+        if self.kind == "input":
+            return [f"input {self.measure.__module__}.{self.measure.__qualname__}"] if paired and with_input else []
         if (self.kind == "single") if paired else (self.kind == "pair"):
             return []
         images = {"pair": ["pair"], "ratio": ["test", "reference"]}.get(self.kind, ["test"]) if paired else ["single"]
         return [f"{image} {self.measure.__module__}.{self.measure.__qualname__}" for image in images]
 
     def _value(self, formula: Callable[[Any, Convention], Values], sums: Statistics, convention: Convention) -> Values:
-        mine, *theirs = (formula(sums[key], convention) for key in self.keys(sums.paired))
+        mine, *theirs = (formula(sums[key], convention) for key in self.keys(sums.paired, sums.with_input))
         return ratio(mine, theirs[0]) if theirs else mine
 
 
@@ -158,6 +163,13 @@ def _texture(name: str, label: str, unit: str, digits: int, of: str, kind: Kind,
     return Score(name, label, texture_sums, formula, None, unit, digits, kind, **more)
 
 
+def _opensr(name: str, label: str, column: str, unit: str, digits: int) -> Score:
+    """Return one of the measures of opensr-test."""
+    return Score(
+        name, label, opensr_sums, None, lambda s, c: s.mean(column), unit, digits, "input", TILE_HALO, ("compare",)
+    )
+
+
 _REFLECTANCE = "reflectance"
 _whole = functools.partial(Score, measure=pixel_sums, halo=0)
 _BUILT_IN = (
@@ -183,6 +195,13 @@ _BUILT_IN = (
     _texture("mean", "mean", _REFLECTANCE, 4, "mean", "single", tables=()),
     _texture("snr", "signal to noise", "", 1, "signal_to_noise", "single", tables=("archive", "report")),
     _texture("enl", "equivalent looks", "", 0, "equivalent_looks", "single", tables=()),
+    _opensr("consistency_reflectance", "consistency, reflectance", "reflectance", _REFLECTANCE, 5),
+    _opensr("consistency_spectral", "consistency, spectral", "spectral", "degrees", 3),
+    _opensr("consistency_spatial", "consistency, spatial", "spatial", "input pixels", 3),
+    _opensr("synthesis", "synthesis", "synthesis", _REFLECTANCE, 5),
+    _opensr("improvement", "improvement", "improvement", "", 3),
+    _opensr("omission", "omission", "omission", "", 3),
+    _opensr("hallucination", "hallucination", "hallucination", "", 3),
 )
 _KNOWN = {score.name: score for score in _BUILT_IN}
 
@@ -221,6 +240,11 @@ def columns(table: str) -> list[Score]:
 def pixel_names() -> tuple[str, ...]:
     """Return the names of the scores that look at single pixels (or cells of 2 x 2) and are quick to measure."""
     return tuple(score.name for score in known_scores().values() if score.halo <= 1)
+
+
+def without_input() -> tuple[str, ...]:
+    """Return the names of the scores that need no coarse image: without the others, blocks need less context."""
+    return tuple(score.name for score in known_scores().values() if score.kind != "input")
 
 
 @functools.cache

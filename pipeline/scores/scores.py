@@ -11,7 +11,7 @@ import numpy as np
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scores.areas import Area
 from scenelift.pipeline.scores.registry import Score, Values, known_scores
-from scenelift.pipeline.scores.sums import Block, Sums
+from scenelift.pipeline.scores.sums import Block, Coarse, Sums
 
 REFLECTANCE_RANGE = 0.3
 """Full scale for reflectance where none is given: what most land in the visible bands stays under."""
@@ -71,6 +71,11 @@ class Statistics(dict[str, Sums]):
         return "paired" in self
 
     @property
+    def with_input(self) -> bool:
+        """Whether the coarse image that the second one was made of was there, too."""
+        return any(key.startswith("input ") for key in self)
+
+    @property
     def samples(self) -> int:
         """Valid samples: pixels times bands."""
         count = self["paired" if self.paired else "single"]
@@ -91,6 +96,7 @@ def block_statistics(
     valid: np.ndarray | None = None,
     area: Area | None = None,
     convention: Convention | None = None,
+    coarse: Coarse | None = None,
 ) -> Statistics:
     """Sum what one block contributes to the scores of a scene.
 
@@ -107,6 +113,8 @@ def block_statistics(
         by default the arrays are the whole scene.
     convention : Convention, optional
         Data range, ratio and which scores; by default all, of values that span 0 to 1.
+    coarse : Coarse, optional
+        What the test image was made of: then the scores that look at it are measured, too.
 
     Returns
     -------
@@ -120,10 +128,12 @@ def block_statistics(
     """
     convention = convention or Convention()
     block = _prepared(test if reference is None else reference, test, valid, area, convention)
+    if coarse is not None:
+        block = _with_coarse(block, coarse)
     counted = block.valid[(slice(None), *block.area.owned())].sum(axis=(1, 2), dtype=np.float64)
     parts: dict[str, Sums] = {"single" if reference is None else "paired": Count(counted)}
     for score in convention.scores():
-        for key in score.keys(reference is not None):
+        for key in score.keys(reference is not None, coarse is not None):
             if key not in parts:
                 own = dataclasses.replace(block, test=block.reference) if key.startswith("reference") else block
                 parts[key] = score.measure(own)
@@ -143,6 +153,16 @@ def _prepared(
     if valid is not None:
         mask &= np.asarray(valid, bool)
     return Block(np.where(mask, x, 0), np.where(mask, y, 0), mask, area, convention.ranges(len(x)))
+
+
+def _with_coarse(block: Block, coarse: Coarse) -> Block:
+    values = np.asarray(coarse.values, np.float64)
+    ends = [(o + n, o // coarse.factor) for o, n in zip(block.area.origin, block.area.shape, strict=True)]
+    shape = (len(block.test), *(-(-end // coarse.factor) - first for end, first in ends))
+    if values.shape != shape:
+        raise UsageError(f"the coarse image must have the shape {shape}, got {values.shape}")
+    known = np.isfinite(values) & coarse.valid
+    return dataclasses.replace(block, coarse=Coarse(np.where(known, values, 0), coarse.factor, known))
 
 
 @dataclass(frozen=True)
@@ -175,7 +195,7 @@ def scores(statistics: Statistics, convention: Convention | None = None) -> Scor
         The one the statistics were made with.
     """
     convention = convention or Convention()
-    measured = [score for score in convention.scores() if score.keys(statistics.paired)]
+    measured = [score for score in convention.scores() if score.keys(statistics.paired, statistics.with_input)]
     each = {score.name: score.bands(statistics, convention) for score in measured}
     return Scores(
         {score.name: float(score.value(statistics, convention)) for score in measured},

@@ -13,6 +13,23 @@ from scenelift.pipeline.scores.areas import Area
 
 
 @dataclass(frozen=True, eq=False)
+class Coarse:
+    """What a test image was made of, on a coarser grid with the same upper-left corner of the scene."""
+
+    values: np.ndarray
+    """Shape (C, h, w), in the unit of the others: the coarse pixels that touch the block's area."""
+    factor: int
+    """Test pixels per coarse pixel along each axis."""
+    valid: np.ndarray
+    """Boolean, same shape: pixels that are data."""
+
+    @classmethod
+    def whole(cls, values: np.ndarray, factor: int) -> Self:
+        """Return an image whose finite pixels are data."""
+        return cls(values, factor, np.isfinite(values))
+
+
+@dataclass(frozen=True, eq=False)
 class Block:
     """What is measured: part of a pair of images. Where one image is measured, it is ``test``."""
 
@@ -26,6 +43,8 @@ class Block:
     """Which pixels, cells and windows the block owns."""
     ranges: np.ndarray
     """Full scale of each band in the images' unit, shape (C,)."""
+    coarse: Coarse | None = None
+    """What ``test`` was made of, if it is known: scores of the kind "input" look at it."""
 
 
 @dataclass(frozen=True, eq=False)

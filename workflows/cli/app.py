@@ -40,6 +40,7 @@ COMMANDS = {
     "verify": Entry("enhance", SCENES, "Check an output byte by byte; repair what is damaged."),
     "expect": Entry("enhance", SCENES, "Say what super-resolution may gain on a scene."),
     "quicklook": Entry("scene.looking", SCENES, "Draw a scene before and after, side by side."),
+    "explain": Entry("scene.explaining", SCENES, "Say why a network made a pixel."),
     "clean": Entry("scene.looking", SCENES, "List or remove what interrupted jobs left."),
     "info": Entry("enhance", SCENES, "Show what a scene is and how its numbers will be read."),
     "models": Entry("enhance", SCENES, "List the models, or show one model's card."),

@@ -36,7 +36,7 @@ Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for page, f
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     for name, command, *shown in (
-        ("score", score, "score truth.tif better.tif --map error.tif", "score better.tif --json"),
+        ("score", score, "score truth.tif better.tif --map error.tif", "score truth.tif sr.tif --input scene.tif"),
         ("compare", compare, "compare --quick -o comparison", "compare -o comparison --levels 5,25"),
         ("ablate", ablate, "ablate --steps 300 -o ablation", "ablate --seeds 1 --each 2 -o ablation"),
         ("report", report, "report better.tif -o report.html", "report better.zarr -o report.html"),
@@ -53,6 +53,15 @@ def score(
     test: Annotated[
         str | None, typer.Argument(help="The scene to score. Without it REFERENCE is measured by itself.")
     ] = None,
+    coarse: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            help="The coarse scene that the second was super-resolved from: adds opensr-test's consistency, synthesis, "
+            "improvement, omission and hallucination.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
     error_map: Annotated[Path | None, typer.Option("--map", help="Write the absolute error as a GeoTIFF.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="Write the scores as a Parquet table too.")] = None,
     as_json: Json = False,
@@ -62,12 +71,15 @@ def score(
 
     from scenelift.workflows.refusals import refuse_inputs
 
-    refuse_inputs([reference] if test is None else [reference, test], source.remote)
+    refuse_inputs([name for name in (reference, test, coarse) if name is not None], source.remote)
     from scenelift.workflows.cli.tables import print_scores, write_parquet
     from scenelift.workflows.evidence.score import score as run
 
-    other = dataclasses.replace(source.of(test), mask=None, mask_classes=(), time=None) if test is not None else None
-    report = run(source.of(reference), other, settings, where.settings(), error_map)
+    other, low = (
+        None if name is None else dataclasses.replace(source.of(name), mask=None, mask_classes=(), time=None)
+        for name in (test, coarse)
+    )
+    report = run(source.of(reference), other, settings, where.settings(), error_map, coarse=low)
     if parquet is not None:
         write_parquet(report.rows(), parquet)
     print(json.dumps(report.to_dict())) if as_json else print_scores(report)

@@ -17,6 +17,7 @@ from scenelift.workflows.settings import INPUT, MODEL, TrainingRun
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to the program, and the group `evaluate`, which has one of land cover too."""
     from scenelift.workflows.cli.landcover import register_evaluations
+    from scenelift.workflows.cli.methods.detection import register_detection
     from scenelift.workflows.cli.methods.simulations import register_simulations
 
     evaluations = typer.Typer(no_args_is_help=True, help="Print tables of quality against classical methods.")
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
     shown = examples("train sr-x2-fast --data images", "train my.toml -o mine.safetensors")
     app.command("train", epilog=shown, rich_help_panel="Training")(train)
     register_evaluations(evaluations)
+    register_detection(evaluations)
     app.add_typer(evaluations, name="evaluate", rich_help_panel="Measuring")
 
 

@@ -104,7 +104,8 @@ def _try_image(job: CompareSettings, index: int) -> tuple[int, Trial]:
         reference, low, sigma = (values[index : index + 1] for values in _degraded(job, case))
         methods = _methods_for(case, job.networks or (), reference.shape[1])
         for method, images in (*restore(case, low, sigma, methods[:-1]), (REFERENCE, reference)):
-            found[case.name, method] = measure(reference[0], images[0], case.scale, peak)
+            coarse = low[0] if case.scale > 1 else None
+            found[case.name, method] = measure(reference[0], images[0], case.scale, peak, coarse=coarse)
     return index, found
 
 

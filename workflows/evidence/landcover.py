@@ -127,7 +127,7 @@ def run_experiment(settings: LandcoverSettings, progress: Progress | None = None
     say = progress or (lambda text: None)
     modules = load_classifiers(settings.classifiers)
     first = next(iter(modules.values()))
-    path = _existing(settings.data or Path("eurosat_rgb_val.zip"))
+    path = existing(settings.data or Path("eurosat_rgb_val.zip"))
     images = read_labelled(path, first.classes)
     sample = images.balanced(settings.each, settings.seed) if settings.each else images
     intact = sample.reflectance().numpy()
@@ -219,7 +219,7 @@ def _tuned_trial(
 ) -> Trial:
     """Tune the classifier on each arm's kind of training images, then classify that arm."""
     budget = settings.budget
-    known = read_labelled(_existing(settings.retrain or Path()), module.classes).balanced(budget.each, settings.seed)
+    known = read_labelled(existing(settings.retrain or Path()), module.classes).balanced(budget.each, settings.seed)
     learned = make_arms(case, known.reflectance().numpy(), networks, settings.seed + 1)
     classify = {}
     for name, values in learned.items():
@@ -258,8 +258,14 @@ def _trial_of(
     return Trial(case, classifier, tuned, tuple(arms), best, tests)
 
 
-def _existing(path: Path) -> Path:
-    """Return the path, or the one below SCENELIFT_DATA where nothing lies there."""
+def existing(path: Path) -> Path:
+    """Return the path, or the one below SCENELIFT_DATA where nothing lies there.
+
+    Raises
+    ------
+    ModelError
+        If neither is there.
+    """
     if path.exists() or path.is_absolute():
         return path
     below = data_folder() / path

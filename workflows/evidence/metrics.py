@@ -16,6 +16,7 @@ from scenelift.models.whole import Images
 from scenelift.pipeline.scores.bootstrap import Interval, interval
 from scenelift.pipeline.scores.registry import decibels
 from scenelift.pipeline.scores.scores import Convention, block_statistics, scores
+from scenelift.pipeline.scores.sums import Coarse
 from scenelift.workflows.evidence.score import plain
 
 PERCEPTUAL = {FEATURES: ("features", 3), LPIPS: ("LPIPS", 3)}
@@ -31,6 +32,7 @@ def measure(
     data_range: float,
     names: tuple[str, ...] | None = None,
     border: int | None = None,
+    coarse: NDArray[np.float32] | None = None,
 ) -> dict[str, float]:
     """Return the scores of one image.
 
@@ -46,11 +48,14 @@ def measure(
         Scores wanted; default: all that are known, and the perceptual distances of colour images.
     border : int, optional
         Pixels left out on every side; default: the scale, but at least 2.
+    coarse : ndarray of float32, shape (C, H / scale, W / scale), optional
+        What was super-resolved: then opensr-test's measures are among the scores. Not with a border of one's own.
     """
     x, y = (inside(image, scale, border) for image in (reference, restored))
     summed = None if names is None else tuple(name for name in names if name not in PERCEPTUAL)
     convention = Convention(data_range, scale, summed)
-    values = scores(block_statistics(x, y, convention=convention), convention).values
+    low = None if coarse is None else Coarse.whole(inside(coarse, scale, max(2, scale) // scale), scale)
+    values = scores(block_statistics(x, y, convention=convention, coarse=low), convention).values
     if len(x) == 3:
         wanted = {n: d for n, d in distances().items() if names is None or n in names}
         pair = [torch.from_numpy(image)[None] for image in (y, x)]

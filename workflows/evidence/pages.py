@@ -103,7 +103,8 @@ def _conventions(found: Comparison) -> str:
         "high-frequency energy and contrast are ratios to the reference's: 1 is as sharp, more is "
         "noise or invention. MS-SSIM uses the scales that fit the image. ERGAS is 100 / scale times the root mean "
         'square relative error. "features" is the distance of EfficientNet-Lite0 features, in the form of LPIPS but '
-        "not LPIPS."
+        "not LPIPS. Consistency, synthesis, improvement, omission and hallucination are opensr-test's "
+        "(docs/evidence.md)."
     )
 
 

@@ -25,9 +25,16 @@ from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.sinks import ZarrSink
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Band, Scene, SceneSource
-from scenelift.pipeline.scores.blocks import BlockScore, MapPart, ScoreJob, blocks_of, score_block
-from scenelift.pipeline.scores.pairs import Pair, open_pair
-from scenelift.pipeline.scores.registry import pixel_names
+from scenelift.pipeline.scores.blocks import (
+    BlockScore,
+    MapPart,
+    ScoreJob,
+    blocks_of,
+    open_scored,
+    score_block,
+)
+from scenelift.pipeline.scores.pairs import Pair, Triple
+from scenelift.pipeline.scores.registry import pixel_names, without_input
 from scenelift.pipeline.scores.scores import REFLECTANCE_RANGE, Convention, Statistics, scores
 from scenelift.workflows.settings import ScoreSettings
 
@@ -85,6 +92,7 @@ def score(
     error_map: Path | None = None,
     progress: Progress | None = None,
     place: Cluster | None = None,
+    coarse: SceneSource | None = None,
 ) -> ScoreReport:
     """Score a scene against a reference, or by itself.
 
@@ -103,6 +111,8 @@ def score(
     progress : callable, optional
     place : Cluster, optional
         One that is open already; `cluster` is then ignored.
+    coarse : SceneSource, optional
+        What `test` was super-resolved from: then opensr-test's measures are scores, too.
 
     Raises
     ------
@@ -110,14 +120,19 @@ def score(
         If the scenes cannot be compared; see :func:`scenelift.pipeline.scores.pairs.open_pair`.
     """
     settings, started = settings or ScoreSettings(), time.perf_counter()
-    pair = open_pair(reference, test) if test else None
+    if coarse is not None and (test is None or not settings.windows):
+        raise UsageError("--input needs two scenes, and --windows: its measures are of tiles of a truth and a result")
+    opened = open_scored(reference, test, coarse)
+    pair = opened.pair if isinstance(opened, Triple) else opened if isinstance(opened, Pair) else None
     scene = pair.reference if pair else open_scene(reference)
     full_scale = settings.data_range or (BYTE_RANGE if scene.is_byte else REFLECTANCE_RANGE)
     names = None if settings.windows or pair is None else pixel_names()
+    if names is None and coarse is None:
+        names = without_input()
     convention = Convention(full_scale, settings.ratio, names)
     total, records = Statistics(), list[BlockScore]()
     with _error_map(error_map, pair, settings.block) as part:
-        job = ScoreJob(uuid.uuid4().hex, reference, test, convention, settings.border, settings.block, part)
+        job = ScoreJob(uuid.uuid4().hex, reference, test, convention, settings.border, settings.block, part, coarse)
         for record in _in_order(job, scene, place or cluster or ClusterSettings(0), progress):
             total = total + record.sums if records else record.sums
             records.append(replace(record, sums=Statistics()))

@@ -21,6 +21,7 @@ from support.jobs import scenelift
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.scenes import SceneSource
+from scenelift.pipeline.scores.opensr import measures
 from scenelift.pipeline.scores.scores import Convention, block_statistics, scores
 from scenelift.workflows.cli.tables import print_scores
 from scenelift.workflows.evidence.score import ScoreReport, ScoreSettings, score
@@ -224,3 +225,38 @@ def test_a_large_scene_by_blocks_is_the_whole_image_of_other_libraries(tmp_path)
     assert alone[side].values["psnr"] == pytest.approx(psnr, rel=1e-6)
     assert alone[side].values["vif"] == pytest.approx(sewar.vifp(x / 0.3 * 255, y / 0.3 * 255), rel=1e-6)
     assert alone[side].values["ssim"] == pytest.approx(ssim, rel=1e-6)
+
+
+def test_the_input_of_a_super_resolution_adds_opensr_tests_measures(tmp_path):
+    truth = land((2, 150, 140))
+    coarse = truth.reshape(2, 75, 2, 70, 2).mean(axis=(2, 4)).astype("uint16")
+    better = (0.5 * truth + 0.5 * coarse.repeat(2, axis=1).repeat(2, axis=2)).astype("uint16")
+    files = [write_raster(tmp_path / f"{n}.tif", v) for n, v in (("truth", truth), ("better", better))]
+    low = write_raster(tmp_path / "low.tif", coarse, transform=UTM @ Affine.scale(2))
+    done = scenelift("score", *files, "--input", low, "--block", "50", "--json")
+    found = json.loads(done.stdout)["scores"]
+    images = [rasterio.open(path).read().astype("f4") * np.float32(1e-4) for path in (low, files[1], files[0])]
+    tiles = [(slice(0, 128), slice(0, 128)), (slice(128, 150), slice(0, 128))]  # 12 columns at the right are too few
+    seen, made, true = images
+    each = [measures(seen[:, s[0].start // 2 : s[0].stop // 2, :64], made[:, *s], true[:, *s]) for s in tiles]
+    expected = np.average([tile["hallucination"] for tile in each], weights=[128 * 128, 22 * 128])
+    assert found["hallucination"] == pytest.approx(expected, rel=1e-5)
+    assert found["improvement"] + found["omission"] + found["hallucination"] == pytest.approx(1)
+    assert found["consistency_reflectance"] < 5e-3
+
+
+@pytest.mark.parametrize(
+    ("scenes", "more", "message"),
+    [
+        (("truth",), (), "--input needs two scenes"),
+        (("truth", "truth"), ("--pixels-only",), "--input needs two scenes, and --windows"),
+        (("low", "truth"), (), "is 2 times coarser than truth.tif: give the truth on the grid of truth.tif first"),
+        (("low", "low"), (), "the --input low.tif lies on the grid of low.tif: it must be the coarser scene"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(tmp_path, scenes, more, message):
+    write_raster(tmp_path / "truth.tif", land((1, 64, 64)))
+    low = write_raster(tmp_path / "low.tif", land((1, 32, 32)), transform=UTM @ Affine.scale(2))
+    done = scenelift("score", *(str(tmp_path / f"{s}.tif") for s in scenes), "--input", low, *more, ok=False)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())

@@ -1,0 +1,1 @@
+"""What enhancement does to detectors: water, forest, burnt ground, buildings."""
