@@ -138,7 +138,7 @@ def training(bench: Bench) -> list[Row]:
 
     def command(name: str, device: str) -> list[str]:
         run, weights = bench.folder / f"run-{name}", bench.folder / f"{name}.safetensors"
-        words = ["train", "--task", "sr-x2-fast", "--scenes", str(scene), "--bands", "1", "--steps", str(STEPS)]
+        words = ["adapt", "sr-x2-fast", "--scenes", str(scene), "--bands", "1", "--steps", str(STEPS), "--force"]
         return scenelift(*words, "--run", str(run), "-o", str(weights), "--device", device, "--threads", "1")
 
     def end(name: str, device: str) -> str | None:
