@@ -28,6 +28,8 @@ from scenelift.workflows.choosing import Prepared, prepare
 from scenelift.workflows.conditions import scene_conditions
 from scenelift.workflows.settings import EnhanceSettings
 
+EDGE = 12
+"""Input pixels beyond that in which the sensor's blur reaches over the edge of what is split."""
 AROUND = 32
 """Input pixels on every side of the point that are split into what is determined and what is added."""
 
@@ -236,14 +238,20 @@ def _around(prepared: Prepared, enhancer: Any, point: Point, blur: str) -> tuple
     """Return the window around the point, its pixels, and the result split by the sensor."""
     scene, spec = prepared.scene, enhancer.spec
     window = Window(point.row // spec.scale, point.col // spec.scale, 1, 1).expand(AROUND).clip(scene.grid.shape)
-    region = scene.read(context(scene.grid.shape, window, [spec], scene.masked)[0])
-    made = enhance_region(region, window, scene.grid.shape, [enhancer], masked=scene.masked)
-    here = scene.read(window)
+    wide = window.expand(EDGE).clip(scene.grid.shape)
+    region = scene.read(context(scene.grid.shape, wide, [spec], scene.masked)[0])
+    made = enhance_region(region, wide, scene.grid.shape, [enhancer], masked=scene.masked)
+    here = scene.read(wide)
     before, after = (_filled(r.values, r.valid) for r in (here, made))
     if spec.scale == 1:
-        return window, before, support(before, after, [Blur()] * len(before))
-    known = prepared.conditions or scene_conditions(scene, blur)
-    return window, before, support(before, after, known.blur)
+        parts = support(before, after, [Blur()] * len(before))
+    else:
+        known = prepared.conditions or scene_conditions(scene, blur)
+        parts = support(before, after, known.blur)
+    rows, cols = window.slices(wide)
+    fine = window.scaled(spec.scale).slices(wide.scaled(spec.scale))
+    inner = (part[:, *fine] for part in (parts.determined, parts.corrected, parts.added))
+    return window, before[:, rows, cols], Support(*inner)
 
 
 def _filled(values: Image, valid: NDArray[np.bool_]) -> Image:
