@@ -44,12 +44,22 @@ def register(app: typer.Typer) -> None:
         app.command(name, epilog=examples(*shown), rich_help_panel="Measuring")(command)
 
 
-@with_options(Source, ScoreSettings, Where(workers=0))
+@dataclass(frozen=True)
+class Written:
+    """What is written of scores."""
+
+    error_map: Path | None = option(None, "Write the absolute error as a GeoTIFF.", "--map")
+    parquet: Path | None = option(None, "Write the scores as a Parquet table too.")
+    as_json: bool = option(False, "Print one JSON object for machines instead of text.", "--json")
+
+
+@with_options(Source, ScoreSettings, Where(workers=0), Written)
 def score(
     reference: Annotated[str, typer.Argument(help="The reference scene, or the only scene.")],
     source: Source,
     settings: ScoreSettings,
     where: Where,
+    written: Written,
     test: Annotated[
         str | None, typer.Argument(help="The scene to score. Without it REFERENCE is measured by itself.")
     ] = None,
@@ -62,9 +72,6 @@ def score(
             rich_help_panel=INPUT,
         ),
     ] = None,
-    error_map: Annotated[Path | None, typer.Option("--map", help="Write the absolute error as a GeoTIFF.")] = None,
-    parquet: Annotated[Path | None, typer.Option(help="Write the scores as a Parquet table too.")] = None,
-    as_json: Json = False,
 ) -> None:
     """Score a scene against a reference: PSNR, SSIM, VIF, spectral angle, sharpness and more."""
     import dataclasses
@@ -79,10 +86,10 @@ def score(
         None if name is None else dataclasses.replace(source.of(name), mask=None, mask_classes=(), time=None)
         for name in (test, coarse)
     )
-    report = run(source.of(reference), other, settings, where.settings(), error_map, coarse=low)
-    if parquet is not None:
-        write_parquet(report.rows(), parquet)
-    print(json.dumps(report.to_dict())) if as_json else print_scores(report)
+    report = run(source.of(reference), other, settings, where.settings(), written.error_map, coarse=low)
+    if written.parquet is not None:
+        write_parquet(report.rows(), written.parquet)
+    print(json.dumps(report.to_dict())) if written.as_json else print_scores(report)
 
 
 @dataclass(frozen=True)

@@ -226,7 +226,7 @@ WRONG_FLAGS = {
     "tiles a.tif -o t --format png": "--format",
     "tiles a.tif -o t --valid 2": "--valid must be a share from 0 to 1, got 2.0",
     "ablate --steps 0": "--steps must be at least 1, got 0",
-    "train --threads 0": "--threads must be at least 1, got 0",
+    "train paper --threads 0": "--threads must be at least 1, got 0",
     "compare --levels high": "--levels must be whole numbers such as 2,4, got 'high'",
     "scale stress --blocks x": "--blocks must be whole numbers",
     "scale simulate --compute 0": "--compute must be above 0, got 0.0",
