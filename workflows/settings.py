@@ -209,12 +209,12 @@ class EnhanceSettings:
         "that --memory allows.",
         panel=WHERE,
     )
-    memory: str = option(
-        "700MB", "What a block may take of a worker's memory, beside the libraries and the model.", panel=WHERE
-    )
     batch: int | None = option(None, "Patches given to the model at once. Default: chosen for the device.", panel=WHERE)
     device: Device = option("auto", "Where the model runs.", panel=WHERE)
     precision: Precision = option("auto", "Numbers the model computes with.", panel=MODEL)
+    memory: str = option(
+        "700MB", "What a block may take of a worker's memory, beside the libraries and the model.", panel=WHERE
+    )
     dtype: str | None = option(None, "Data type of the output; default: as the input.", panel=OUTPUT)
     noise: float | None = option(
         None,

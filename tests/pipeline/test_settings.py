@@ -174,10 +174,11 @@ def test_files_that_are_no_toml_are_one_line(tmp_path: Path) -> None:
 
 enhancing = st.builds(
     EnhanceSettings,
-    st.integers(1, 65536),
+    st.none() | st.integers(1, 65536),
     st.none() | st.integers(1, 4096),
     st.sampled_from(["auto", "cpu", "cuda"]),
     st.sampled_from(["auto", "fp32", "bf16"]),
+    st.sampled_from(["700MB", "1.5 GiB"]),
     dtype=st.none() | st.sampled_from(["uint8", "float32"]),
     noise=st.none() | st.floats(0, 1e4),
     consistency=st.integers(0, 20),
