@@ -39,6 +39,7 @@ MODELS = "A name, a checkpoint, an ONNX file or module.path:factory; several, wi
 BLOCK = 1024
 """Side of a block in input pixels, at most: some seconds of work, a few hundred tasks a scene."""
 LEAST_BLOCK = 256
+"""The same, at least: what the patches of most networks have."""
 COPIES = 4
 """How often the values of a block are held at the most: as they are stored, as they are packed, and parts of them."""
 UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KI": 2.0**10, "MI": 2.0**20, "GI": 2.0**30, "TI": 2.0**40}
@@ -368,49 +369,6 @@ class AblateSettings:
 
 
 @dataclass(frozen=True)
-class TileSettings:
-    """How a scene is cut."""
-
-    side: int = option(64, "Pixels a side.", "--size")
-    stride: int | None = option(None, "Pixels from one tile to the next; default: the size, no overlap.")
-    kind: Literal["tif", "npy", "webdataset", "zarr"] = option("tif", "Format of the tiles.", "--format", panel=OUTPUT)
-    least: float = option(1.0, "Least share of pixels with data (in every band) of a tile that is kept.", "--valid")
-    reflectance: bool = option(False, "Store float32 reflectance instead of the scene's numbers.", panel=OUTPUT)
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.side <= 4096:
-            raise UsageError(f"--size must be from 1 to 4096, got {self.side}")
-        if self.stride is not None and not 1 <= self.stride <= 65536:
-            raise UsageError(f"--stride must be from 1 to 65536, got {self.stride}")
-        if not 0 <= self.least <= 1:
-            raise UsageError(f"--valid must be a share from 0 to 1, got {self.least}")
-
-
-@dataclass(frozen=True)
-class Adaptation:
-    """Going on with a network on scenes of one's own."""
-
-    scenes: tuple[str, ...] = option((), "Rasters, folders or zips to adapt to; repeatable.", panel=INPUT)
-    bands: str | None = option(
-        None,
-        "Bands in the order wanted: numbers from 1 up (4,3,2) or names in all scenes (B4,B3,B2).",
-        panel=INPUT,
-    )
-    blur: str = option("auto", "Blur of the scenes, as for `enhance`; default: estimated in each.", panel=INPUT)
-    steps: int = option(600, "Most steps; it ends sooner where nothing gets better.", panel=MODEL)
-    require_gain: float | None = option(
-        None, "Write the network only if it is so many dB better on scenes kept aside; default: any.", panel=MODEL
-    )
-    force: bool = option(False, "Write it even if it is not.", panel=MODEL)
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UsageError(f"--steps must be at least 1, got {self.steps}")
-        if self.require_gain is not None and not math.isfinite(self.require_gain):
-            raise UsageError(f"--require-gain must be a number of dB, got {self.require_gain}")
-
-
-@dataclass(frozen=True)
 class TrainingRun:
     """Where a training writes and runs."""
 
@@ -426,57 +384,3 @@ class TrainingRun:
         for name, value in (("threads", self.threads), ("processes", self.processes)):
             if value is not None and value < 1:
                 raise UsageError(f"--{name} must be at least 1, got {value}")
-
-
-@dataclass(frozen=True)
-class CompressSettings:
-    """How a network is made smaller, on which images, and what it may lose."""
-
-    data: tuple[Path, ...] = option(
-        (), "Images or scenes to train on, and to measure the loss on those kept aside; repeatable.", panel=INPUT
-    )
-    validation: tuple[Path, ...] = option(
-        (), "Others to measure the loss on; default: a tenth of the places in --data.", panel=INPUT
-    )
-    bands: tuple[int, ...] | None = option(
-        None, "1-based bands in the order wanted, e.g. 4,3,2.", panel=INPUT, parse=band_list
-    )
-    prune: float | None = option(None, "Share of the channels to take away, e.g. 0.5.", panel=MODEL)
-    quantize: Literal["int8"] | None = option(None, "Compute in 8-bit integers (an ONNX file).", panel=MODEL)
-    to: Literal["safetensors", "onnx"] | None = option(None, "Format; default: the output's ending.", panel=OUTPUT)
-    steps: int = option(2000, "Training steps after pruning.", panel=MODEL)
-    max_loss: float = option(0.1, "Largest loss of PSNR on the validation images, dB.", panel=MODEL)
-    force: bool = option(False, "Write the network even if it loses more.", panel=MODEL)
-    blur: str | None = option(
-        None, "What an ONNX file is told for good: 0.27, area, bicubic, lanczos; see `export`.", panel=MODEL
-    )
-    noise: float | None = option(
-        None, "What an ONNX file is told for good: standard deviation, reflectance.", panel=MODEL
-    )
-    run: Path | None = option(None, "Folder of the run; default: runs/MODEL-N-channels.", panel=OUTPUT)
-    resume: bool = option(True, "Go on from the state in the run's folder.")
-    threads: int | None = option(None, "CPU threads.", panel=WHERE)
-    device: Device = option("auto", "Where the network is trained.", panel=WHERE)
-
-    def __post_init__(self) -> None:
-        if self.prune is not None and not 0 < self.prune < 1:
-            raise UsageError(f"--prune must be a share of the channels above 0 and below 1, got {self.prune:g}")
-        if self.steps < 1:
-            raise UsageError(f"--steps must be at least 1, got {self.steps}")
-        if not self.max_loss >= 0:
-            raise UsageError(f"--max-loss must be at least 0 dB, got {self.max_loss:g}")
-        if self.noise is not None and not 0 <= self.noise < math.inf:
-            raise UsageError(f"--noise must be a standard deviation, got {self.noise:g}")
-
-
-@dataclass(frozen=True)
-class OwnScene:
-    """A raster and its labels, to train a segmenter on."""
-
-    task: str | None = option(None, "segmentation: train on a --scene and its --labels.", panel=MODEL)
-    scene: Path | None = option(None, "A raster to learn from.", panel=INPUT)
-    labels: Path | None = option(None, "The raster of its labels, on the same grid.", panel=INPUT)
-    classes: tuple[str, ...] = option(
-        (), "What the labels mean: 1=Forest,2=Water; default: their numbers.", panel=INPUT, parse=split_names
-    )
-    steps: int = option(300, "Training steps on a --scene.", panel=MODEL)

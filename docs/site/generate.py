@@ -45,8 +45,13 @@ SETTINGS = {
         "workflows.archive.settings.Access",
         "workflows.archive.filters.Filters",
     ),
-    "Scores and tiles": ("workflows.settings.ScoreSettings", "workflows.settings.TileSettings"),
-    "Training": ("workflows.settings.TrainingRun", "workflows.settings.Adaptation", "workflows.settings.OwnScene"),
+    "Scores and tiles": ("workflows.settings.ScoreSettings", "workflows.landcover.settings.TileSettings"),
+    "Training": (
+        "workflows.settings.TrainingRun",
+        "workflows.derived.settings.Adaptation",
+        "workflows.derived.settings.CompressSettings",
+        "workflows.landcover.settings.OwnScene",
+    ),
 }
 """Dataclasses whose fields are options, by heading."""
 RECIPE_TABLES = (

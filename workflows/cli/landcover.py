@@ -22,13 +22,12 @@ from scenelift.workflows.cli.options import (
     refuse,
     with_options,
 )
+from scenelift.workflows.landcover.settings import OwnScene, TileSettings
 from scenelift.workflows.settings import (
     INPUT,
     MODEL,
     OUTPUT,
     EnhanceSettings,
-    OwnScene,
-    TileSettings,
     TrainingRun,
     split_names,
 )

@@ -14,7 +14,8 @@ from scenelift.models.errors import ModelError
 from scenelift.models.training.processes import is_main_process, is_one_of_several, launch
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.cli.console import bar
-from scenelift.workflows.settings import OwnScene, TrainingRun
+from scenelift.workflows.landcover.settings import OwnScene
+from scenelift.workflows.settings import TrainingRun
 from scenelift.workflows.training.recipe import LandcoverRecipe, Recipe, load_recipe
 from scenelift.workflows.training.runs import reseeded, run_folder
 from scenelift.workflows.training.segmenter import own_scene

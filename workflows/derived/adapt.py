@@ -22,7 +22,8 @@ from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.workflows.clouds import with_clouds
 from scenelift.workflows.conditions import ASSUMED, scene_conditions
 from scenelift.workflows.derived.parents import Parent, on, read_parent, sources
-from scenelift.workflows.settings import Adaptation, band_list
+from scenelift.workflows.derived.settings import Adaptation
+from scenelift.workflows.settings import band_list
 from scenelift.workflows.training.recipe import Recipe, Source
 from scenelift.workflows.training.sources import find_sources, holds_images, read_source
 

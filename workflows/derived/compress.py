@@ -27,8 +27,8 @@ from scenelift.models.training.schedule import Phase
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.derived.gate import Case, Comparison, Figures, Told, cases, figures, running, seconds, seen
 from scenelift.workflows.derived.parents import Parent, on, read_parent, sources
+from scenelift.workflows.derived.settings import CompressSettings
 from scenelift.workflows.derived.telling import told_for_good
-from scenelift.workflows.settings import CompressSettings
 from scenelift.workflows.training.recipe import Recipe
 from scenelift.workflows.training.restoration import Restoration
 from scenelift.workflows.training.runs import open_run, run_folder

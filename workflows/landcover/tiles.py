@@ -16,7 +16,7 @@ from scenelift.pipeline.outputs.tilesets import tile_writer
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
-from scenelift.workflows.settings import TileSettings
+from scenelift.workflows.landcover.settings import TileSettings
 
 
 def cut_tiles(

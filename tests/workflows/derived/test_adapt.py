@@ -23,7 +23,7 @@ from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows.conditions import scene_conditions
 from scenelift.workflows.derived.adapt import adaptation, publish
-from scenelift.workflows.settings import Adaptation
+from scenelift.workflows.derived.settings import Adaptation
 from scenelift.workflows.training.recipe import make_task
 
 torch.set_num_threads(1)

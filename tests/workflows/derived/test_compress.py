@@ -21,7 +21,7 @@ from scenelift.models.spec import ModelSpec
 from scenelift.models.whole import run_whole
 from scenelift.pipeline.errors import UnfitError, UsageError
 from scenelift.workflows.derived.compress import compress
-from scenelift.workflows.settings import CompressSettings
+from scenelift.workflows.derived.settings import CompressSettings
 
 torch.set_num_threads(1)
 

@@ -21,7 +21,8 @@ from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows.classify import classify
 from scenelift.workflows.cli.train_command import run_training
 from scenelift.workflows.evidence.segmentation import block_counts, miou_difference, run_segmentation
-from scenelift.workflows.settings import EnhanceSettings, OwnScene, TrainingRun
+from scenelift.workflows.landcover.settings import OwnScene
+from scenelift.workflows.settings import EnhanceSettings, TrainingRun
 from scenelift.workflows.training.pixels import LabelledPixelSampler, encode, read_arrays, read_rasters
 from scenelift.workflows.training.recipe import Labelled, LandcoverRecipe, load_recipe
 from scenelift.workflows.training.train import train

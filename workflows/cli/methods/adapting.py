@@ -10,7 +10,8 @@ import typer
 
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.cli.options import complete_model, examples, with_options
-from scenelift.workflows.settings import Adaptation, TrainingRun
+from scenelift.workflows.derived.settings import Adaptation
+from scenelift.workflows.settings import TrainingRun
 
 
 def register(app: typer.Typer) -> None:

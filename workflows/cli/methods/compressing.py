@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from scenelift.workflows.cli.options import complete_model, examples, with_options
-from scenelift.workflows.settings import OUTPUT, CompressSettings
+from scenelift.workflows.derived.settings import CompressSettings
+from scenelift.workflows.settings import OUTPUT
 
 
 def register(app: typer.Typer) -> None:
