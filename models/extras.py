@@ -152,11 +152,11 @@ class Strength(Extra):
             raise ModelError(f"--strength must be from 0 to 1, got {self.share}")
 
     def wrap(self, module: nn.Module, spec: ModelSpec, blur: Blur) -> tuple[nn.Module, ModelSpec]:
-        from scenelift.models.wrappers import Weakened
+        from scenelift.models.wrappers import weakened
 
         if spec.out_bands is not None:
             return module, spec
-        wrapped = Weakened(module, spec, self.share)
+        wrapped = weakened(module, spec, self.share)
         return wrapped, replace(spec, halo=wrapped.halo)
 
 
@@ -170,11 +170,11 @@ class Clamp(Extra):
     changes = True
 
     def wrap(self, module: nn.Module, spec: ModelSpec, blur: Blur) -> tuple[nn.Module, ModelSpec]:
-        from scenelift.models.wrappers import Clamped
+        from scenelift.models.wrappers import clamped
 
         if spec.out_bands is not None:
             return module, spec
-        wrapped = Clamped(module, spec)
+        wrapped = clamped(module, spec)
         return wrapped, replace(spec, halo=wrapped.halo)
 
 

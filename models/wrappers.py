@@ -149,59 +149,65 @@ class Consistent(nn.Module):
         return crop(corrected, self.margin * self.scale)
 
 
-class Weakened(nn.Module):
-    """An unpadded network whose change of the input is made smaller: what it adds to bicubic enlargement.
+class Adjusted(nn.Module):
+    """An unpadded network whose result is changed by what its input shows around it.
 
     Parameters
     ----------
     module : Module
         (N, C, P + 2·halo, P + 2·halo) to (N, C, scale·P, scale·P).
+    spec : ModelSpec
+        Of the network.
+    reach : int
+        Input pixels beyond the core that the change depends on.
+    change : callable
+        Given the result, and the input with so much context; returns the result changed.
+    """
+
+    def __init__(
+        self, module: nn.Module, spec: ModelSpec, reach: int, change: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
+        super().__init__()
+        self.module, self.inner, self.reach, self.change = module, spec.halo, reach, change
+        self.halo = max(spec.halo, reach)
+        """Context in input pixels on every side."""
+
+    def forward(self, x: Tensor, *rest: Tensor) -> Tensor:  # (N, C, P + 2·halo, ..) -> (N, C, scale·P, scale·P)
+        found = self.module(crop(x, self.halo - self.inner), *rest)
+        return self.change(found, crop(x, self.halo - self.reach))
+
+
+def weakened(module: nn.Module, spec: ModelSpec, share: float) -> Adjusted:
+    """Make a network's change of its input smaller: what it adds to bicubic enlargement (Keys, IEEE TASSP 29(6), 1981).
+
+    Parameters
+    ----------
+    module : Module
     spec : ModelSpec
         Of the network.
     share : float
-        1 gives the network, 0 bicubic interpolation (Keys, IEEE TASSP 29(6), 1981), or the input where nothing is
-        enlarged.
+        1 gives the network, 0 bicubic interpolation, or the input where nothing is enlarged.
     """
+    reach = 0 if spec.scale == 1 else BICUBIC
 
-    def __init__(self, module: nn.Module, spec: ModelSpec, share: float) -> None:
-        super().__init__()
-        self.module, self.inner, self.scale, self.share = module, spec.halo, spec.scale, share
-        self.halo = max(spec.halo, 0 if spec.scale == 1 else BICUBIC)
-        """Context in input pixels on every side."""
+    def change(found: Tensor, near: Tensor) -> Tensor:
+        if reach:
+            wide = F.interpolate(near, scale_factor=spec.scale, mode="bicubic", align_corners=False)
+            near = crop(wide, reach * spec.scale)
+        return torch.lerp(near, found, share)
 
-    def forward(self, x: Tensor, *rest: Tensor) -> Tensor:  # (N, C, P + 2·halo, ..) -> (N, C, scale·P, scale·P)
-        found = self.module(crop(x, self.halo - self.inner), *rest)
-        plain = crop(x, self.halo) if self.scale == 1 else self._enlarged(crop(x, self.halo - BICUBIC))
-        return torch.lerp(plain, found, self.share)
-
-    def _enlarged(self, x: Tensor) -> Tensor:
-        wide = F.interpolate(x, scale_factor=self.scale, mode="bicubic", align_corners=False)
-        return crop(wide, BICUBIC * self.scale)
+    return Adjusted(module, spec, reach, change)
 
 
-class Clamped(nn.Module):
-    """An unpadded network held within the least and the largest of the 3 x 3 input pixels around each new one.
+def clamped(module: nn.Module, spec: ModelSpec) -> Adjusted:
+    """Hold a network within the least and the largest of the 3 x 3 input pixels around each new one."""
 
-    Parameters
-    ----------
-    module : Module
-        (N, C, P + 2·halo, P + 2·halo) to (N, C, scale·P, scale·P).
-    spec : ModelSpec
-        Of the network.
-    """
-
-    def __init__(self, module: nn.Module, spec: ModelSpec) -> None:
-        super().__init__()
-        self.module, self.inner, self.scale = module, spec.halo, spec.scale
-        self.halo = max(spec.halo, 1)
-        """Context in input pixels on every side."""
-
-    def forward(self, x: Tensor, *rest: Tensor) -> Tensor:  # (N, C, P + 2·halo, ..) -> (N, C, scale·P, scale·P)
-        found = self.module(crop(x, self.halo - self.inner), *rest)
-        near = crop(x, self.halo - 1)
+    def change(found: Tensor, near: Tensor) -> Tensor:
         least, most = -F.max_pool2d(-near, 3, 1), F.max_pool2d(near, 3, 1)
-        low, high = (F.interpolate(edge, scale_factor=self.scale, mode="nearest") for edge in (least, most))
+        low, high = (F.interpolate(edge, scale_factor=spec.scale, mode="nearest") for edge in (least, most))
         return torch.minimum(torch.maximum(found, low), high)
+
+    return Adjusted(module, spec, 1, change)
 
 
 def blend(first: nn.Module, second: nn.Module, share: float) -> nn.Module:
