@@ -16,7 +16,7 @@ from scenelift.models.sensing.sensors import parse_blur
 from scenelift.models.training.known import Known
 from scenelift.models.training.schedule import Phase
 from scenelift.pipeline.errors import SceneliftError, UnfitError
-from scenelift.pipeline.scenes.noise import estimate_noise
+from scenelift.pipeline.scenes.noise import estimate_noise, scene_noise
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.workflows.clouds import with_clouds
@@ -197,6 +197,4 @@ def _levels(source: Source) -> np.ndarray:
     if _is_images(path):
         values = read_source(path, SIDE, source.bands, most=PATCHES).reflectance(slice(32)).numpy()
         return np.median([[estimate_noise(band) for band in image] for image in values], 0)
-    regions = _scene(path, source.bands).sample[:8]
-    rows = [[estimate_noise(v, ok) for v, ok in zip(r.values, r.valid, strict=True)] for r in regions]
-    return np.median(rows, 0)
+    return np.array(scene_noise(_scene(path, source.bands)))
