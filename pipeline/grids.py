@@ -69,6 +69,11 @@ class GeoGrid:
         xs, ys = zip(*self.corners.values(), strict=True)
         return min(xs), min(ys), max(xs), max(ys)
 
+    def times_finer(self, coarse: GeoGrid) -> int | None:
+        """Return how many whole times finer than another grid of the same place this one is, None if it is none."""
+        factor = round(self.width / coarse.width)
+        return factor if factor >= 1 and coarse.scaled(factor).same_as(self) else None
+
     def scaled(self, factor: int) -> GeoGrid:
         """Return the grid `factor` times as fine: same upper-left corner, same CRS."""
         return GeoGrid(self.crs, self.transform @ Affine.scale(1 / factor), self.height * factor, self.width * factor)

@@ -130,11 +130,10 @@ def open_pair(reference: SceneSource, test: SceneSource) -> Pair:
 
 
 def _factor(mine: Scene, theirs: Scene) -> int:
-    factor = round(theirs.grid.width / mine.grid.width)
-    if 1 <= factor <= MAX_FACTOR and mine.grid.scaled(factor).same_as(theirs.grid):
+    factor = theirs.grid.times_finer(mine.grid)
+    if factor and factor <= MAX_FACTOR:
         return factor
-    back = round(mine.grid.width / theirs.grid.width)
-    if back > 1 and theirs.grid.scaled(back).same_as(mine.grid):
+    if back := mine.grid.times_finer(theirs.grid):
         raise UsageError(f"{theirs.name} is {back} times coarser than {mine.name}: enhance it first, or swap the two")
     raise UsageError(
         f"{mine.name} and {theirs.name} do not lie on one grid: {_place(mine)} against {_place(theirs)}; "

@@ -164,10 +164,10 @@ def _factor(scene: Scene, truth: Scene, detector: Detector) -> float:
     """Return how many times finer a scene's grid is than the labels', below 1 if it is coarser."""
     if max(detector.bands) > len(scene.bands):
         raise UsageError(f"{scene.name} has {len(scene.bands)} bands, there is no band {max(detector.bands)}")
-    finer, coarser = (max(1, round(a.grid.width / b.grid.width)) for a, b in ((scene, truth), (truth, scene)))
-    if finer <= FARTHEST and truth.grid.scaled(finer).same_as(scene.grid):
+    finer, coarser = scene.grid.times_finer(truth.grid), truth.grid.times_finer(scene.grid)
+    if finer and finer <= FARTHEST:
         return finer
-    if coarser <= FARTHEST and scene.grid.scaled(coarser).same_as(truth.grid):
+    if coarser and coarser <= FARTHEST:
         return 1 / coarser
     raise UsageError(
         f"labels {truth.name} ({truth.grid.width} x {truth.grid.height} px) do not lie on the grid of {scene.name} "
