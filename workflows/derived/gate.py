@@ -21,7 +21,7 @@ from scenelift.models.whole import Images, run_whole
 from scenelift.pipeline.errors import UnfitError
 from scenelift.workflows.evidence.metrics import measure
 from scenelift.workflows.training.restoration import Restoration
-from scenelift.workflows.training.validation import BLIND_CASES, VALIDATION_SEED, VALIDATION_SIGMA
+from scenelift.workflows.training.validation import VALIDATION_SEED, VALIDATION_SIGMA, blind_cases
 
 ROUNDS = 3
 """Times that each network runs over a patch, the two in turn; the quickest counts."""
@@ -116,7 +116,7 @@ def cases(problem: Restoration, told: Told | None) -> list[Case]:
     if told is not None:
         return [Case(seen(problem.task, target, told, VALIDATION_SEED + 3).numpy(), clean, told)]
     if isinstance(problem.task, BlindSuperResolution):
-        each = [Told((case.blur,) * bands, (case.sigma,) * bands) for case in BLIND_CASES]
+        each = [Told(case.blur, case.noise) for case in blind_cases(bands)]
         return [Case(low.numpy(), clean, told) for low, told in zip(inputs, each, strict=True)]
     noise = (VALIDATION_SIGMA,) if isinstance(problem.task, Denoising) else None
     return [Case(inputs[0].numpy(), clean, Told(noise=noise))]

@@ -82,6 +82,11 @@ BLIND_CASES = (
 )
 
 
+def blind_cases(bands: int) -> list[Known]:
+    """Return the blur and the noise of each of `BLIND_CASES`, the same in all bands."""
+    return [Known((case.blur,) * bands, (case.sigma,) * bands) for case in BLIND_CASES]
+
+
 def _told_validator(
     recipe: Recipe, cases: Sequence[Known], pairs: Inputs, target: Tensor
 ) -> Callable[[dict[str, Tensor]], float]:
@@ -127,10 +132,9 @@ def _scenes(pairs: Inputs) -> list[slice]:
 
 def make_validator(recipe: Recipe, pairs: Inputs, target: Tensor) -> Callable[[dict[str, Tensor]], float]:
     """Return what gives the mean PSNR (dB) of a state's network on the validation pairs, run as the engine does."""
-    task, bands = make_task(recipe), target.shape[1]
+    task = make_task(recipe)
     if isinstance(task, BlindSuperResolution):
-        blind = [Known((case.blur,) * bands, (case.sigma,) * bands) for case in BLIND_CASES]
-        return _told_validator(recipe, blind, pairs, target)
+        return _told_validator(recipe, blind_cases(target.shape[1]), pairs, target)
     if isinstance(task, KnownSuperResolution) and task.told:
         return _told_validator(recipe, task.cases(), pairs, target)
     if recipe.task == "dehaze":
