@@ -63,17 +63,29 @@ def band_list(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _numbers(flag: str, like: str, kind: type[Any], text: str) -> tuple[Any, ...]:
-    """Return the four numbers of an option.
+def numbers(flag: str, like: str, kind: type[Any], count: int, text: str, parts: Sequence[str]) -> tuple[Any, ...]:
+    """Return the numbers of an option, of which there are so many.
+
+    Parameters
+    ----------
+    flag, like : str
+        The option, and what it must be, for the message.
+    kind : type
+        int or float.
+    count : int
+    text : str
+        As it was given.
+    parts : sequence of str
+        The same, split.
 
     Raises
     ------
     UsageError
-        If they are not four, or no numbers.
+        If they are more or fewer, or no numbers.
     """
     try:
-        found = tuple(kind(part) for part in text.replace(",", " ").split())
-        whole = len(found) == 4 and all(map(math.isfinite, found))
+        found = tuple(map(kind, parts))
+        whole = len(found) == count and all(map(math.isfinite, found))
     except (ValueError, OverflowError):
         whole = False
     if not whole:
@@ -82,11 +94,13 @@ def _numbers(flag: str, like: str, kind: type[Any], text: str) -> tuple[Any, ...
 
 
 def _parse_window(text: str) -> tuple[int, ...]:
-    return _numbers("--window", "COL,ROW,WIDTH,HEIGHT in whole pixels, such as 512,0,256,256", int, text)
+    like = "COL,ROW,WIDTH,HEIGHT in whole pixels, such as 512,0,256,256"
+    return numbers("--window", like, int, 4, text, text.replace(",", " ").split())
 
 
 def _parse_bbox(text: str) -> tuple[float, ...]:
-    return _numbers("--bbox", "W,S,E,N, four numbers in the scene's CRS or that of --bbox-crs", float, text)
+    like = "W,S,E,N, four numbers in the scene's CRS or that of --bbox-crs"
+    return numbers("--bbox", like, float, 4, text, text.replace(",", " ").split())
 
 
 def split_names(text: str) -> tuple[str, ...]:

@@ -76,10 +76,14 @@ class Explained:
         scale = self.support.added.shape[1] // self.window.height
         return self.point.row - self.window.row * scale, self.point.col - self.window.col * scale
 
+    @property
+    def parts(self) -> dict[str, float]:
+        """What the pixel's value is the sum of, by the name in `support`."""
+        here = (self.point.band - 1, *self.at)
+        return {name: float(getattr(self.support, name)[here]) for name in ("determined", "corrected", "added")}
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON: attributions are summed over bands."""
-        here = (self.point.band - 1, *self.at)
-        parts = {name: float(getattr(self.support, name)[here]) for name in ("determined", "corrected", "added")}
         return {
             "model": self.model,
             "col": self.point.col,
@@ -90,7 +94,7 @@ class Explained:
             "attribution_sum": float(self.attribution.sum(dtype=np.float64)),
             "reach": self.reach,
             "deletion": {**vars(self.deletion), "ratio": self.deletion.ratio},
-            "parts_here": parts,
+            "parts_here": self.parts,
             "around": self.support.shares(),
             "attribution_corner": list(self.corner),
             "attribution": np.round(self.attribution.sum(axis=0), 8).tolist(),
@@ -98,7 +102,7 @@ class Explained:
 
     def describe(self) -> str:
         """Return some lines for people."""
-        shares, parts = self.support.shares(), self.to_dict()["parts_here"]
+        shares, parts = self.support.shares(), self.parts
         return "\n".join(
             [
                 f"{self.model} makes {self.value:.4f} of band {self.point.band} at column {self.point.col}, row "

@@ -11,7 +11,7 @@ import typer
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.settings import option
 from scenelift.workflows.cli.options import Json, examples, with_options
-from scenelift.workflows.settings import INPUT, MODEL, OUTPUT, split_names
+from scenelift.workflows.settings import INPUT, MODEL, OUTPUT, numbers, split_names
 
 
 def register_detection(evaluations: typer.Typer) -> None:
@@ -23,12 +23,8 @@ def register_detection(evaluations: typer.Typer) -> None:
     evaluations.command("detection", epilog=shown)(evaluate_detection)
 
 
-def _two(text: str) -> tuple[int, int]:
-    try:
-        first, second = (int(part) for part in split_names(text))
-    except ValueError:
-        raise UsageError(f"--difference must be two bands such as 2,4, got {text!r}") from None
-    return first, second
+def _two(text: str) -> tuple[int, ...]:
+    return numbers("--difference", "two bands such as 2,4", int, 2, text, split_names(text))
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 
-from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.settings import option
 from scenelift.workflows.cli.options import Json, Source, examples, refuse, with_options
-from scenelift.workflows.settings import INPUT, MODEL, split_names
+from scenelift.workflows.settings import INPUT, MODEL, numbers, split_names
 
 
 def register(app: typer.Typer) -> None:
@@ -21,14 +20,6 @@ def register(app: typer.Typer) -> None:
         "explain scene.tif -m sr-x2 --at 512,300 -o why.png", "explain scene.tif -m denoise --at 9,9 -o why.json"
     )
     app.command("explain", epilog=shown, rich_help_panel="Scenes and archives")(explain)
-
-
-def _point(text: str) -> tuple[int, int]:
-    try:
-        col, row = (int(part) for part in split_names(text))
-    except ValueError:
-        raise UsageError(f"--at must be a column and a row of the output such as 512,300, got {text!r}") from None
-    return col, row
 
 
 @dataclass(frozen=True)
@@ -53,14 +44,14 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Say which input pixels moved a pixel of the result, and what around it no sensor could have told the network."""
-    point = _point(at)
+    col, row = numbers("--at", "a column and a row of the output such as 512,300", int, 2, at, split_names(at))
     refuse([scene], source, asked.model)
     from scenelift.workflows.looking.explain import Point, check_output, write_explanation
     from scenelift.workflows.looking.explain import explain as run
 
     if output is not None:
         check_output(output)
-    found = run(source.of(scene), asked.model, Point(*point, asked.band), blur=asked.blur, noise=asked.noise)
+    found = run(source.of(scene), asked.model, Point(col, row, asked.band), blur=asked.blur, noise=asked.noise)
     if output is not None:
         write_explanation(found, output)
     print(json.dumps(found.to_dict()) if as_json else found.describe())

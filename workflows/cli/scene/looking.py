@@ -9,10 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.settings import option
 from scenelift.workflows.cli.options import Json, Source, examples, refuse, with_options
-from scenelift.workflows.settings import OUTPUT, Crop, split_names
+from scenelift.workflows.settings import OUTPUT, Crop, numbers, split_names
 
 SCENES = "Scenes and archives"
 LOOKS = examples(
@@ -27,12 +26,8 @@ def register(app: typer.Typer) -> None:
     app.command("clean", epilog=examples("clean out", "clean out --yes"), rich_help_panel=SCENES)(clean)
 
 
-def _two(text: str) -> tuple[float, float]:
-    try:
-        low, high = (float(part) for part in split_names(text))
-    except ValueError:
-        raise UsageError(f"--percentiles must be two numbers such as 2,98, got {text!r}") from None
-    return low, high
+def _two(text: str) -> tuple[float, ...]:
+    return numbers("--percentiles", "two numbers such as 2,98", float, 2, text, split_names(text))
 
 
 @dataclass(frozen=True)
