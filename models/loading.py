@@ -140,7 +140,9 @@ def fit_sharpener(
     """
     from scenelift.models.sharpening.running import fit_to
 
-    found, warnings = fit_to(layout, samples)
+    path = checkpoint_path(ref.name)
+    network = None if path is None else load_unchanged(path, ref.digest)[0]
+    found, warnings = fit_to(layout, samples, network)
     coefficients = json.dumps(found)
     return dataclasses.replace(ref, layout=tuple(layout), coefficients=coefficients, noise=None, blur=None), warnings
 

@@ -77,11 +77,14 @@ class DetailNetwork(nn.Module):
         facts : Tensor
             (N, FACTS), as of `facts_of`.
         """
+        return self.tail(self.features(x, facts))
+
+    def features(self, x: Tensor, facts: Tensor) -> Tensor:
+        """Return what the last layer adds up, (N, channels, H, W); unpadded, all but one pixel of the halo is gone."""
         gain, shift = self.told(facts)[:, :, None, None].chunk(2, 1)
-        features = self.head(x) * (1 + gain) + shift
-        body = self.body(features)
-        trunk = crop(features, self.halo - 2) if self.valid else features
-        return self.tail(body + trunk)
+        first = self.head(x) * (1 + gain) + shift
+        body = self.body(first)
+        return body + (crop(first, self.halo - 2) if self.valid else first)
 
 
 def inputs_of(guides: int) -> int:

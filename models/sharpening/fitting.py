@@ -106,13 +106,13 @@ def fit(samples: Sequence[NDArray[np.float32]], layout: Sequence[BandGrid]) -> d
     rows, count = [found[i] for i in coarse(layout)], len(guides(layout))
     solved = [row.solve() for row in rows]
     return {
-        "regression": [_rounded(each[:count]) for each in solved],
-        "context": [[_rounded(part) for part in each[count:].reshape(count, count)] for each in solved],
-        "detail": _rounded(np.array([np.sqrt(row.yy / max(1, row.count)) for row in rows])),
-        "guide_detail": [_rounded(np.sqrt(np.diag(row.xx)[:count] / max(1, row.count))) for row in rows],
-        "level": _rounded(mean[coarse(layout)]),
-        "guide_level": _rounded(mean[guides(layout)]),
-        "guide_spread": _rounded(spread[guides(layout)]),
+        "regression": [rounded(each[:count]) for each in solved],
+        "context": [[rounded(part) for part in each[count:].reshape(count, count)] for each in solved],
+        "detail": rounded(np.array([np.sqrt(row.yy / max(1, row.count)) for row in rows])),
+        "guide_detail": [rounded(np.sqrt(np.diag(row.xx)[:count] / max(1, row.count))) for row in rows],
+        "level": rounded(mean[coarse(layout)]),
+        "guide_level": rounded(mean[guides(layout)]),
+        "guide_spread": rounded(spread[guides(layout)]),
     }
 
 
@@ -241,5 +241,6 @@ def _levels(samples: Sequence[NDArray[np.float32]], layout: tuple[BandGrid, ...]
     return mean, spread
 
 
-def _rounded(values: NDArray[np.float64]) -> list[float]:
+def rounded(values: NDArray[np.float64]) -> list[float]:
+    """Return numbers of a fit as they are kept: ``DIGITS`` significant digits."""
     return [float(f"{value:.{DIGITS}g}") for value in values]

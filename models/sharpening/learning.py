@@ -14,13 +14,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scenelift.models.networks.layers import crop
 from scenelift.models.networks.sharpener import CENTRES, FACTS, DetailNetwork
-from scenelift.models.sharpening.closed import project
 from scenelift.models.sharpening.fitting import fit
 from scenelift.models.sharpening.layout import BandGrid
-from scenelift.models.sharpening.network import Inputs
-from scenelift.models.sharpening.projection import mirrored
+from scenelift.models.sharpening.network import Inputs, lacking
 
 EDGE = 4
 """Pixels at a patch's edge that do not count: zero padding reaches further than it should."""
@@ -62,17 +59,9 @@ def example(
     weight : float
     """
     module = Inputs(layout, fit([images], layout))
-    closed = module.closed
-    first, last = module.halo(0), closed.correction(0).halo
-    wide = torch.from_numpy(mirrored(images, first + last, (first + last, first + last)))[None]
-    with torch.no_grad():
-        found, inputs = module(wide, 0)
-        inputs = crop(inputs, last)
-        last_step = closed.correction(0)
-        sharp = project(last_step, found.sharp, last_step.pick(crop(wide[:, closed.groups[0]], first)))
-        missing = (torch.from_numpy(truth) - sharp[0]) / module.unit(0).clamp(min=1e-6)
+    inputs, missing = lacking(module, images, truth)
     size = missing[:, EDGE:-EDGE, EDGE:-EDGE].square().mean((1, 2)).sqrt().clamp(min=1e-3)
-    return Example(inputs[0].half(), missing[:, None].half(), module.facts(0), size, weight)
+    return Example(inputs.half(), missing[:, None].half(), module.facts(0), size, weight)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
@@ -16,8 +19,9 @@ from scenelift.models.networks.sharpener import ASIDE, GUIDES, DetailNetwork, fa
 from scenelift.models.sharpening.closed import ClosedForm, Predicted, project
 from scenelift.models.sharpening.layout import BandGrid, coarse, whole_periods
 from scenelift.models.sharpening.local import REACH, LocalGains
-from scenelift.models.sharpening.projection import whole_float32
+from scenelift.models.sharpening.projection import mirrored, whole_float32
 
+Image = NDArray[np.float32]
 LEAST = 1e-6
 """Reflectance that counts as a band's usual size if it is smaller."""
 LIMIT = 10.0
@@ -30,7 +34,7 @@ class Sharpener(nn.Module):
     Parameters
     ----------
     layout, coefficients
-        As for `ClosedForm`.
+        As for `ClosedForm`; those of `scenelift.models.sharpening.adapting.fit_network` change the last layer too.
     network : DetailNetwork
         Unpadded.
 
@@ -52,6 +56,12 @@ class Sharpener(nn.Module):
             )
         _check_guides([closed.layout[i] for i in closed.guides])
         self.layout, self.network = closed.layout, network
+        changes = coefficients.get("last_layer") or [None] * len(coarse(closed.layout))
+        order = {index: row for row, index in enumerate(coarse(closed.layout))}
+        for number, group in enumerate(closed.groups):
+            weights, biases = zip(*(_changed_last(network, changes[order[i]]) for i in group), strict=True)
+            self.register_buffer(f"last_weights_{number}", torch.stack(weights), persistent=False)
+            self.register_buffer(f"last_biases_{number}", torch.stack(biases), persistent=False)
         self.halo = whole_periods(closed.layout, max(map(self._reach, range(len(closed.groups)))))
         """Fine pixels on every side that are used up; a multiple of the period."""
 
@@ -77,7 +87,11 @@ class Sharpener(nn.Module):
         facts = self.inputs.facts(number).repeat(len(x), 1)
         # one by one and channels last: 0.4 GB less in a worker with two coarse grids, and half the time
         bands = zip(inputs.flatten(0, 1).split(1), facts.split(1), strict=True)
-        each = [self.network(maps.contiguous(memory_format=torch.channels_last), told) for maps, told in bands]
+        count = len(closed.groups[number])
+        each = [
+            self._detail(maps.contiguous(memory_format=torch.channels_last), told, number, index % count)
+            for index, (maps, told) in enumerate(bands)
+        ]
         found = torch.cat(each).float()
         found = crop(found, halo - self.network.halo)
         with whole_float32(x.device):
@@ -85,6 +99,11 @@ class Sharpener(nn.Module):
             last = closed.correction(number)
             seen = last.pick(crop(x[:, closed.groups[number]], self.inputs.halo(number) + halo))
             return project(last, crop(predicted.sharp, halo) + added, seen)
+
+    def _detail(self, maps: Tensor, told: Tensor, number: int, band: int) -> Tensor:
+        """Return what the network finds for one band of a grid, by the band's own last layer."""
+        weights, biases = (self.get_buffer(f"last_{part}_{number}") for part in ("weights", "biases"))
+        return F.conv2d(self.network.features(maps, told), weights[band : band + 1], biases[band : band + 1])
 
 
 class Inputs(nn.Module):
@@ -181,6 +200,51 @@ class Inputs(nn.Module):
         )
         usual = (detail / scale).clamp(-LIMIT, LIMIT)  # the edge of a bright roof is not how its field follows
         return (changes * usual).sum(2)
+
+
+def lacking(module: Inputs, images: Image, truth: Image, beyond: int = 0) -> tuple[Tensor, Tensor]:
+    """Return what a network sees of an image whose truth is known, and what the closed form lacks of that.
+
+    Parameters
+    ----------
+    module : Inputs
+        Of one coarse grid.
+    images : ndarray of float32, shape (bands, H, W)
+        As `ClosedForm` takes them, without holes; continued by reflection.
+    truth : ndarray of float32, shape (coarse bands, H, W)
+    beyond : int
+        Pixels on every side by which the first result reaches further.
+
+    Returns
+    -------
+    Tensor
+        (coarse bands, inputs, H + 2 beyond, W + 2 beyond).
+    Tensor
+        (coarse bands, H, W), in units of each band's detail.
+    """
+    closed, dtype = module.closed, module.unit(0).dtype
+    first, last = module.halo(0), closed.correction(0)
+    reach = max(beyond, last.halo)
+    wide = torch.from_numpy(mirrored(images, first + reach, (first + reach,) * 2))[None].to(dtype)
+    with torch.no_grad():
+        found, inputs = module(wide, 0)
+        used = reach - last.halo
+        seen = last.pick(crop(wide[:, closed.groups[0]], first + used))
+        sharp = project(last, crop(found.sharp, used), seen)[0]
+        missing = (torch.from_numpy(truth).to(dtype) - sharp) / module.unit(0).clamp(min=LEAST)
+        return crop(inputs, reach - beyond)[0], missing
+
+
+def _changed_last(network: DetailNetwork, change: Sequence[float] | None) -> tuple[Tensor, Tensor]:
+    """Return weights (channels, 3, 3) and bias of the last layer for a band."""
+    weights, bias = network.tail.weight.detach()[0].float().clone(), network.tail.bias
+    assert bias is not None
+    bias = bias.detach()[0].float().clone()
+    if change is not None:
+        told = torch.tensor(change, dtype=torch.float32)
+        weights[:, 1, 1] += told[:-1]
+        bias += told[-1]
+    return weights, bias
 
 
 def _facts(band: BandGrid) -> list[float]:

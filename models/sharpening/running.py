@@ -13,6 +13,7 @@ from torch import nn
 from scenelift.models.enhancer import TorchEnhancer
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.sharpener import DetailNetwork
+from scenelift.models.sharpening.adapting import fit_network
 from scenelift.models.sharpening.closed import ClosedForm
 from scenelift.models.sharpening.fitting import fit, shift_of_guides
 from scenelift.models.sharpening.layout import BandGrid, guides, period
@@ -39,21 +40,26 @@ def sharpening_spec(module: ClosedForm | Sharpener, name: str) -> ModelSpec:
     )
 
 
-def fit_to(layout: Sequence[BandGrid], samples: Sequence[NDArray[np.float32]]) -> tuple[dict[str, Any], list[str]]:
-    """Return the coefficients of a scene's sharpening, as of `fit`, and warnings.
+def fit_to(
+    layout: Sequence[BandGrid], samples: Sequence[NDArray[np.float32]], network: nn.Module | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the coefficients of a scene's sharpening, as of `fit` or `fit_network`, and warnings.
 
     Parameters
     ----------
     layout : sequence of BandGrid
     samples : sequence of ndarray of float32, shape (bands, H, W)
         As for `fit`.
+    network : Module, optional
+        That is to sharpen: what it is fitted with comes too.
 
     Raises
     ------
     ModelError
         If there is no band to be guided by, or none to sharpen.
     """
-    return fit(samples, layout), shift_of_guides(samples[:: -(-len(samples) // MOST_SHIFTED)], layout)
+    found = fit_network(samples, layout, network) if isinstance(network, DetailNetwork) else fit(samples, layout)
+    return found, shift_of_guides(samples[:: -(-len(samples) // MOST_SHIFTED)], layout)
 
 
 def closed_form(

@@ -20,6 +20,7 @@ from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.enhancer import TorchEnhancer
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.sharpener import DetailNetwork
+from scenelift.models.sharpening.adapting import fit_network
 from scenelift.models.sharpening.classical import METHODS, ONE_GUIDE, Task
 from scenelift.models.sharpening.closed import ClosedForm
 from scenelift.models.sharpening.fitting import fit
@@ -164,13 +165,13 @@ def _sharpen(
     layout: tuple[BandGrid, ...], images: Image, seen: Image, method: str, network: DetailNetwork | None
 ) -> Image:
     """Return the sharpened bands of one coarse grid; where there is no data, their surroundings continued."""
-    coefficients = None if method in METHODS else fit([images], layout)
+    known = images
     images, seen = (fill_nodata(values, np.isfinite(values), REACH) for values in (images, seen))
-    if coefficients is None:
+    if method in METHODS:
         return METHODS[method](Task(layout, images, seen))
     if method == CLOSED or network is None:
-        return run_whole(ClosedForm(layout, coefficients), images)[coarse(layout)]
-    return run_whole(Sharpener(layout, coefficients, network), images)[coarse(layout)]
+        return run_whole(ClosedForm(layout, fit([known], layout)), images)[coarse(layout)]
+    return run_whole(Sharpener(layout, fit_network([known], layout, network), network), images)[coarse(layout)]
 
 
 def run_whole(module: ClosedForm | Sharpener, images: Image) -> Image:

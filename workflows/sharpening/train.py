@@ -18,8 +18,8 @@ import typer
 from scenelift.models.checkpoint import load_checkpoint, save_checkpoint
 from scenelift.models.enhancer import pick_device
 from scenelift.models.networks.sharpener import DetailNetwork
+from scenelift.models.sharpening.adapting import fit_network
 from scenelift.models.sharpening.closed import ClosedForm
-from scenelift.models.sharpening.fitting import fit
 from scenelift.models.sharpening.layout import BandGrid, coarse
 from scenelift.models.sharpening.learning import Example, Schedule, example, train
 from scenelift.models.sharpening.network import Sharpener
@@ -91,7 +91,7 @@ def gains(network: DetailNetwork, trials: list[Trial], share: float = 1.0) -> di
     """Return scores of the closed form and of the network on the lower share of each trial's rows, SRE in dB."""
     found = {}
     for trial in trials:
-        coefficients = fit([trial.images], trial.layout)
+        coefficients = fit_network([trial.images], trial.layout, network)
         modules: dict[str, ClosedForm | Sharpener] = {
             "closed": ClosedForm(trial.layout, coefficients),
             "network": Sharpener(trial.layout, coefficients, network),

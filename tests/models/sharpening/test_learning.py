@@ -12,6 +12,7 @@ from scipy import ndimage
 from scenelift.models.checkpoint import load_checkpoint, save_checkpoint
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.sharpener import DetailNetwork
+from scenelift.models.sharpening.adapting import fit_network
 from scenelift.models.sharpening.closed import ClosedForm
 from scenelift.models.sharpening.fitting import fit
 from scenelift.models.sharpening.layout import BandGrid
@@ -23,13 +24,13 @@ from scenelift.models.spec import ModelSpec
 LAYOUT = (BandGrid(1, mtf=0.3), BandGrid(2, 0.5, 0.5, 0.3))
 
 
-def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
+def scene(seed: int, side: int = 96, sign: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Return a guide and a coarse band that is a steep function of it, and that band's truth."""
-    noise = np.random.default_rng(seed).standard_normal((1, 96, 96))
+    noise = np.random.default_rng(seed).standard_normal((1, side, side))
     guide = (0.3 + 0.4 * ndimage.gaussian_filter(noise, (0, 1.2, 1.2))).astype(np.float32)
-    truth = (0.2 + 0.1 * np.tanh(12 * (guide - 0.3))).astype(np.float32)
-    seen = observe(truth, LAYOUT[1:], (48, 48))
-    return np.concatenate([guide, replicate(seen, LAYOUT[1], (96, 96))]), truth
+    truth = (0.2 + sign * 0.1 * np.tanh(12 * (guide - 0.3))).astype(np.float32)
+    seen = observe(truth, LAYOUT[1:], (side // 2, side // 2))
+    return np.concatenate([guide, replicate(seen, LAYOUT[1], (side, side))]), truth
 
 
 def error(module, images: np.ndarray, truth: np.ndarray) -> float:
@@ -79,3 +80,29 @@ def test_another_network_and_one_for_other_guides_are_refused():
         Sharpener(LAYOUT, fit([images], LAYOUT), torch.nn.Conv2d(1, 1, 3))
     with pytest.raises(ModelError, match="network is for 4 guides, the scene has 1"):
         Sharpener(LAYOUT, fit([images], LAYOUT), DetailNetwork(4, 4, 1, valid=True))
+
+
+def test_the_last_layer_follows_the_scene_and_not_what_is_hidden_or_too_little():
+    torch.manual_seed(0)
+    plan = Schedule(steps=150, batch=8, side=32, rate=4e-3, average=0.95)
+    network = train([example(*scene(seed), LAYOUT) for seed in (0, 1)], DetailNetwork(1, 16, 1), plan)
+    valid = DetailNetwork(1, 16, 1, valid=True)
+    valid.load_state_dict(network.state_dict())
+
+    images, truth = scene(3, 192, -1)  # follows its guide the other way round
+    found = fit_network([images], LAYOUT, valid)
+    assert {key: value for key, value in found.items() if key != "last_layer"} == fit([images], LAYOUT)
+    as_learned = error(Sharpener(LAYOUT, fit([images], LAYOUT), valid), images, truth)
+    assert error(Sharpener(LAYOUT, found, valid), images, truth) < 0.95 * as_learned
+    # what has no data is not looked at: whatever lay there
+    holed = images.copy()
+    holed[:, 60:80, 100:130] = np.nan
+    of_holed = fit_network([holed], LAYOUT, valid)["last_layer"][0]
+    assert of_holed is not None
+    assert np.isfinite(of_holed).all()
+    assert of_holed != found["last_layer"][0]
+    # windows too small to tell anything, none, and bands six times as coarse change nothing
+    assert fit_network([images[:, :40, :40]], LAYOUT, valid)["last_layer"] == [None]
+    assert fit_network([np.full_like(images, np.nan)], LAYOUT, valid)["last_layer"] == [None]
+    sixfold = (LAYOUT[0], BandGrid(6, 2.5, 2.5, 0.3))
+    assert fit_network([images], sixfold, valid)["last_layer"] == [None]
