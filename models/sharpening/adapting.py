@@ -78,7 +78,7 @@ def fit_network(
     own = [layout[i] for i in guides(layout)]
     if network.guides != len(own):  # which `Sharpener` refuses in words
         return found
-    changes: dict[int, list[float]] = {}
+    changes: dict[int, list[float] | None] = {}
     windows = samples[:: -(-len(samples) // MOST_WINDOWS)] if samples else ()
     for group in grids_of(layout):
         if layout[group[0]].ratio != LOWER:
@@ -109,7 +109,7 @@ def _lower(sample: NDArray[np.float32], layout: tuple[BandGrid, ...], group: Seq
     both = torch.cat([led, seen], 1)[0].numpy().astype(np.float32)
     rows, cols = (side // LOWER * LOWER for side in both.shape[1:])
     both = both[:, :rows, :cols]
-    known = np.isfinite(both).all(0)
+    known = np.asarray(np.isfinite(both).all(0))
     if not known.any():
         return None
     both = np.where(known, both, both[:, known].mean(1)[:, None, None]).astype(np.float32)
