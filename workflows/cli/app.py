@@ -120,7 +120,7 @@ def _finish(command: Any, everywhere: list[Any]) -> None:
         _finish(each, everywhere)
     if not inner:
         command.params += everywhere
-    for parameter in command.get_params(typer.Context(command, **command.context_settings)):  # with --help
+    for parameter in command.get_params(typer.Context(command, **CONTEXT)):  # with --help
         _finish_parameter(parameter)
 
 
