@@ -9,7 +9,6 @@ import importlib.util
 import json
 import re
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +100,8 @@ class ModelRef:
 
 def installed() -> dict[str, str]:
     """Return the networks that installed packages name: name to ``module.path:factory``."""
+    from importlib.metadata import entry_points  # late, as the command line is quick without it
+
     return {entry.name: entry.value for entry in entry_points(group=ENTRY_POINTS)}
 
 

@@ -9,7 +9,6 @@ import hashlib
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -314,6 +313,8 @@ def extra_kind(name: str) -> type[Extra]:
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
+    from importlib.metadata import entry_points  # late, as the command line is quick without it
+
     for entry in entry_points(group=ENTRY_POINTS, name=name):
         try:
             kind = entry.load()

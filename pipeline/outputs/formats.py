@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -113,6 +112,8 @@ def check_suffix(path: Path) -> str:
     """
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
+        from importlib.metadata import entry_points  # late, as the command line is quick without it
+
         for entry in entry_points(group=GROUP):
             register(entry.load())
     if suffix not in FORMATS:

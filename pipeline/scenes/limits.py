@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,10 +145,13 @@ def responds(path: str) -> bool:
     """Whether the server of a remote file has a response for it, if only a refusal; assumed where none can be asked."""
     if not path.lower().startswith(("http://", "https://")):
         return True
+    from urllib import error as errors
+    from urllib import request  # late, as files need none of it
+
     try:
-        with urllib.request.urlopen(urllib.request.Request(path, method="HEAD"), timeout=TIMEOUT):
+        with request.urlopen(request.Request(path, method="HEAD"), timeout=TIMEOUT):
             return True
-    except urllib.error.HTTPError as error:
+    except errors.HTTPError as error:
         return error.code < 500
     except (OSError, ValueError):
         return False
@@ -164,18 +165,19 @@ def _asked(path: str, method: str) -> dict[str, str | None] | None:
     SceneError
         If it does not respond, or there is no such object.
     """
+    from urllib import error as errors
+    from urllib import request
+
     span = {"Range": "bytes=0-0"} if method == "GET" else {}
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(path, None, span, method=method), timeout=TIMEOUT
-        ) as response:
+        with request.urlopen(request.Request(path, None, span, method=method), timeout=TIMEOUT) as response:
             said = {name: response.headers.get(name) for name in ("ETag", "Last-Modified", "Content-Length")}
             if response.headers.get("Content-Range"):
                 said["Content-Length"] = response.headers["Content-Range"].rpartition("/")[2]
             return said
-    except urllib.error.HTTPError as error:
+    except errors.HTTPError as error:
         if method == "HEAD" and error.code in (400, 401, 403, 405, 501):
             return None
         raise SceneError(f"cannot read {without_secrets(path)}: {error}") from None
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise SceneError(f"cannot read {without_secrets(path)}: {without_secrets(str(error))}") from None

@@ -196,14 +196,17 @@ class Where:
         UsageError
             For an unknown kind, key or value, or a file that cannot be read.
         """
+        given = (("workers", self.workers), ("scheduler", self.scheduler))
+        flags: dict[str, Any] = {name: value for name, value in given if value is not None}
+        if self.cluster is None and not self.cluster_option:  # what flags give has its type already
+            return ClusterSettings(gpus=_gpus(device), **flags)
         table: dict[str, Any] = {"gpus": _gpus(device)} | _table(self.cluster)
         for text in self.cluster_option:
             key, equals, value = text.partition("=")
             if not equals:
                 raise UsageError(f"--cluster-option must be KEY=VALUE, got {text!r}")
             table[key.strip()] = toml_value(value)
-        given = (("workers", self.workers), ("scheduler", self.scheduler))
-        table |= {name: value for name, value in given if value is not None}
+        table |= flags
         file = self.cluster if self.cluster and self.cluster.endswith(".toml") else None
         return ClusterSettings.of(table, file or ("--cluster-option" if self.cluster_option else ""))
 
