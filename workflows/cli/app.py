@@ -120,7 +120,7 @@ def _finish(command: Any, everywhere: list[Any]) -> None:
         _finish(each, everywhere)
     if not inner:
         command.params += everywhere
-    for parameter in command.get_params(typer.Context(command, **CONTEXT)):  # with --help
+    for parameter in command.get_params(typer.Context(command, help_option_names=HELP)):
         _finish_parameter(parameter)
 
 
@@ -165,7 +165,8 @@ SHOWN = ("quiet", "verbose", "log_file")
 """Options of the program that every command takes, too: what is shown and logged."""
 PREFIX = "SCENELIFT"
 """Of variables of the environment that stand for options."""
-CONTEXT = {"help_option_names": ["-h", "--help"]}
+HELP = ["-h", "--help"]
+CONTEXT = {"help_option_names": HELP}
 app = typer.Typer(
     name="scenelift",
     cls=Program,
