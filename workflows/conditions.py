@@ -19,8 +19,6 @@ POSSIBLE = 0.03
 """Probability from which on a resampling is one that the pixels may have been made by."""
 NOISIEST = 0.008
 """Largest noise (reflectance) that super-resolution networks were trained for."""
-FEW_WINDOWS = 4
-"""Windows of the sample up to which a scene is small: tiles then overlap."""
 ASSUMED = Blur("gaussian", 0.26)
 """Of a band in which nothing is to be seen."""
 COLOURS = (("B04", "red"), ("B03", "green"), ("B02", "blue"))
@@ -136,7 +134,7 @@ def _tiles(scene: Readable) -> list[np.ndarray]:
     tiles: list[list[np.ndarray]] = [[] for _ in scene.bands]
     for region in scene.sample:
         for kept, values, valid in zip(tiles, region.values, region.valid, strict=True):
-            kept.append(cut_tiles(values, valid, overlapping=len(scene.sample) <= FEW_WINDOWS))
+            kept.append(cut_tiles(values, valid))
     return [_same_side(kept) for kept in tiles]
 
 

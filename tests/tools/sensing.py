@@ -66,10 +66,6 @@ class Outcome:
     expected: float | None
     low: float | None
     high: float | None
-    told: float
-    """Transfer at Nyquist that the models were told, mean over bands."""
-    coarser: float | None
-    """dB over Lanczos one level coarser."""
 
 
 def crops(
@@ -126,7 +122,6 @@ def outcome(name: str, crop: NDArray[np.float32], blur: Blur, sigma: float, mode
     gain = float(np.mean(10 * np.log10(theirs / mine)))
     told = prepared.conditions.blur if prepared.conditions else ()
     true = blur.at_nyquist(scale)
-    at_nyquist = float(np.mean([b.at_nyquist(scale) for b in told]))
     found = None if expected is None else expected.gain_db["lanczos"]
     return Outcome(
         name,
@@ -134,11 +129,9 @@ def outcome(name: str, crop: NDArray[np.float32], blur: Blur, sigma: float, mode
         sigma,
         round(true, 3),
         told[0].describe(),
-        round(at_nyquist - true, 3),
+        round(float(np.mean([b.at_nyquist(scale) for b in told])) - true, 3),
         round(gain, 3),
         *((None,) * 3 if found is None else (round(v, 3) for v in (found.mean, found.low, found.high))),
-        round(at_nyquist, 3),
-        None if expected is None else expected.coarser_db["lanczos"],
     )
 
 
