@@ -50,14 +50,6 @@ class CompressSettings:
         None, "1-based bands in the order wanted, e.g. 4,3,2.", panel=INPUT, parse=band_list
     )
     prune: float | None = option(None, "Share of the channels to take away, e.g. 0.5.", panel=MODEL)
-<<<<<<< HEAD
-    student: str | None = option(
-        None,
-        "A smaller network that is there already, to take instead of pruning: a shipped name, a checkpoint.",
-        panel=MODEL,
-    )
-=======
->>>>>>> parent of 8ecef64 (Merge branch 'SQUEEZE')
     quantize: Literal["int8"] | None = option(None, "Compute in 8-bit integers (an ONNX file).", panel=MODEL)
     to: Literal["safetensors", "onnx"] | None = option(None, "Format; default: the output's ending.", panel=OUTPUT)
     steps: int = option(2000, "Training steps after pruning.", panel=MODEL)
