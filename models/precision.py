@@ -95,10 +95,12 @@ class _MixedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) float32
         b = self.block
-        y = b.norm2(b.second(b.act(b.norm1(b.first(x.to(torch.bfloat16))))))
+        y = b.norm1(b.first(x.to(torch.bfloat16)))
+        y = b.norm2(b.second(y.relu_() if isinstance(b.act, nn.ReLU) else b.act(y)))
+        y = y.to(x.dtype)  # to add numbers of two types takes longer than this and an addition in place
         if not b.skip:
-            return y.to(x.dtype)
-        return y + (crop(x, b.margin) if b.valid else x)
+            return y
+        return y.add_(crop(x, b.margin) if b.valid else x)
 
 
 class _Autocast(nn.Module):
