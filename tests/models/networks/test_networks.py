@@ -1,6 +1,7 @@
 """Networks: the same pixels padded and unpadded, and no pixel depends on more than the halo."""
 
 import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,9 +9,8 @@ import torch.nn.functional as F
 from scenelift.models.degradations import mtf_decimate
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.architectures import build
-from scenelift.models.networks.layers import crop
+from scenelift.models.networks.layers import ResidualBlock, crop
 from scenelift.models.networks.upsampling import PhaseUpsampler
-from scenelift.models.networks.layers import ResidualBlock
 from scenelift.models.precision import to_precision
 from scenelift.models.receptive import receptive_radius
 
