@@ -1,5 +1,7 @@
 """Networks: the same pixels padded and unpadded, and no pixel depends on more than the halo."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,7 @@ import torch.nn.functional as F
 from scenelift.models.degradations import mtf_decimate
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.architectures import build
-from scenelift.models.networks.layers import crop
+from scenelift.models.networks.layers import ResidualBlock, crop
 from scenelift.models.networks.upsampling import PhaseUpsampler
 from scenelift.models.precision import to_precision
 from scenelift.models.receptive import receptive_radius
@@ -102,6 +104,21 @@ def test_mixed_precision_is_close_and_leaves_the_module_alone(arch):
     assert 0 < float((mixed - exact).abs().max()) < 0.05 * float(exact.abs().max())
     assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
     assert to_precision(module, "fp32") is module
+
+
+@pytest.mark.parametrize("options", [{}, {"skip": False}, {"act": "silu"}, {"norm": "batch"}])
+def test_a_residual_block_in_mixed_precision_adds_in_float32_and_leaves_its_input_alone(options):
+    block = ResidualBlock(4, valid=True, **options).eval()
+    x = torch.rand(2, 4, 12, 11)
+    given = x.clone()
+    mixed = to_precision(torch.nn.Sequential(block), "bf16")
+    with torch.inference_mode():
+        made = mixed(x), mixed(x)
+        half = copy.deepcopy(block).to(torch.bfloat16)
+        y = half.norm2(half.second(half.act(half.norm1(half.first(x.to(torch.bfloat16))))))
+        wanted = y + x[..., 2:-2, 2:-2] if block.skip else y.float()
+    assert torch.equal(x, given) and torch.equal(made[0], made[1])
+    assert made[0].dtype == torch.float32 and torch.equal(made[0], wanted)
 
 
 @pytest.mark.parametrize("kind", ["unet-discriminator", "patch-discriminator"])
