@@ -212,19 +212,33 @@ def precision_for(name: str, wanted: str, device: str) -> str:
     """Return "fp32" or "bf16" for a model; "auto" is bf16 for shipped networks alone, where its cost was measured.
 
     A user's own network may lose tens of digital numbers to bfloat16, so it must be asked for. Classical methods
-    compute in float32 whatever is said here.
+    compute in float32 whatever is said here, and so do ONNX files but those that were made for OpenVINO, whose cost was
+    measured when they were made.
 
     Raises
     ------
     ModelError
         If the precision is unknown.
     """
-    if classical_method(name) or method_of(name) or name.endswith(ONNX):
+    if name.endswith(ONNX):
+        return _precision_of_onnx(name, wanted)
+    if classical_method(name) or method_of(name):
         return "fp32"
     from scenelift.models.precision import pick_precision
 
     picked = pick_precision(wanted, device)
     return picked if wanted != "auto" or name in shipped() else "fp32"
+
+
+def _precision_of_onnx(path: str, wanted: str) -> str:
+    from scenelift.models.onnx.files import read_onnx
+    from scenelift.models.onnx.openvino import wants_openvino
+
+    if not wants_openvino(read_onnx(path)):
+        return "fp32"
+    from scenelift.models.precision import pick_precision
+
+    return pick_precision(wanted, "cpu")
 
 
 def wants_blur(name: str) -> bool:

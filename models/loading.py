@@ -81,7 +81,7 @@ def _from_onnx(ref: ModelRef) -> TorchEnhancer:
     from scenelift.models.onnx.running import open_onnx, running
 
     measured = measure(ref)
-    module, spec = running(open_onnx(ref.name, ref.digest), json.loads(measured.coefficients or ""))
+    module, spec = running(open_onnx(ref.name, ref.digest, ref.precision), json.loads(measured.coefficients or ""))
     return _running(dataclasses.replace(ref, device="cpu", precision="fp32"), module, spec)
 
 

@@ -18,6 +18,7 @@ from scenelift.models.errors import ModelError
 from scenelift.models.onnx import EXTRA, KEY
 from scenelift.models.onnx.files import read_onnx
 from scenelift.models.onnx.measuring import gap, measure
+from scenelift.models.onnx.openvino import NAME, RUNTIME
 from scenelift.models.onnx.running import OnnxModule, open_onnx, running
 from scenelift.models.spec import ModelSpec
 
@@ -126,6 +127,24 @@ def _written(module: nn.Module, spec: ModelSpec) -> bytes:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ModelError(f"{spec.name} cannot be written as ONNX: {lines[0][:200]}") from None
         return file.read_bytes()
+
+
+def for_openvino(source: Path, path: Path) -> None:
+    """Write a copy of an exported (or quantised) file that is computed by OpenVINO, and prove its tiles exact there.
+
+    Raises
+    ------
+    ModelError
+        If OpenVINO is not installed, or its tiles would not be exact.
+    """
+    import onnx
+
+    graph = onnx.load_model_from_string(read_onnx(source))
+    known = {entry.key: entry.value for entry in graph.metadata_props}
+    onnx.helper.set_model_props(graph, known | {RUNTIME: NAME})
+    content = graph.SerializeToString(deterministic=True)
+    measure(OnnxModule(content, path.name))
+    write_atomically(path, content)
 
 
 def declare(source: Path, path: Path, gain: float, offset: float) -> str:

@@ -1,4 +1,4 @@
-"""An ONNX file as a torch module: ONNX Runtime computes, on one thread, one patch at a time."""
+"""An ONNX file as a torch module: ONNX Runtime (or OpenVINO) computes, on one thread, one patch at a time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from scenelift.models.errors import ModelError
 from scenelift.models.onnx import EXTRA, KEY
 from scenelift.models.onnx.files import read_onnx
+from scenelift.models.onnx.openvino import OpenVinoSession, wants_openvino
 from scenelift.models.spec import ModelSpec
 
 
 class OnnxModule(nn.Module):
-    """Runs an ONNX file; float32 on the CPU, whatever the tensors given are.
+    """Runs an ONNX file on the CPU, by ONNX Runtime in float32, or by OpenVINO where the file asks for it.
 
     Parameters
     ----------
@@ -27,14 +28,17 @@ class OnnxModule(nn.Module):
         The file.
     name : str
         For messages.
+    precision : {"fp32", "bf16"}
+        In which OpenVINO computes.
 
     Raises
     ------
     ModelError
-        If ONNX Runtime is not installed, or cannot run the file: unknown operators, other inputs than one image.
+        If ONNX Runtime (or OpenVINO) is not installed, or cannot run the file: unknown operators, other inputs than one
+        image.
     """
 
-    def __init__(self, content: bytes, name: str) -> None:
+    def __init__(self, content: bytes, name: str, precision: str = "fp32") -> None:
         super().__init__()
         try:
             import onnxruntime
@@ -70,6 +74,7 @@ class OnnxModule(nn.Module):
         self.side = sizes[2]
         """Pixels a side of the input, where the file allows one size alone; else None."""
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+        self._openvino = OpenVinoSession(content, name, precision) if wants_openvino(content) else None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # it has no state but the file
@@ -80,6 +85,8 @@ class OnnxModule(nn.Module):
         return torch.from_numpy(np.concatenate(made)).to(x)
 
     def _run(self, sample: np.ndarray) -> np.ndarray:
+        if self._openvino is not None:
+            return self._openvino.run(sample)
         try:
             return np.asarray(self._session.run(None, {self._input: sample})[0])
         except Exception as error:
@@ -127,7 +134,7 @@ def _first_line(error: Exception) -> str:
     return line.rpartition(mark)[2].strip()[:200]
 
 
-def open_onnx(path: Path | str, digest: str | None = None) -> OnnxModule:
+def open_onnx(path: Path | str, digest: str | None = None, precision: str = "fp32") -> OnnxModule:
     """Open an ONNX file, which must be the one with this digest where one is given.
 
     Raises
@@ -138,7 +145,7 @@ def open_onnx(path: Path | str, digest: str | None = None) -> OnnxModule:
     content = read_onnx(path)
     if digest is not None and hashlib.sha256(content).hexdigest() != digest:
         raise ModelError(f"{path} has changed since this job was planned; start again with --overwrite")
-    return OnnxModule(content, Path(path).name)
+    return OnnxModule(content, Path(path).name, precision)
 
 
 def declared(module: OnnxModule) -> dict[str, Any]:

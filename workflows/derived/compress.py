@@ -19,7 +19,8 @@ from scenelift.models.compression.pruning import importance, prune, width_after
 from scenelift.models.enhancer import pick_device
 from scenelift.models.networks.layers import mirror
 from scenelift.models.onnx import SUFFIX as ONNX
-from scenelift.models.onnx.exporting import export_onnx
+from scenelift.models.onnx.exporting import export_onnx, for_openvino
+from scenelift.models.onnx.openvino import NAME as OPENVINO
 from scenelift.models.onnx.quantizing import need_packages, quantize_int8
 from scenelift.models.precision import pick_precision
 from scenelift.models.training.objectives import PixelLoss, Step
@@ -90,7 +91,12 @@ def compress(
     problem = Restoration.read(job.recipe(), None, job.run)
     validated = cases(problem, job.told if job.is_onnx else None)
     base, done = figures(name, validated), []
-    kept = job.parent.path
+    kept = (job.student or job.parent).path
+    if job.student is not None:
+        done.append(_compared(job, f"{job.student.spec.name} in its place", kept, validated, base))
+        say(done[-1].describe())
+        if not settings.force:
+            done[-1].check(settings.max_loss)
     if settings.prune:
         kept = _prune(job, problem, settings, progress)
         done.append(_compared(job, f"pruned to {job.width} of {job.channels} channels", kept, validated, base))
@@ -105,7 +111,12 @@ def compress(
         kept = float_file
     if settings.quantize:
         kept = _quantize(job, problem, kept)
-        done.append(_compared(job, "convolutions in int8", kept, validated, base))
+    if settings.runtime == OPENVINO:
+        source, kept = kept, kept.with_name(f"{kept.stem}-{OPENVINO}{ONNX}")
+        for_openvino(source, kept)
+    if settings.quantize or settings.runtime == OPENVINO:
+        step = "convolutions in int8" if settings.quantize else "ONNX"
+        done.append(_compared(job, f"{step}{', OpenVINO' * (settings.runtime == OPENVINO)}", kept, validated, base))
         say(done[-1].describe())
         if not settings.force:
             done[-1].check(settings.max_loss)
@@ -121,6 +132,8 @@ class _Job:
     """What is to be done, checked before any work is spent."""
 
     parent: Parent
+    student: Parent | None
+    """A smaller network that is there already."""
     output: Path
     settings: CompressSettings
     run: Path
@@ -135,13 +148,16 @@ class _Job:
         parent = read_parent(name, "compressed")
         channels = int(parent.arch.get("channels", 64))
         width = width_after(parent.arch, settings.prune) if settings.prune is not None else channels
+        student = None if settings.student is None else _student(settings.student, parent)
+        if settings.runtime == OPENVINO and not is_onnx:
+            raise UsageError(f"--runtime openvino computes ONNX files: name the output *{ONNX}, got {output}")
         if settings.prune is None and not is_onnx:
             raise UsageError("there is nothing to do: give --prune, or --quantize int8 with an output *.onnx")
-        if settings.prune is None and settings.quantize is None:
+        if settings.prune is None and settings.quantize is None and settings.runtime != OPENVINO:
             raise UsageError("there is nothing to compress: give --prune or --quantize; `scenelift export` writes ONNX")
         told, notes = Told(), tuple[str, ...]()
         if is_onnx:
-            need_packages()
+            need_packages(settings.runtime == OPENVINO)
             ref, lines = told_for_good(find(name), settings.blur, settings.noise)
             if parent.spec.needs_noise and not parent.spec.needs_blur and settings.noise is None:
                 raise UsageError(f"{name} is told the noise: say which by --noise, standard deviation in reflectance")
@@ -151,8 +167,9 @@ class _Job:
             raise UsageError(
                 "--blur and --noise are what an ONNX file is told for good; a checkpoint is told them by scene"
             )
-        run = settings.run or run_folder(f"{parent.spec.name}-{width}-channels", None)
-        return cls(parent, output, settings, run, width, told, notes)
+        made_of = f"{parent.spec.name}-{width}-channels" if student is None else student.spec.name
+        run = settings.run or run_folder(made_of, None)
+        return cls(parent, student, output, settings, run, width, told, notes)
 
     @property
     def is_onnx(self) -> bool:
@@ -165,7 +182,8 @@ class _Job:
     @property
     def label(self) -> str:
         """Name of the network that is made, before it is quantised."""
-        return f"{self.parent.spec.name}-pruned" if self.settings.prune is not None else self.parent.spec.name
+        made_of = (self.student or self.parent).spec.name
+        return f"{made_of}-pruned" if self.settings.prune is not None else made_of
 
     def recipe(self) -> Recipe:
         """Return the recipe by which what remains is trained: the parent's, on the user's images."""
@@ -184,6 +202,22 @@ class _Job:
             adversarial=None,
             note=f"{self.parent.spec.name} ({digest[:12]}) with {self.width} of {self.channels} channels, its pupil.",
         )
+
+
+def _student(name: str, parent: Parent) -> Parent:
+    """Return the smaller network, which must do what the whole one does.
+
+    Raises
+    ------
+    ModelError, UsageError
+        If it is none, or does something else.
+    """
+    student = read_parent(name, "taken in place of another")
+    for what in ("task", "scale", "bands", "needs_blur"):
+        whole, small = getattr(parent.spec, what), getattr(student.spec, what)
+        if whole != small:
+            raise UsageError(f"--student {name} cannot take the place of {parent.name}: {what} {small}, not {whole}")
+    return student
 
 
 def _check_output(output: Path, settings: CompressSettings) -> bool:
@@ -252,10 +286,12 @@ def _save_card(job: _Job, output: Path, settings: CompressSettings, done: list[C
         "task": job.parent.spec.task,
         "scale": job.parent.spec.scale,
         "sha256": _digest(output),
-        "compressed_from": job.parent.facts(),
+        "compressed_from": (job.student or job.parent).facts(),
+        **({} if job.student is None else {"in_place_of": job.parent.facts()}),
         "compression": {
             "prune": settings.prune,
             "quantize": settings.quantize,
+            "runtime": settings.runtime if job.is_onnx else None,
             "steps": [each.facts() for each in done],
             "figures": "PSNR and SSIM on validation images, CPU seconds in turn: [of the whole network, of this one]",
             "precision_of_networks": pick_precision("auto", "cpu"),

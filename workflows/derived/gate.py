@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scenelift.models.catalog import find, with_settings
+from scenelift.models.catalog import find, precision_for, with_settings
 from scenelift.models.degradations import DEFAULT_MTF, EUROSAT, white_noise
 from scenelift.models.onnx import SUFFIX as ONNX
 from scenelift.models.precision import pick_precision
@@ -147,9 +147,11 @@ def figures(name: str, validated: list[Case]) -> Figures:
 
 
 def running(name: str, told: Told, threads: int = 1, precision: str = "fp32") -> Any:
-    """Return a model as the engine runs it, told blur and noise; an ONNX file is told nothing more."""
+    """Return a model as the engine runs it, told blur and noise; an ONNX file is told nothing more, and runs in its own
+    best precision."""
     if name.endswith(ONNX):
-        return with_settings(find(name), threads=threads).load()
+        best = precision_for(name, "auto", "cpu")
+        return with_settings(find(name), threads=threads, precision=best).load()
     ref = with_settings(find(name), threads=threads, precision=precision, noise=told.noise)
     return (ref if told.blur is None else with_settings(ref, blur=told.blur)).load()
 

@@ -50,8 +50,15 @@ class CompressSettings:
         None, "1-based bands in the order wanted, e.g. 4,3,2.", panel=INPUT, parse=band_list
     )
     prune: float | None = option(None, "Share of the channels to take away, e.g. 0.5.", panel=MODEL)
+    student: str | None = option(
+        None, "A smaller network that is there already, to take instead of pruning: a shipped name, a checkpoint.",
+        panel=MODEL,
+    )
     quantize: Literal["int8"] | None = option(None, "Compute in 8-bit integers (an ONNX file).", panel=MODEL)
     to: Literal["safetensors", "onnx"] | None = option(None, "Format; default: the output's ending.", panel=OUTPUT)
+    runtime: Literal["onnxruntime", "openvino"] = option(
+        "onnxruntime", "What computes an ONNX file; OpenVINO does so in bfloat16 where the CPU has it.", panel=OUTPUT
+    )
     steps: int = option(2000, "Training steps after pruning.", panel=MODEL)
     max_loss: float = option(0.1, "Largest loss of PSNR on the validation images, dB.", panel=MODEL)
     force: bool = option(False, "Write the network even if it loses more.", panel=MODEL)
@@ -69,6 +76,8 @@ class CompressSettings:
     def __post_init__(self) -> None:
         if self.prune is not None and not 0 < self.prune < 1:
             raise UsageError(f"--prune must be a share of the channels above 0 and below 1, got {self.prune:g}")
+        if self.prune is not None and self.student is not None:
+            raise UsageError("--student takes the place of --prune: give one of them")
         if self.steps < 1:
             raise UsageError(f"--steps must be at least 1, got {self.steps}")
         if not self.max_loss >= 0:
