@@ -29,7 +29,7 @@ IMPORT_NAMES = {
 }
 # Dask's dashboard is empty without the first, its TLS needs the second; fsspec finds the others for https:// and s3://
 NOT_IMPORTED = {"bokeh", "cryptography", "aiohttp", "s3fs"}
-OPTIONAL = ("jobqueue", "cuda", "lpips", "remote", "stac", "clouds", "onnx")
+OPTIONAL = ("jobqueue", "cuda", "lpips", "remote", "stac", "clouds", "onnx", "openvino")
 
 
 def requirements(*extras: str) -> dict[str, str]:

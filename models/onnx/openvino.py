@@ -1,7 +1,7 @@
 """ONNX files of ours computed by OpenVINO, which is faster than ONNX Runtime where processors have bfloat16 or int8.
 
-What a network adds is computed in bfloat16 where that is asked for; the linear path beside it carries the radiometry and
-stays in float32.
+What a network adds is computed in bfloat16 where that is asked for; the linear path beside it carries the radiometry
+and stays in float32.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONVOLUTIONS = ("Convolution", "GroupConvolution")
 
 
 def wants_openvino(content: bytes) -> bool:
-    """Return whether an ONNX file's metadata ask for OpenVINO, without parsing it: keys and values stand as they are."""
+    """Return whether an ONNX file's metadata ask for OpenVINO; nothing is parsed: keys and values stand as they are."""
     key, value = RUNTIME.encode(), NAME.encode()
     return b"\x0a" + bytes([len(key)]) + key + b"\x12" + bytes([len(value)]) + value in content
 

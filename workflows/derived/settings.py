@@ -51,7 +51,8 @@ class CompressSettings:
     )
     prune: float | None = option(None, "Share of the channels to take away, e.g. 0.5.", panel=MODEL)
     student: str | None = option(
-        None, "A smaller network that is there already, to take instead of pruning: a shipped name, a checkpoint.",
+        None,
+        "A smaller network that is there already, to take instead of pruning: a shipped name, a checkpoint.",
         panel=MODEL,
     )
     quantize: Literal["int8"] | None = option(None, "Compute in 8-bit integers (an ONNX file).", panel=MODEL)

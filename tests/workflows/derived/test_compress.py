@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,20 @@ from support.jobs import scenelift
 from support.trainings import images
 from torch import nn
 
-from scenelift.models.catalog import find
+from scenelift.models.catalog import find, precision_for, with_settings
 from scenelift.models.checkpoint import load_checkpoint, save_checkpoint
 from scenelift.models.errors import ModelError
 from scenelift.models.loading import load
 from scenelift.models.networks.architectures import build
-from scenelift.models.spec import ModelSpec
+from scenelift.models.onnx.exporting import for_openvino
+from scenelift.models.onnx.openvino import wants_openvino
+from scenelift.models.sensing.blurs import Blur
+from scenelift.models.spec import PRECISIONS, ModelSpec
 from scenelift.models.whole import run_whole
 from scenelift.pipeline.errors import UnfitError, UsageError
 from scenelift.workflows.derived.compress import compress
 from scenelift.workflows.derived.settings import CompressSettings
+from scenelift.workflows.python import export
 
 torch.set_num_threads(1)
 
@@ -79,6 +84,40 @@ def test_a_network_is_pruned_and_quantised_within_the_loss_and_runs_exactly_tile
     assert 0 < np.abs(whole - pruned).mean() < 0.01  # eight bits are not the same, and near
 
 
+def test_a_student_takes_the_place_and_openvino_computes_it_exactly_tiled(tmp_path: Path, pictures: Path) -> None:
+    out = tmp_path / "quick.onnx"
+    settings = CompressSettings(
+        data=(pictures,), student="sr-x2-lean", runtime="openvino", run=tmp_path / "run", threads=1, max_loss=1.0
+    )
+    made = compress("sr-x2", out, settings)
+    assert [step.step for step in made.steps] == ["sr-x2-lean in its place", "ONNX, OpenVINO"]
+    card = json.loads((tmp_path / "quick.json").read_text())
+    assert card["in_place_of"]["name"] == "sr-x2" and card["compressed_from"]["name"] == "sr-x2-lean"
+    assert card["compression"]["runtime"] == "openvino"
+    assert precision_for(str(out), "fp32", "cpu") == "fp32" and precision_for(str(out), "auto", "cpu") in PRECISIONS
+    student = load(with_settings(find("sr-x2-lean"), blur=(Blur(),), noise=(0.0,)))
+    image = np.random.default_rng(0).random((1, 1, 80, 80), np.float32) * 0.3
+    expected = run_whole(student, image)
+    for precision, most in (("fp32", 2e-5), ("bf16", 6e-3)):
+        model = load(with_settings(find(str(out)), precision=precision))
+        whole, halo = run_whole(model, image), model.spec.halo
+        assert np.abs(whole - expected).max() < most
+        tile = model(image[:, :, 5 : 5 + 32 + 2 * halo, 5 : 5 + 32 + 2 * halo])
+        inside = slice(2 * (5 + halo), 2 * (5 + halo + 32))
+        np.testing.assert_allclose(tile, whole[:, :, inside, inside], atol=most)
+    assert np.array_equal(model(image), model(image))
+
+
+def test_without_openvino_a_file_for_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export("sr-x2-fast", tmp_path / "plain.onnx")
+    for_openvino(tmp_path / "plain.onnx", tmp_path / "quick.onnx")
+    assert not wants_openvino((tmp_path / "plain.onnx").read_bytes())
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ModelError, match=r"quick.onnx is made for OpenVINO.*pip install 'scenelift\[openvino\]'"):
+        load(find(str(tmp_path / "quick.onnx")))
+    with_settings(find(str(tmp_path / "plain.onnx"))).load()
+
+
 def test_what_loses_too_much_is_refused_kept_and_forced(tmp_path: Path, pictures: Path) -> None:
     parent, out = str(network(tmp_path, dead=False)), tmp_path / "small.safetensors"
     settings = {
@@ -115,6 +154,15 @@ def test_what_loses_too_much_is_refused_kept_and_forced(tmp_path: Path, pictures
         (("sr-x2-fast", "-o", "a.safetensors", "--prune", "1.5"), "--prune must be a share of the channels"),
         (("sr-x2-fast", "-o", "a.safetensors", "--prune", ".99"), "leaves 0 of 32 channels"),
         (("sr-x2-fast", "-o", "a.safetensors"), "nothing to do"),
+        (
+            ("sr-x2", "-o", "a.onnx", "--student", "sr-x4", "--quantize", "int8"),
+            "--student sr-x4 cannot take the place",
+        ),
+        (("sr-x2", "-o", "a.onnx", "--student", "sr-x2-lean", "--prune", ".5"), "--student takes the place of --prune"),
+        (
+            ("sr-x2", "-o", "a.safetensors", "--runtime", "openvino", "--prune", ".5"),
+            "--runtime openvino computes ONNX",
+        ),
         (("sr-x2-fast", "-o", "a.onnx"), "nothing to compress"),
         (("sr-x2-fast", "-o", "a.tif", "--prune", ".5"), "ends in .safetensors or .onnx, got"),
         (("sr-x2-fast", "-o", "a.safetensors", "--quantize", "int8"), "--quantize int8 makes an ONNX file"),
@@ -131,6 +179,8 @@ def test_what_cannot_be_done_is_said_before_any_work(tmp_path: Path, words: tupl
             data=(tmp_path,),
             prune=float(values["--prune"]) if "--prune" in values else None,
             quantize=values.get("--quantize"),  # type: ignore[arg-type]
+            student=values.get("--student"),
+            runtime=values.get("--runtime", "onnxruntime"),  # type: ignore[arg-type]
             to=values.get("--to"),  # type: ignore[arg-type]
             blur=values.get("--blur"),
         )
