@@ -17,7 +17,6 @@ def register(app: typer.Typer) -> None:
     """Add the command to the program."""
     shown = examples(
         "compress sr-x2 -o small.safetensors --prune 0.5 --data images.zip",
-        "compress sr-x2 -o quick.onnx --student sr-x2-lean --runtime openvino --data images.zip",
         "compress denoise -o small.onnx --prune 0.5 --quantize int8 --noise 0.01 --data images.zip",
     )
     app.command("compress", epilog=shown, rich_help_panel="Training")(compress)
