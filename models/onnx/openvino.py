@@ -85,7 +85,8 @@ class OpenVinoSession:
         import openvino
 
         core, parts = openvino.Core(), []
-        ends = _parts(core.read_model(self._content, b""))
+        whole = core.read_model(self._content, b"")
+        ends = _parts(whole)
         for end in range(max(1, len(ends))):
             model = core.read_model(self._content, b"")
             hint = "f32"
@@ -95,8 +96,8 @@ class OpenVinoSession:
             model.reshape(list(shape))
             settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
             parts.append(core.compile_model(model, "CPU", settings | {"ENABLE_CPU_PINNING": False}))
-        join = _join(core.read_model(self._content, b"")).get_type_name()
-        return [part.create_infer_request() for part in parts], -1 if join == "Subtract" else 1
+        sign = -1 if _join(whole).get_type_name() == "Subtract" else 1
+        return [part.create_infer_request() for part in parts], sign
 
 
 def _join(model: Any) -> Any:

@@ -7,6 +7,7 @@ scale is not quite the one that is to be found, however many pixels there are.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,10 +21,10 @@ from torch import Tensor
 from scenelift.models.networks.layers import crop
 from scenelift.models.networks.sharpener import DetailNetwork
 from scenelift.models.sharpening.closed import grids_of
-from scenelift.models.sharpening.fitting import LOWER, fit, rounded
+from scenelift.models.sharpening.fitting import LOWER, OwnGrid, fit, rounded
 from scenelift.models.sharpening.layout import BandGrid, check_layout, coarse, guides
 from scenelift.models.sharpening.network import Inputs, lacking
-from scenelift.models.sharpening.projection import Projection, observe, replicate
+from scenelift.models.sharpening.projection import coarsened
 
 RIDGE = 0.25
 """How strongly changes are drawn to none, in units of the features' mean squares: about the best on eight places."""
@@ -75,17 +76,17 @@ def fit_network(
     """
     layout = check_layout(layout)
     found = fit(samples, layout)
-    own = [layout[i] for i in guides(layout)]
-    if network.guides != len(own):  # which `Sharpener` refuses in words
+    if network.guides != len(guides(layout)):  # which `Sharpener` refuses in words
         return found
     changes: dict[int, list[float] | None] = {}
     windows = samples[:: -(-len(samples) // MOST_WINDOWS)] if samples else ()
     for group in grids_of(layout):
         if layout[group[0]].ratio != LOWER:
             continue
-        lower = [each for each in (_lower(sample, layout, group) for sample in windows) if each is not None]
+        own, one_lower = OwnGrid(layout, group), _lower_layout(layout, group)
+        lower = [each for each in (_lower(sample, own, one_lower) for sample in windows) if each is not None]
         if lower:
-            changes |= zip(group, _changes(lower, _lower_layout(layout, group), network), strict=True)
+            changes |= zip(group, _changes(lower, one_lower, network), strict=True)
     return found | {"last_layer": [changes.get(i) for i in coarse(layout)]}
 
 
@@ -95,28 +96,19 @@ def _lower_layout(layout: tuple[BandGrid, ...], group: Sequence[int]) -> tuple[B
     return (*(layout[i] for i in guides(layout)), *bands)
 
 
-def _lower(sample: NDArray[np.float32], layout: tuple[BandGrid, ...], group: Sequence[int]) -> _Lower | None:
+def _lower(sample: NDArray[np.float32], own: OwnGrid, layout: tuple[BandGrid, ...]) -> _Lower | None:
     """Take a grid's own pixels for the fine ones: guides are brought onto it, and its bands are made coarser."""
-    first, leaders = layout[group[0]], guides(layout)
-    x = torch.from_numpy(np.ascontiguousarray(sample, np.float64))[None]
-    picked = Projection([layout[i] for i in group]).double()
-    down = Projection([BandGrid(first.ratio, first.row, first.col, layout[i].mtf) for i in leaders]).double()
-    margin = max(picked.margin, down.margin)
-    if min(x.shape[2:]) // first.ratio - 2 * margin < LEAST_SIDE:
+    pixels = own.pixels(sample, LEAST_SIDE)
+    if pixels is None:
         return None
-    seen = crop(picked.pick(x[:, group]), margin - picked.margin)
-    led = crop(down.observe(x[:, leaders]), margin - down.margin)
+    seen, led = pixels
     both = torch.cat([led, seen], 1)[0].numpy().astype(np.float32)
-    rows, cols = (side // LOWER * LOWER for side in both.shape[1:])
-    both = both[:, :rows, :cols]
     known = np.asarray(np.isfinite(both).all(0))
     if not known.any():
         return None
     both = np.where(known, both, both[:, known].mean(1)[:, None, None]).astype(np.float32)
-    truth = both[len(leaders) :]
-    bands = _lower_layout(layout, group)[len(leaders) :]
-    coarser = observe(truth, bands, (rows // LOWER, cols // LOWER))
-    images = np.concatenate([both[: len(leaders)], replicate(coarser, bands[0], (rows, cols))])
+    count = led.shape[1]
+    images, _, truth = coarsened(both[count:], both[:count], layout[count:])
     return _Lower(images, truth, _inside(known))
 
 
@@ -133,8 +125,7 @@ def _changes(
     with torch.no_grad():
         known = [np.where(w.known, w.images, np.nan) for w in windows]
         seen_by = Inputs(layout, fit(known, layout)).double()
-        double = DetailNetwork(network.guides, network.head.out_channels, len(network.body), valid=True).double()
-        double.load_state_dict(network.state_dict())
+        double = copy.deepcopy(network).double()
         bands, size = len(layout) - network.guides, network.tail.in_channels + 1
         xx, xy = torch.zeros(bands, size, size).double(), torch.zeros(bands, size).double()
         count = 0

@@ -66,13 +66,15 @@ class ClosedForm(nn.Module):
         if len(rows) != wanted[0] or any(len(row) != wanted[1] for row in rows):
             raise ModelError(f"coefficients are for other bands: {len(rows)} rows, the layout asks for {wanted}")
         order = {index: row for row, index in enumerate(coarse(layout))}
+        self.rows = [[order[i] for i in group] for group in self.groups]
+        """For each grid, which of the coarse bands its bands are: what a scene is fitted with goes by these."""
         self.projections, self.by_guide, self.last = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for number, group in enumerate(self.groups):
             bands = [self.layout[i] for i in group]
             self.projections.append(Projection(bands))
             self.by_guide.append(Projection([band for band in bands for _ in self.guides]))
             self.last.append(Projection(bands, LAST_RADIUS))
-            weights = [[row, *coefficients["context"][order[i]]] for i, row in ((i, rows[order[i]]) for i in group)]
+            weights = [[rows[row], *coefficients["context"][row]] for row in self.rows[number]]
             # (bands, 1 + levels, guides): with five axes it would be taken for a kernel and put into another format
             self._keep(f"weights_{number}", weights, 0)
         self._keep("mean", coefficients["guide_level"], 2)

@@ -166,41 +166,72 @@ def _normals(
     for group in grids_of(layout):
         tools = _Tools(layout, group, context)
         for sample in samples:
-            for index, x, y in tools.details(torch.from_numpy(np.ascontiguousarray(sample, np.float64))[None], move):
+            for index, x, y in tools.details(sample, move):
                 found[index].add(x, y)
     return found
+
+
+class OwnGrid:
+    """The filters that bring one grid's bands, and the guides, onto that grid's own pixels."""
+
+    def __init__(self, layout: tuple[BandGrid, ...], group: Sequence[int]) -> None:
+        first = layout[group[0]]
+        self.group, self.guides, self.ratio = group, guides(layout), first.ratio
+        self.bands = Projection([layout[i] for i in group]).double()
+        at = first.ratio, first.row, first.col
+        self.down = Projection([BandGrid(*at, layout[i].mtf) for i in self.guides]).double()
+        self.margin = max(self.bands.margin, self.down.margin)
+
+    def pixels(
+        self, sample: NDArray[np.float32], least: int, move: tuple[int, int] = (0, 0)
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return the coarse pixels of the bands and those that their sensor would see of the guides, in float64.
+
+        Parameters
+        ----------
+        sample : ndarray of float32, shape (bands, H, W)
+            As for `fit`.
+        least : int
+            Coarse pixels along each axis, below which the sample is of no use.
+        move : (int, int)
+            Fine pixels by which the guides are taken further on.
+
+        Returns
+        -------
+        (Tensor, Tensor) or None
+            (1, bands of the grid, h, w) and (1, guides, h, w); h and w are multiples of `LOWER`.
+        """
+        if min(sample.shape[1:]) // self.ratio - 2 * self.margin < least:
+            return None
+        x = torch.from_numpy(np.ascontiguousarray(sample, np.float64))[None]
+        seen = crop(self.bands.pick(x[:, self.group]), self.margin - self.bands.margin)
+        led = crop(self.down.observe(_moved(x[:, self.guides], move)), self.margin - self.down.margin)
+        rows, cols = (side // LOWER * LOWER for side in seen.shape[2:])
+        return seen[:, :, :rows, :cols], led[:, :, :rows, :cols]
 
 
 class _Tools:
     """The filters that bring one grid's bands and the guides one scale lower."""
 
     def __init__(self, layout: tuple[BandGrid, ...], group: list[int], context: Moments | None) -> None:
-        first = layout[group[0]]
-        own = guides(layout)
-        self.context = None if context is None else [torch.from_numpy(v[own])[:, None, None] for v in context]
-        self.group, self.guides = group, guides(layout)
-        at = first.ratio, first.row, first.col
-        self.ratio = first.ratio
-        self.bands = Projection([layout[i] for i in group]).double()
-        self.down = Projection([BandGrid(*at, layout[i].mtf) for i in self.guides]).double()
+        self.own = OwnGrid(layout, group)
+        leaders = self.own.guides
+        self.context = None if context is None else [torch.from_numpy(v[leaders])[:, None, None] for v in context]
         centre = (LOWER - 1) / 2
         self.lower = [
-            Projection([BandGrid(LOWER, centre, centre, layout[i].mtf)] * (1 + len(self.guides)), RADIUS).double()
+            Projection([BandGrid(LOWER, centre, centre, layout[i].mtf)] * (1 + len(leaders)), RADIUS).double()
             for i in group
         ]
 
     def details(
-        self, x: Tensor, move: tuple[int, int]
+        self, sample: NDArray[np.float32], move: tuple[int, int]
     ) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.float64]]]:
         """Yield each band's number, the guides' detail (guides, n) and its own (n,) one scale lower."""
-        margin = max(self.bands.margin, self.down.margin)
-        if min(x.shape[2:]) // self.ratio - 2 * margin < 2 * LOWER:
+        found = self.own.pixels(sample, 2 * LOWER, move)
+        if found is None:
             return
-        seen = crop(self.bands.pick(x[:, self.group]), margin - self.bands.margin)
-        led = crop(self.down.observe(_moved(x[:, self.guides], move)), margin - self.down.margin)
-        sides = [side // LOWER * LOWER for side in seen.shape[2:]]
-        seen, led = (t[:, :, : sides[0], : sides[1]] for t in (seen, led))
-        for number, (index, lower) in enumerate(zip(self.group, self.lower, strict=True)):
+        seen, led = found
+        for number, (index, lower) in enumerate(zip(self.own.group, self.lower, strict=True)):
             stack = torch.cat([seen[:, number : number + 1], led], 1)
             wide = _mirrored(stack, lower.halo)
             detail = (stack - lower.interpolate(lower.observe(wide)))[0]
@@ -208,7 +239,7 @@ class _Tools:
                 level = standardized(stack[0, 1:] - detail[1:], *self.context)
                 products = (level[:, None] * detail[1:]).flatten(0, 1)  # by level, then by guide
                 detail = torch.cat([detail, products])
-            edge = EDGE if min(sides) > 4 * EDGE else 0
+            edge = EDGE if min(seen.shape[2:]) > 4 * EDGE else 0
             flat = crop(detail, edge).flatten(1).numpy()
             flat = flat[:, np.isfinite(flat).all(axis=0)]
             yield index, flat[1:], flat[0]

@@ -57,9 +57,8 @@ class Sharpener(nn.Module):
         _check_guides([closed.layout[i] for i in closed.guides])
         self.layout, self.network = closed.layout, network
         changes = coefficients.get("last_layer") or [None] * len(coarse(closed.layout))
-        order = {index: row for row, index in enumerate(coarse(closed.layout))}
-        for number, group in enumerate(closed.groups):
-            weights, biases = zip(*(_changed_last(network, changes[order[i]]) for i in group), strict=True)
+        for number, rows in enumerate(closed.rows):
+            weights, biases = zip(*(_changed_last(network, changes[row]) for row in rows), strict=True)
             self.register_buffer(f"last_weights_{number}", torch.stack(weights), persistent=False)
             self.register_buffer(f"last_biases_{number}", torch.stack(biases), persistent=False)
         self.halo = whole_periods(closed.layout, max(map(self._reach, range(len(closed.groups)))))
@@ -118,9 +117,7 @@ class Inputs(nn.Module):
     def __init__(self, layout: Sequence[BandGrid], coefficients: dict[str, Any]) -> None:
         super().__init__()
         self.closed = ClosedForm(layout, coefficients)
-        order = {index: row for row, index in enumerate(coarse(self.closed.layout))}
-        for number, group in enumerate(self.closed.groups):
-            rows = [order[i] for i in group]
+        for number, (group, rows) in enumerate(zip(self.closed.groups, self.closed.rows, strict=True)):
             each = {
                 "guide_detail": [coefficients["guide_detail"][row] for row in rows],
                 "guide_level": [coefficients["guide_level"] for _ in rows],

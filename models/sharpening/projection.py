@@ -156,6 +156,32 @@ def observe(x: Image, bands: Sequence[BandGrid], shape: tuple[int, int]) -> Imag
         return projection.observe(torch.from_numpy(padded.astype(np.float64))[None])[0].numpy().astype(np.float32)
 
 
+def coarsened(truth: Image, guides: Image, bands: Sequence[BandGrid]) -> tuple[Image, Image, Image]:
+    """Make bands coarser that are known on the guides' grid (Wald et al., PE&RS 63(6), 1997).
+
+    Parameters
+    ----------
+    truth : ndarray of float32, shape (bands, H, W)
+    guides : ndarray of float32, shape (guides, H, W)
+    bands : sequence of BandGrid
+        What they are made.
+
+    Returns
+    -------
+    images : ndarray of float32, shape (guides + bands, H', W')
+        What a sharpener is given, coarse bands replicated; without rows and columns that fill no coarse pixel.
+    seen : ndarray of float32, shape (bands, h, w)
+        The coarse pixels.
+    truth : ndarray of float32, shape (bands, H', W')
+    """
+    ratio = bands[0].ratio
+    rows, cols = (side // ratio for side in truth.shape[1:])
+    truth, guides = (x[:, : rows * ratio, : cols * ratio] for x in (truth, guides))
+    seen = observe(truth, bands, (rows, cols))
+    images = np.concatenate([guides, replicate(seen, bands[0], truth.shape[1:])])
+    return images.astype(np.float32, copy=False), seen, truth
+
+
 def replicate(coarse: Image, band: BandGrid, shape: tuple[int, ...]) -> Image:
     """Return coarse pixels (bands, h, w) on the fine grid: every fine pixel holds that of the one that covers it.
 

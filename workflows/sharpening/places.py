@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenelift.models.sharpening.layout import BandGrid
-from scenelift.models.sharpening.projection import observe, replicate
+from scenelift.models.sharpening.projection import coarsened, observe, replicate
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource
@@ -173,12 +173,8 @@ def degrade(place: Place, ratio: int, part: int = 0) -> Trial:
     same = ratio == first.ratio and first.row % 1 == 0  # a grid that lies half a pixel aside does so again
     at = (first.row, first.col) if same else ((ratio - 1) / 2,) * 2
     bands = tuple(replace(band, ratio=ratio, row=at[0], col=at[1]) for band in own.bands)
-    sides = [side // ratio for side in truth.shape[1:]]
-    truth, guides = (x[:, : sides[0] * ratio, : sides[1] * ratio] for x in (truth, guides))
-    seen = observe(truth, bands, (sides[0], sides[1]))
-    images = np.concatenate([guides, replicate(seen, bands[0], truth.shape[1:])])
-    layout = (*place.bands, *bands)
-    return Trial(place.name, layout, images.astype(np.float32), seen, truth)
+    images, seen, truth = coarsened(truth, guides, bands)
+    return Trial(place.name, (*place.bands, *bands), images, seen, truth)
 
 
 def _covered(own: Coarse, name: str) -> tuple[slice, slice]:
