@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from scenelift.models.training.objectives import (
     feature_term,
 )
 from scenelift.models.training.optimizers import relate
-from scenelift.models.training.schedule import Schedule
+from scenelift.models.training.schedule import Phase, Schedule
 from scenelift.models.training.tasks import Task
 
 
@@ -92,8 +93,12 @@ class Adversarial:
         self.optimizers = [torch.optim.Adam(discriminator.parameters(), settings.rate, (0.5, 0.99))]
         relate(self.optimizers[0], relative)
 
+    def draw(self, phase: Phase, count: int, generator: torch.Generator) -> Any:
+        """Return a batch of the pixel loss."""
+        return self.pixels.draw(phase, count, generator)
+
     def __call__(self, step: Step) -> Tensor:
-        """Draw, degrade and restore a batch; return the loss of the network and the discriminator's own."""
+        """Restore the step's batch; return the loss of the network and the discriminator's own."""
         restored = self.pixels.restore(step)
         total = self.pixels.loss(restored, step.phase)
         weight = self.settings.weight_at(step.number)

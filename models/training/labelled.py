@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
 from scenelift.models.training.objectives import Step
+from scenelift.models.training.schedule import Phase
 
 IGNORED = -1
 """Label of pixels without a label; they do not count."""
@@ -78,10 +79,15 @@ class CrossEntropy:
     def __init__(self, sampler: LabelledSampler, augment: Augment | None = None) -> None:
         self.sampler, self.augment = sampler, augment or Augment()
 
+    def draw(self, phase: Phase, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, float]:
+        """Return a batch: images, labels, with which image each is averaged, and the share of the image itself."""
+        images, labels = self.sampler(count, phase.subset, generator)
+        images, other, share = self._mixed(jitter(images, self.augment, generator), generator)
+        return images, labels, other, share
+
     def __call__(self, step: Step) -> Tensor:
-        """Draw and augment a batch; return its loss."""
-        images, labels = self.sampler(step.batch, step.phase.subset, step.generator)
-        images, other, share = self._mixed(jitter(images, self.augment, step.generator), step.generator)
+        """Return the loss of the step's batch."""
+        images, labels, other, share = step.batch
         logits = step.predict((step.place(images),))
         loss = self._mean(logits, labels, step)
         return loss if share == 1 else share * loss + (1 - share) * self._mean(logits, labels[other], step)

@@ -1,4 +1,4 @@
-"""What a training step minimises: an objective draws its batch and returns its loss.
+"""What a training step minimises: an objective draws batches and returns their losses.
 
 An objective owns what else is trained with the network (`modules`, `optimizers`), so the loop in
 `scenelift.models.training.trainer` knows nothing of pixels, discriminators or labels.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +27,8 @@ class Step:
 
     number: int
     phase: Phase
-    batch: int
-    """Samples of all processes together."""
-    generator: torch.Generator
-    """Depends on seed and step alone; of the CPU, so that every device sees the same samples."""
+    batch: Any
+    """What the objective drew for this step, for all processes together; on the CPU."""
     module: nn.Module
     """The network that is trained."""
     device: torch.device
@@ -39,7 +37,7 @@ class Step:
 
     def place(self, samples: Tensor) -> Tensor:
         """Return this process's share of the samples, on its device."""
-        return self.group.share(samples).to(self.device)
+        return self.group.share(samples).to(self.device, non_blocking=True)
 
     def apply(self, module: nn.Module, *inputs: Tensor) -> Tensor:
         """Return a network's float32 output, computed in bfloat16 if the training is."""
@@ -78,8 +76,16 @@ class Objective(Protocol):
         """Their optimizers; each group's "relative" is its rate over the schedule's."""
         ...
 
+    def draw(self, phase: Phase, count: int, generator: torch.Generator) -> Any:
+        """Return a batch of ``count`` samples.
+
+        It depends on nothing but its arguments, and touches the CPU alone: other processes may draw it, and every
+        device sees the same.
+        """
+        ...
+
     def __call__(self, step: Step) -> Tensor:
-        """Draw a batch and return its mean loss."""
+        """Return the mean loss of the step's batch."""
         ...
 
 
@@ -125,17 +131,20 @@ class PixelLoss:
     def __init__(self, task: Task, sampler: Sampler, terms: Sequence[Term] = ()) -> None:
         self.task, self.sampler, self.terms = task, sampler, tuple(terms)
 
+    def draw(self, phase: Phase, count: int, generator: torch.Generator) -> tuple[Inputs, Tensor]:
+        """Return a batch's degraded images and what they should become."""
+        clean = self.sampler(count, phase.subset, generator)
+        if isinstance(self.task, Paired):
+            return self.task.pair(clean, generator)
+        return self.task.degrade(clean, generator), clean
+
     def __call__(self, step: Step) -> Tensor:
-        """Draw, degrade and restore a batch; return its loss."""
+        """Restore the step's batch; return its loss."""
         return self.loss(self.restore(step), step.phase)
 
     def restore(self, step: Step) -> Restored:
-        """Draw and degrade a batch and let the network restore it."""
-        clean = self.sampler(step.batch, step.phase.subset, step.generator)
-        if isinstance(self.task, Paired):
-            degraded, target = self.task.pair(clean, step.generator)
-        else:
-            degraded, target = self.task.degrade(clean, step.generator), clean
+        """Let the network restore the step's batch."""
+        degraded, target = step.batch
         inputs = tuple(step.place(x) for x in degraded)
         return Restored(inputs, step.predict(inputs, step.phase.mirror), step.place(target))
 

@@ -16,16 +16,16 @@ MUON_RATE = 10.0
 """Muon's rate relative to Adam's: its updates have unit spectral norm, Adam's unit size per entry."""
 
 
-def _orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Return about U·Vᵀ of (rows, columns) by a quintic Newton-Schulz iteration (K. Jordan, "Muon", 2024)."""
+def _orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Return about U·Vᵀ of each (N, rows, columns) by a quintic Newton-Schulz iteration (K. Jordan, "Muon", 2024)."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrix / (matrix.norm() + 1e-7)
-    transposed = x.shape[0] > x.shape[1]
-    x = x.T if transposed else x
+    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    transposed = x.shape[1] > x.shape[2]
+    x = x.mT if transposed else x
     for _ in range(steps):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if transposed else x
+    return x.mT if transposed else x
 
 
 class Muon(torch.optim.Optimizer):
@@ -48,15 +48,19 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Take one step."""
         for group in self.param_groups:
+            alike: dict[torch.Size, list[Tensor]] = {}  # kernels of one shape go together: a few large operations
             for p in group["params"]:
-                if p.grad is None:
-                    continue
-                velocity = self.state[p].setdefault("velocity", torch.zeros_like(p))
-                velocity.lerp_(p.grad, 1 - group["momentum"])
-                ahead = p.grad.lerp(velocity, group["momentum"])
-                update = _orthogonalize(ahead.reshape(len(p), -1))
-                stretch = max(1.0, len(p) / update.shape[1]) ** 0.5
-                p.add_(update.reshape(p.shape), alpha=-group["lr"] * stretch)
+                if p.grad is not None:
+                    alike.setdefault(p.shape, []).append(p)
+            for shape, kernels in alike.items():
+                gradients = [p.grad for p in kernels]
+                velocities = [self.state[p].setdefault("velocity", torch.zeros_like(p)) for p in kernels]
+                torch._foreach_lerp_(velocities, gradients, 1 - group["momentum"])
+                ahead = torch.stack(torch._foreach_lerp(gradients, velocities, group["momentum"]))
+                updates = _orthogonalize(ahead.reshape(len(kernels), shape[0], -1))
+                stretch = max(1.0, shape[0] / updates.shape[2]) ** 0.5
+                moved = updates.reshape(len(kernels), *shape).unbind()
+                torch._foreach_add_(kernels, moved, alpha=-group["lr"] * stretch)
 
 
 def make_optimizers(name: str, module: nn.Module) -> list[torch.optim.Optimizer]:

@@ -3,7 +3,7 @@
 Started by `launch` on one machine, or by ``torchrun`` on several: one process a GPU (NCCL), or on CPUs (gloo). Every
 process draws and degrades the whole batch from the same seed and works on its share, so N processes take the same
 steps as one, up to the rounding of sums. Batch normalisation alone sees a process's own share; its running statistics
-are averaged.
+are averaged. For a GPU, further processes draw and degrade ahead what the next steps need (`drawn`).
 """
 
 from __future__ import annotations
@@ -11,14 +11,18 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from scenelift.models.errors import ModelError
+
+DRAWERS = 8
+"""Processes that draw for one GPU, at most: more than any shipped recipe keeps busy."""
 
 
 @dataclass(frozen=True)
@@ -156,3 +160,57 @@ def launch(command: Sequence[str], size: int) -> int:
     except SignalException as error:  # it was told to stop, and has ended the processes
         return 128 + error.sigval
     return 0
+
+
+def drawers(device: torch.device) -> int:
+    """Return how many processes draw ahead for a device: none for a CPU, whose cores have enough to do."""
+    if device.type == "cpu":
+        return 0
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(DRAWERS, len(os.sched_getaffinity(0)) // sharing - 1))
+
+
+def drawn(draw: Callable[[int], Any], numbers: range, processes: int) -> Iterator[Any]:
+    """Yield ``draw(number)`` for each number, in order.
+
+    Parameters
+    ----------
+    draw : callable
+        Takes a number, and depends on nothing else that changes. Returns tensors of the CPU, nested in tuples.
+    numbers : range
+    processes : int
+        That draw ahead; 0: this one, when asked.
+    """
+    if not processes:
+        yield from map(draw, numbers)
+        return
+    # imported here: only who trains on a GPU pays for it
+    from torch.utils.data import DataLoader
+
+    # forked: patches that are mapped from a file are shared, and what is drawn from needs no pickling
+    loader = DataLoader(
+        _Numbered(draw),  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=numbers,
+        num_workers=processes,
+        prefetch_factor=4,
+        pin_memory=torch.cuda.is_available(),
+        multiprocessing_context="fork",
+    )
+    for batch in loader:
+        if isinstance(batch, ModelError):
+            raise batch
+        yield batch
+
+
+class _Numbered:
+    """A function of a number as torch's loader wants it; the loader would wrap an error in its own traceback."""
+
+    def __init__(self, draw: Callable[[int], Any]) -> None:
+        self._draw = draw
+
+    def __getitem__(self, number: int) -> Any:
+        try:
+            return self._draw(number)
+        except ModelError as error:
+            return error

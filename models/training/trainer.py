@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from scenelift.models.errors import ModelError
 from scenelift.models.precision import pick_precision
 from scenelift.models.training.objectives import Objective, Step
 from scenelift.models.training.optimizers import make_optimizers
-from scenelift.models.training.processes import ProcessGroup
+from scenelift.models.training.processes import ProcessGroup, drawers, drawn
 from scenelift.models.training.schedule import Phase, Schedule, rate_at
 from scenelift.models.training.states import read_state, write_state
 
@@ -82,6 +83,7 @@ class Trainer:
         self.module = module.to(self.device).train().to(memory_format=torch.channels_last)
         self.objective, self.schedule, self.run = objective, schedule, run
         self.bf16 = schedule.precision == "bf16" and pick_precision("auto", device) == "bf16"
+        torch.backends.cudnn.benchmark = self.device.type == "cuda"  # every batch has the same shape
         self.modules = {"module": self.module, **objective.modules}
         self.optimizers = [*make_optimizers(schedule.optimizer, module), *objective.optimizers]
         self.average, self.best = self._copy(module.state_dict()), self._copy(module.state_dict())
@@ -101,8 +103,9 @@ class Trainer:
             If the loss is not finite; the last good state is on disk and can be resumed or used.
         """
         started, losses = time.monotonic(), []
+        batches = drawn(self._draw, range(self.step, self.schedule.steps), drawers(self.device))
         while self.step < self.schedule.steps and not 0 < self.schedule.patience <= self.stale:
-            losses.append(self._advance())
+            losses.append(self._advance(next(batches)))
             if progress is not None:
                 progress(self.step, losses[-1])
             if self.step % self.schedule.validate_every == 0 or self.step == self.schedule.steps:
@@ -110,13 +113,18 @@ class Trainer:
                 losses = []
         return self.best
 
-    def _advance(self) -> float:
-        phase, at = self._phase()
+    def _draw(self, number: int) -> Any:
+        """Return the batch of a step; all that is random in it depends on seed and number, also after a resume."""
+        generator = torch.Generator().manual_seed(self.schedule.seed * 1_000_003 + number)
+        return self.objective.draw(self._phase(number)[0], self.schedule.batch, generator)
+
+    def _advance(self, batch: Any) -> float:
+        phase, at = self._phase(self.step)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["relative"] * rate_at(phase, at)
             optimizer.zero_grad(set_to_none=True)
-        loss = self.objective(self.next_step(phase))
+        loss = self.objective(self.next_step(phase, batch))
         mean = self.group.mean(loss).item()
         if not math.isfinite(mean):
             kept = f"; the state of the last validation is kept in {self.run.folder}" if self.run else ""
@@ -131,14 +139,13 @@ class Trainer:
         self._track()
         return mean
 
-    def next_step(self, phase: Phase) -> Step:
-        """Return the coming step; all that is random in it depends on seed and number alone, also after a resume."""
-        generator = torch.Generator().manual_seed(self.schedule.seed * 1_000_003 + self.step)
-        batch = self.schedule.batch
-        return Step(self.step, phase, batch, generator, self.module, self.device, self.bf16, self.group)
+    def next_step(self, phase: Phase, batch: Any) -> Step:
+        """Return the coming step."""
+        return Step(self.step, phase, batch, self.module, self.device, self.bf16, self.group)
 
-    def _phase(self) -> tuple[Phase, int]:
-        at = self.step
+    def _phase(self, number: int) -> tuple[Phase, int]:
+        """Return a step's phase and its number within it."""
+        at = number
         for phase in self.schedule.phases:
             if at < phase.steps:
                 return phase, at
@@ -148,11 +155,12 @@ class Trainer:
     @torch.no_grad()
     def _track(self) -> None:
         decay = min(self.schedule.ema, (1 + self.step) / (10 + self.step)) if self.schedule.ema else 0.0
-        for name, value in self.module.state_dict().items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - decay)
-            else:
-                self.average[name].copy_(value)
+        state = self.module.state_dict()
+        moving = [name for name, value in state.items() if value.is_floating_point()]
+        # in one call: a GPU would wait for a hundred small ones
+        torch._foreach_lerp_([self.average[name] for name in moving], [state[name] for name in moving], 1 - decay)
+        for name in state.keys() - set(moving):
+            self.average[name].copy_(state[name])
 
     def _validate(self, loss: float, started: float) -> None:
         """Validate the averaged weights, keep them if they are the best, write log and state."""

@@ -253,7 +253,8 @@ def _losses(module: torch.nn.Module, problem: Restoration) -> Iterator[Tensor]:
     objective, phase = PixelLoss(problem.task, problem.sampler), problem.recipe.plan.phases[0]
     for number in range(BATCHES):
         generator = torch.Generator().manual_seed(number)
-        yield objective(Step(number, phase, BATCH, generator, module, torch.device("cpu")))
+        batch = objective.draw(phase, BATCH, generator)
+        yield objective(Step(number, phase, batch, module, torch.device("cpu")))
 
 
 def _quantize(job: _Job, problem: Restoration, source: Path) -> Path:

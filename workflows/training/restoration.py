@@ -42,6 +42,8 @@ class Restoration:
     """Weights to begin with instead of those of the recipe's start."""
     terms: tuple[Term, ...] = ()
     """Losses beside the pixels', instead of those of the recipe."""
+    device: str = "cpu"
+    """Where validation runs."""
     column = "validation_db"
     limits = (
         "The target it learned from is the image itself (Wald's protocol) or a clean image with added noise; finer "
@@ -92,7 +94,7 @@ class Restoration:
     @functools.cached_property
     def validate(self) -> Callable[[Weights], float]:
         """Mean PSNR (dB) over fixed validation pairs."""
-        return make_validator(self.recipe, *self.pairs)
+        return make_validator(self.recipe, *self.pairs, self.device)
 
     def scores(self, state: Weights) -> dict[str, float]:
         """Return the PSNR (dB) of the network and of classical methods."""

@@ -143,6 +143,8 @@ def train(
     if isinstance(recipe, LandcoverRecipe):
         kind = Segmentation if recipe.segments else Classification
     problem = kind.read(recipe, data, run)
+    if isinstance(problem, Restoration):
+        problem = dataclasses.replace(problem, device=pick_device(device))
     return fit(problem, run, weights=weights, resume=resume, device=device, progress=progress, say=say)
 
 

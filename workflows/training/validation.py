@@ -88,7 +88,7 @@ def blind_cases(bands: int) -> list[Known]:
 
 
 def _told_validator(
-    recipe: Recipe, cases: Sequence[Known], pairs: Inputs, target: Tensor
+    recipe: Recipe, cases: Sequence[Known], pairs: Inputs, target: Tensor, device: str
 ) -> Callable[[dict[str, Tensor]], float]:
     """Return what gives the mean PSNR over cases, the network told the blur and the noise of each."""
     module = build(recipe.arch, valid=True)
@@ -99,14 +99,14 @@ def _told_validator(
         found = []
         for case, low in zip(cases, pairs, strict=True):
             plain = module.fold(case.blur, case.noise)  # type: ignore[operator]
-            method = TorchEnhancer(plain, spec, threads=torch.get_num_threads())
+            method = TorchEnhancer(plain, spec, device, threads=torch.get_num_threads())
             found.append(psnr(run_whole(method, low.numpy()), target.numpy(), spec.scale))
         return sum(found) / len(found)
 
     return validate
 
 
-def _haze_validator(recipe: Recipe, pairs: Inputs, target: Tensor) -> Callable[[dict[str, Tensor]], float]:
+def _haze_validator(recipe: Recipe, pairs: Inputs, target: Tensor, device: str) -> Callable[[dict[str, Tensor]], float]:
     """Return what gives the mean PSNR over patches of hazy scenes, the network told the numbers of each."""
     module = build(recipe.arch, valid=True)
     spec = dataclasses.replace(make_spec(recipe, module, {}), needs_statistics=False)
@@ -117,7 +117,8 @@ def _haze_validator(recipe: Recipe, pairs: Inputs, target: Tensor) -> Callable[[
         made = []
         for at in scenes:
             plain = module.fold_statistics(pairs[1][at.start].tolist())  # type: ignore[operator]
-            made.append(run_whole(TorchEnhancer(plain, spec, threads=torch.get_num_threads()), pairs[0][at].numpy()))
+            method = TorchEnhancer(plain, spec, device, threads=torch.get_num_threads())
+            made.append(run_whole(method, pairs[0][at].numpy()))
         return psnr(np.concatenate(made), target.numpy(), 1)
 
     return validate
@@ -130,23 +131,26 @@ def _scenes(pairs: Inputs) -> list[slice]:
     return [slice(start, stop) for start, stop in itertools.pairwise(starts)]
 
 
-def make_validator(recipe: Recipe, pairs: Inputs, target: Tensor) -> Callable[[dict[str, Tensor]], float]:
+def make_validator(
+    recipe: Recipe, pairs: Inputs, target: Tensor, device: str = "cpu"
+) -> Callable[[dict[str, Tensor]], float]:
     """Return what gives the mean PSNR (dB) of a state's network on the validation pairs, run as the engine does."""
     task = make_task(recipe)
     if isinstance(task, BlindSuperResolution):
-        return _told_validator(recipe, blind_cases(target.shape[1]), pairs, target)
+        return _told_validator(recipe, blind_cases(target.shape[1]), pairs, target, device)
     if isinstance(task, KnownSuperResolution) and task.told:
-        return _told_validator(recipe, task.cases(), pairs, target)
+        return _told_validator(recipe, task.cases(), pairs, target, device)
     if recipe.task == "dehaze":
-        return _haze_validator(recipe, pairs, target)
+        return _haze_validator(recipe, pairs, target, device)
     module = build(recipe.arch, valid=True)
-    method = TorchEnhancer(module, make_spec(recipe, module, {}), threads=torch.get_num_threads())
+    spec = make_spec(recipe, module, {})
     low, *noise = (part.numpy() for part in pairs)
     sigma = noise[0].reshape(len(low), 1) if noise else None
 
     def validate(state: dict[str, Tensor]) -> float:
         module.load_state_dict(state)
-        return psnr(run_whole(method, low, sigma), target.numpy(), method.spec.scale)
+        method = TorchEnhancer(module, spec, device, threads=torch.get_num_threads())
+        return psnr(run_whole(method, low, sigma), target.numpy(), spec.scale)
 
     return validate
 

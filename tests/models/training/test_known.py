@@ -60,8 +60,9 @@ def test_a_step_is_taken_on_the_target_of_the_task() -> None:
             return x
 
     loss = PixelLoss(task, lambda count, subset, generator: noisy)
-    step = Step(0, Phase(1, loss="l1"), 4, torch.Generator().manual_seed(3), Identity(), torch.device("cpu"))
-    restored = loss.restore(step)
+    phase = Phase(1, loss="l1")
+    batch = loss.draw(phase, 4, torch.Generator().manual_seed(3))
+    restored = loss.restore(Step(0, phase, batch, Identity(), torch.device("cpu")))
     (noisier, _), target = task.pair(noisy, torch.Generator().manual_seed(3))
     assert torch.equal(restored.prediction, noisier) and torch.equal(restored.target, target)
     assert not torch.equal(target, noisy)

@@ -59,6 +59,22 @@ def plan(steps=12, **changes):
     return Schedule((Phase(steps, warmup=2),), **(settings | changes))
 
 
+def test_batches_that_other_processes_draw_ahead_are_the_same(tmp_path, monkeypatch):
+    own = make(tmp_path / "own", plan()).train()
+    monkeypatch.setattr(training, "drawers", lambda device: 2)
+    ahead = make(tmp_path / "ahead", plan()).train()
+    assert all(torch.equal(own[name], value) for name, value in ahead.items())
+
+
+def test_what_goes_wrong_in_a_process_that_draws_is_told(tmp_path, monkeypatch):
+    def broken(count, subset, generator):
+        raise ModelError("the scene is gone")
+
+    monkeypatch.setattr(training, "drawers", lambda device: 2)
+    with pytest.raises(ModelError, match=r"^the scene is gone$"):
+        make(tmp_path, plan(), sampler=broken).train()
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 @pytest.mark.parametrize("adversarial", [None, AdversarialSettings(weight=0.1, ramp=2, channels=4, consistency=0.1)])
 def test_a_killed_run_ends_with_the_same_weights(tmp_path, optimizer, adversarial):
@@ -133,8 +149,8 @@ def test_shares_of_processes_add_up_to_the_loss_of_one(labelled):
     objective = CrossEntropy(lambda count, subset, g: (images, labels), Augment(mixup=0.5, smoothing=0.1))
 
     def loss(group):
-        step = Step(0, Phase(1), 4, torch.Generator().manual_seed(1), module, torch.device("cpu"), group=group)
-        return objective(step)
+        batch = objective.draw(Phase(1), 4, torch.Generator().manual_seed(1))
+        return objective(Step(0, Phase(1), batch, module, torch.device("cpu"), group=group))
 
     whole, shares = loss(ProcessGroup()), [loss(ProcessGroup(rank, 2)) for rank in range(2)]
     torch.testing.assert_close(sum(shares) / 2, whole)
@@ -254,7 +270,7 @@ def test_a_wide_mirror_trains_on_what_the_engine_computes(tmp_path):
     method = TorchEnhancer(valid, ModelSpec("net", "super-resolution", scale=2, halo=valid.halo))
     whole = torch.from_numpy(run_whole(method, low.numpy()))
     with torch.no_grad():
-        step = trainer.next_step(Phase(1))
+        step = trainer.next_step(Phase(1), ())
         torch.testing.assert_close(step.predict((low,), valid.halo), whole)
         assert not torch.allclose(step.predict((low,)), whole)
 
