@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import threading
+import queue
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,6 +20,8 @@ from scenelift.models.spec import ModelSpec
 
 GPU_BATCH = 16
 """Patches a GPU gets at once; short batches are filled up, so that every launch has this one shape."""
+IN_FLIGHT = 3
+"""Batches that a GPU holds at once: one comes, one is computed, one goes."""
 
 
 def pick_device(wanted: str, elsewhere: bool = False) -> str:
@@ -138,7 +140,9 @@ class TorchEnhancer:
         ]
         if self._device.type == "cpu":
             keep_buffers()
-        self._turn = threading.Lock()  # one thread of a worker uses the GPU while others read and write
+        self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
+        for _ in range(IN_FLIGHT):
+            self._slots.put(_Slot(self._device))
         # Pool threads take the process-wide setting; each keeps to a single core.
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
@@ -230,17 +234,54 @@ class TorchEnhancer:
         return torch.stack(parts, 1).flatten(0, 1)
 
     def _of_one(self, samples: Tensor, sigma: Tensor | None, which: int) -> Tensor:
+        """Return the cores that one module makes of samples, batch by batch, beside the batches of other threads."""
         cores = []
         for start in range(0, len(samples), GPU_BATCH):
-            part = samples[start : start + GPU_BATCH]
-            batch = torch.zeros(GPU_BATCH, *part.shape[1:]).pin_memory()
-            batch[: len(part)] = part
-            noise = None
-            if sigma is not None:
-                noise = torch.zeros(GPU_BATCH)
-                noise[: len(part)] = sigma[start : start + GPU_BATCH]
-                noise = noise.to(self._device)
-            with self._turn:
-                out = self._forward(batch.to(self._device, non_blocking=True), noise, which)
-                cores.append(out[: len(part)].cpu())
+            part = slice(start, start + GPU_BATCH)
+            slot = self._slots.get()
+            try:
+                sent = slot.filled("sent", samples[part])
+                level = None if sigma is None else slot.filled("level", sigma[part])
+                with slot.stream():
+                    there = sent.to(self._device, non_blocking=True)
+                    out = self._forward(there, None if level is None else level.to(self._device), which)
+                    got = slot.buffer("got", out.shape).copy_(out, non_blocking=True)
+                    slot.wait()
+                cores.append(got[: len(samples[part])].clone())
+            finally:
+                self._slots.put(slot)
         return torch.cat(cores)
+
+
+class _Slot:
+    """What one batch on a GPU needs: a stream of its own, and buffers in pinned memory that are used again and again.
+
+    So its copies run beside the computing of other batches. Without a GPU there is neither stream nor pin.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._buffers: dict[str, Tensor] = {}
+
+    def stream(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context in which the batch is sent, computed and fetched."""
+        return torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext()
+
+    def wait(self) -> None:
+        """Wait until all that was begun in the stream is done."""
+        if self._stream:
+            self._stream.synchronize()
+
+    def buffer(self, name: str, shape: torch.Size) -> Tensor:
+        """Return the buffer of that name, another one if the shape is new."""
+        kept = self._buffers.get(name)
+        if kept is None or kept.shape != shape:
+            kept = self._buffers[name] = torch.empty(shape, pin_memory=self._stream is not None)
+        return kept
+
+    def filled(self, name: str, samples: Tensor) -> Tensor:
+        """Return a buffer of ``GPU_BATCH`` samples: those given, then zeros."""
+        room = self.buffer(name, torch.Size((GPU_BATCH, *samples.shape[1:])))
+        room[: len(samples)] = samples
+        room[len(samples) :] = 0
+        return room

@@ -27,8 +27,8 @@ from scenelift.pipeline.cluster.workers import carried
 from scenelift.pipeline.errors import ResumableError, SceneliftError, UsageError
 
 LOOPBACK = "127.0.0.1"
-GPU_THREADS = 3
-"""A GPU worker reads and writes in two threads while the third holds the GPU."""
+GPU_THREADS = 8
+"""Threads of a GPU worker: they read, encode and write the blocks that keep its GPU busy."""
 DEATHS = {True: 6, False: 2}
 """Workers that may die under a task before it counts as the cause: in a batch system they also die of preemption."""
 LISTEN = 0.2

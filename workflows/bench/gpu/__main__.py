@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +25,8 @@ from scenelift.workflows.bench.gpu.correctness import (
 )
 from scenelift.workflows.bench.gpu.speed import bare, whole_tile
 
-CHECKS: tuple[Callable[[Bench], list[Row]], ...] = (
+Check = Callable[[Bench], Iterable[Row]]
+CHECKS: tuple[Check, ...] = (
     agreement,
     same_bytes,
     out_of_memory,
@@ -37,21 +38,24 @@ CHECKS: tuple[Callable[[Bench], list[Row]], ...] = (
 )
 
 
-def run_checks(bench: Bench, checks: tuple[Callable[[Bench], list[Row]], ...] = CHECKS) -> list[Row]:
+def run_checks(bench: Bench, checks: tuple[Check, ...] = CHECKS) -> list[Row]:
     """Run every check, whatever becomes of the others; print each row as it is known."""
     rows: list[Row] = []
     for check in checks:
         started = time.perf_counter()
         try:
-            found = check(bench)
+            for row in check(bench):
+                rows.append(_printed(row))
         except Exception as error:  # noqa: BLE001 - minutes on a GPU are rare: the other checks go on
-            found = [Row(check.__name__, False, f"{type(error).__name__}: {error}")]
-        for row in found:
-            mark = {True: "ok", False: "FAILED", None: "--"}[row.passed]
-            print(f"{mark:6} {row.check}: {row.value}", flush=True)
+            rows.append(_printed(Row(check.__name__, False, f"{type(error).__name__}: {error}")))
         print(f"       ({check.__name__}: {time.perf_counter() - started:.1f} s)", flush=True)
-        rows += found
     return rows
+
+
+def _printed(row: Row) -> Row:
+    mark = {True: "ok", False: "FAILED", None: "--"}[row.passed]
+    print(f"{mark:6} {row.check}: {row.value}", flush=True)
+    return row
 
 
 def hardware(device: str) -> dict[str, Any]:

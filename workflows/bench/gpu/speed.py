@@ -7,6 +7,7 @@ import shutil
 import statistics
 import subprocess
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -63,9 +64,9 @@ def _batched(network: Any, patches: NDArray[np.float32], device: str) -> float:
     return min(took)
 
 
-def whole_tile(bench: Bench) -> list[Row]:
+def whole_tile(bench: Bench) -> Iterator[Row]:
     """Enhance a whole tile to COG and to Zarr, and say how busy the GPU was."""
-    scene, rows = bench.scene(bench.side, "tile"), []
+    scene = bench.scene(bench.side, "tile")
     area = (bench.side * PIXEL / 1000) ** 2
     for models in ("sr-x2", "sr-x2-fast", "denoise"):
         for ending in ("tif", "zarr"):
@@ -77,13 +78,12 @@ def whole_tile(bench: Bench) -> list[Row]:
             busy = f", GPU busy {watch.stop():.0f} %" if watch else ""
             name = f"{bench.side} x {bench.side} x 4, {models} to {ending}"
             if done.returncode:
-                rows.append(Row(name, False, said(done.stderr)))
+                yield Row(name, False, said(done.stderr))
             else:
                 facts = json.loads(done.stdout)
                 words = f"{seconds:.1f} s ({area / seconds:.1f} km2/s), blocks {facts['blocks_seconds']:.1f} s{busy}"
-                rows.append(Row(name, None, words))
+                yield Row(name, None, words)
             shutil.rmtree(out, ignore_errors=True) if out.is_dir() else out.unlink(missing_ok=True)
-    return rows
 
 
 class _Busy:
