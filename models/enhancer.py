@@ -140,6 +140,8 @@ class TorchEnhancer:
         ]
         if self._device.type == "cpu":
             keep_buffers()
+        if self._device.type == "cuda":  # the slots' streams do not wait for the one that brought the weights
+            torch.cuda.synchronize(self._device)
         self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for _ in range(IN_FLIGHT):
             self._slots.put(_Slot(self._device))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from scenelift.models.errors import ModelError
 from scenelift.models.networks.layers import ResidualBlock, crop
 from scenelift.models.spec import PRECISIONS
 
+_FLAGS = threading.Lock()
+"""Of cuDNN's flags, which are the process's: a thread that leaves would set them back under another's hands."""
+
 
 @contextlib.contextmanager
 def no_tf32(device: torch.device) -> Iterator[None]:
@@ -21,7 +25,7 @@ def no_tf32(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+    with _FLAGS, torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         yield
 
 

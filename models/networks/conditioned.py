@@ -185,8 +185,12 @@ def linear(x: Tensor, scale: int, filters: Tensor) -> Tensor:
     """
     n, c, height, width = x.shape
     taps = filters.shape[-1]
-    padded = F.pad(x, (taps // 2,) * 4, mode="reflect").reshape(1, n * c, height + taps - 1, width + taps - 1)
-    y = F.conv2d(padded, filters.reshape(-1, 1, taps, taps), groups=n * c).reshape(n * c, scale**2, height, width)
+    padded = F.pad(x, (taps // 2,) * 4, mode="reflect").reshape(n * c, 1, height + taps - 1, width + taps - 1)
+    if x.is_cuda:  # where convolutions of many groups take long
+        y = filters.reshape(n * c, scale**2, taps**2) @ F.unfold(padded, taps)
+    else:
+        y = F.conv2d(padded.reshape(1, n * c, *padded.shape[2:]), filters.reshape(-1, 1, taps, taps), groups=n * c)
+    y = y.reshape(n * c, scale**2, height, width)
     return F.pixel_shuffle(y, scale).reshape(n, c, height * scale, width * scale)
 
 

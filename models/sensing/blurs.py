@@ -116,13 +116,28 @@ def decimate(x: Tensor, scale: int, kernels: list[list[NDArray[np.float64]]]) ->
     Tensor
         (N, C, H / scale, W / scale).
     """
+    return decimate_by(x, scale, stacked(kernels))
+
+
+def stacked(kernels: list[list[NDArray[np.float64]]]) -> Tensor:
+    """Return N lists of C kernels as (N, C, taps), those that are shorter between zeros."""
     import torch
+
+    taps = max(len(k) for row in kernels for k in row)
+    weights = np.zeros((len(kernels), len(kernels[0]), taps), np.float32)
+    for image, row in enumerate(kernels):
+        for band, kernel in enumerate(row):
+            start = (taps - len(kernel)) // 2
+            weights[image, band, start : start + len(kernel)] = kernel
+    return torch.from_numpy(weights)
+
+
+def decimate_by(x: Tensor, scale: int, kernels: Tensor) -> Tensor:
+    """Do as `decimate` with kernels (N, C, taps), see `stacked`."""
     import torch.nn.functional as F
 
-    n, c = x.shape[:2]
-    taps = max(len(k) for row in kernels for k in row)
-    padded = [np.pad(k, (taps - len(k)) // 2) for row in kernels for k in row]
-    weights = torch.from_numpy(np.stack(padded)).to(x)[:, None]  # (N·C, 1, taps)
+    n, c, taps = kernels.shape
+    weights = kernels.to(x).reshape(n * c, 1, taps)
     reach = (taps - scale) // 2
     flat = F.pad(x, (reach,) * 4, mode="reflect").reshape(1, n * c, x.shape[2] + 2 * reach, x.shape[3] + 2 * reach)
     rows = F.conv2d(flat, weights[..., None], stride=(scale, 1), groups=n * c)

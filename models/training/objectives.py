@@ -18,7 +18,7 @@ from scenelift.models.networks.layers import crop, mirror
 from scenelift.models.training.losses import pixel_loss
 from scenelift.models.training.processes import ProcessGroup
 from scenelift.models.training.schedule import Phase
-from scenelift.models.training.tasks import Inputs, Task
+from scenelift.models.training.tasks import Inputs, Staged, Task
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,12 @@ class PixelLoss:
         self.task, self.sampler, self.terms = task, sampler, tuple(terms)
 
     def draw(self, phase: Phase, count: int, generator: torch.Generator) -> tuple[Inputs, Tensor]:
-        """Return a batch's degraded images and what they should become."""
+        """Return a batch's degraded images, or what is needed to degrade them, and what they should become."""
         clean = self.sampler(count, phase.subset, generator)
         if isinstance(self.task, Paired):
             return self.task.pair(clean, generator)
+        if isinstance(self.task, Staged):
+            return self.task.draw(clean.shape, generator), clean
         return self.task.degrade(clean, generator), clean
 
     def __call__(self, step: Step) -> Tensor:
@@ -144,9 +146,11 @@ class PixelLoss:
 
     def restore(self, step: Step) -> Restored:
         """Let the network restore the step's batch."""
-        degraded, target = step.batch
-        inputs = tuple(step.place(x) for x in degraded)
-        return Restored(inputs, step.predict(inputs, step.phase.mirror), step.place(target))
+        drawn, target = step.batch
+        inputs, clean = tuple(step.place(x) for x in drawn), step.place(target)
+        if isinstance(self.task, Staged):
+            inputs = self.task.apply(clean, inputs)
+        return Restored(inputs, step.predict(inputs, step.phase.mirror), clean)
 
     def loss(self, restored: Restored, phase: Phase) -> Tensor:
         """Return the loss of what was restored."""

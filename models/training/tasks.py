@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from scenelift.models.degradations import (
 )
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.conditioned import condition_of, linear, linear_filters
-from scenelift.models.sensing.blurs import MTF_RANGE, Blur, decimate, response
+from scenelift.models.sensing.blurs import MTF_RANGE, Blur, decimate_by, response, stacked
 
 Inputs = tuple[Tensor, ...]
 
@@ -49,6 +50,19 @@ class Task(Protocol):
 
     def conditions(self) -> dict[str, list[float]]:
         """Return the ranges of "mtf" (transfer at Nyquist) and "noise" (reflectance) that patches are degraded by."""
+        ...
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A task that draws what is random first, so that the arithmetic can be done where the network is."""
+
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Inputs:
+        """Return what is random for clean patches of a shape: tensors of the CPU, one entry a patch."""
+        ...
+
+    def apply(self, clean: Tensor, drawn: Inputs) -> Inputs:
+        """Return the network's inputs for clean patches and what was drawn for them, both on one device."""
         ...
 
 
@@ -118,22 +132,43 @@ class BlindSuperResolution:
 
     def degrade(self, clean: Tensor, generator: torch.Generator) -> Inputs:
         """Return ((N, C, H / scale, W / scale), the linear estimate (N, C, H, W), the condition)."""
-        blurs, told, sigma = self._draw(clean.shape[0], clean.shape[1], generator)
-        low = decimate(clean, self.scale, [[b.kernel(self.scale) for b in row] for row in blurs])
+        return self.apply(clean, self.draw(clean.shape, generator))
+
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Inputs:
+        """Return all that is random for clean patches (N, C, H, W), and what follows from it alone.
+
+        These are kernels (N, C, taps), standard deviations (N, C, 1, 1), whether they grow with the signal, noise of
+        standard deviation 1, filters of the linear estimate, and the condition.
+        """
+        count, bands, height, width = shape
+        blurs, told, sigma = self._draw(count, bands, generator)
+        kernels = stacked([[b.kernel(self.scale) for b in row] for row in blurs])
         spread = torch.tensor(sigma, dtype=torch.float32)[..., None, None]
-        signal = torch.rand(len(clean), 1, 1, 1, generator=generator) < 0.5  # shot noise grows with the signal
+        signal = torch.rand(count, 1, 1, 1, generator=generator) < 0.5  # shot noise grows with the signal
+        noise = torch.randn(count, bands, height // self.scale, width // self.scale, generator=generator)
+        return (kernels, spread, signal, noise, *self._told(told, sigma))
+
+    def apply(self, clean: Tensor, drawn: Inputs) -> Inputs:
+        """Return what `degrade` does, with what was drawn; on the device of the patches."""
+        kernels, spread, signal, noise, filters, condition = drawn
+        low = decimate_by(clean, self.scale, kernels)
         growth = torch.where(signal, (low / low.mean((2, 3), keepdim=True).clamp(min=1e-3)).clamp(0.1, 4).sqrt(), 1.0)
-        low = white_noise(low, spread * growth, generator)
-        return (low, *self.told(low, told, sigma))
+        low = low + spread * growth * noise
+        return low, linear(low, self.scale, filters), condition
 
     def told(self, low: Tensor, blurs: list[list[Blur]], sigma: list[list[float]]) -> tuple[Tensor, Tensor]:
         """Return the linear estimate and the condition for known blurs and noise levels."""
+        filters, condition = self._told(blurs, sigma)
+        return linear(low, self.scale, filters), condition
+
+    def _told(self, blurs: list[list[Blur]], sigma: list[list[float]]) -> tuple[Tensor, Tensor]:
+        """Return filters (N, C, scale², taps, taps) and condition."""
         filters = [
             torch.stack([linear_filters(b, self.scale, s) for b, s in zip(*rows, strict=True)])
             for rows in zip(blurs, sigma, strict=True)
         ]
-        responses = [[response(b.kernel(self.scale), self.scale).tolist() for b in row] for row in blurs]
-        return linear(low, self.scale, torch.stack(filters)), condition_of(torch.tensor(responses), torch.tensor(sigma))
+        responses = torch.tensor([[_responses(b, self.scale) for b in row] for row in blurs])
+        return torch.stack(filters), condition_of(responses, torch.tensor(sigma))
 
     def _draw(
         self, count: int, bands: int, generator: torch.Generator
@@ -181,6 +216,12 @@ class BlindSuperResolution:
 
 RESAMPLED = ("area", "bicubic", "area", "bicubic", "lanczos")
 """Kinds of resampling, by how often they are met."""
+
+
+@functools.cache
+def _responses(blur: Blur, scale: int) -> list[float]:
+    found: list[float] = response(blur.kernel(scale), scale).tolist()
+    return found
 
 
 def _near(mtf: float) -> Blur:

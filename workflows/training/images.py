@@ -107,12 +107,19 @@ class PatchSampler:
             self._indices[subset] = [s.indices(subset) for s in self.sets]
         chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator)
         draws = torch.rand(count, 6, generator=generator).tolist()
-        curves = torch.rand(count, generator=generator).tolist() if self.gammas != (1.0, 1.0) else [None] * count
+        curves = torch.rand(count, 1, 1, 1, generator=generator) if self.gammas != (1.0, 1.0) else None
         indices = self._indices[subset]
-        drawn = zip(chosen.tolist(), draws, curves, strict=True)
-        return torch.stack([self._one(which, draw, curve, indices) for which, draw, curve in drawn])
+        values = np.empty((count, self.bands, self.side, self.side), np.float32)
+        for at, (which, draw) in enumerate(zip(chosen.tolist(), draws, strict=True)):
+            self._fill(values[at], which, draw, indices)
+        clean = torch.from_numpy(values)
+        if curves is None:
+            return clean
+        low, high = self.gammas
+        return MIDDLE_GREY * (clean.clamp(min=0) / MIDDLE_GREY) ** (low * (high / low) ** curves)
 
-    def _one(self, which: int, draw: list[float], curve: float | None, indices: list[NDArray[np.int64]]) -> Tensor:
+    def _fill(self, room: NDArray[np.float32], which: int, draw: list[float], indices: list[NDArray[np.int64]]) -> None:
+        """Write one patch, turned and brightened as drawn, into its place in a batch."""
         patches, known = self.sets[which], indices[which]
         values = patches.values[known[int(draw[0] * len(known))]]
         band = int(draw[1] * values.shape[0]) if self.bands == 1 else 0
@@ -123,11 +130,7 @@ class PatchSampler:
         part = part[:, :, ::-1] if turn >= 4 else part
         low, high = self.gains
         factor = np.float32(patches.gain * low * (high / low) ** draw[5])
-        values = torch.from_numpy(part.astype(np.float32) * factor)
-        if curve is None:
-            return values
-        low, high = self.gammas
-        return MIDDLE_GREY * (values.clamp(min=0) / MIDDLE_GREY) ** (low * (high / low) ** curve)
+        np.multiply(part, factor, out=room, dtype=np.float32, casting="unsafe")
 
 
 def check_bands(patches: PatchSet, bands: int) -> None:

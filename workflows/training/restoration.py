@@ -28,6 +28,7 @@ from scenelift.workflows.training.recipe import RECIPES, Recipe, load_recipe, ma
 from scenelift.workflows.training.validation import baselines, make_validator, validation_pairs
 
 LICENCE = "Apache-2.0 (weights and code); training data: EuroSAT (MIT), Copernicus Sentinel data (free and open)"
+AERIAL = ", NAIP (public domain)"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ class Restoration:
         """That of the shipped data, for a shipped recipe."""
         name = self.recipe.name
         shipped = (RECIPES / f"{name}.toml").is_file() and load_recipe(name).data == self.recipe.data
-        return LICENCE if shipped else "that of your data"
+        if not shipped:
+            return "that of your data"
+        return LICENCE + AERIAL * any(source.path.startswith("naip/") for source in self.recipe.data.train)
 
     @property
     def samples(self) -> int:

@@ -189,6 +189,7 @@ def fit(
         **({} if parent is None else {"parent": parent}),
         "steps": trainer.step,
         "seed": recipe.plan.seed,
+        "trained_on_machine": _machine(trainer),
         "minutes_of_this_process": round((time.monotonic() - started) / 60, 1),
         "validation": problem.scores(kept),
     }
@@ -196,6 +197,13 @@ def fit(
     save_card(target, recipe.note, problem.limits, problem.licence, facts)
     draw_losses(run)
     return target
+
+
+def _machine(trainer: Trainer) -> str:
+    """Return what the last steps were taken on, in words."""
+    cuda = trainer.device.type == "cuda"
+    where = torch.cuda.get_device_name(trainer.device) if cuda else f"CPU, {torch.get_num_threads()} threads"
+    return f"{where}, {'bfloat16' if trainer.bf16 else 'float32'}"
 
 
 def _parent(problem: Problem, module: nn.Module) -> dict[str, Any] | None:
