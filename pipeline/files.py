@@ -38,12 +38,6 @@ def tree_files(folder: Path) -> Iterator[str]:
     yield from sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir())
 
 
-def tree_checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file below a folder, by relative path."""
-    sums = {name: file_checksum(folder / name) for name in tree_files(folder)}
-    return {name: found for name, found in sums.items() if found is not None}
-
-
 def make_folder(path: Path) -> Path:
     """Make a folder, and those above it, if it is not there yet; return it.
 

@@ -126,6 +126,11 @@ class ClusterSettings:
             return 1
         return max(1, cores() // max(1, self.local_workers))
 
+    @property
+    def own_threads(self) -> int:
+        """Threads of this process when no block is left to do: as many as its workers here had, at most one a core."""
+        return cores() if self.elsewhere else min(cores(), max(1, self.local_workers) * self.threads)
+
     @classmethod
     def of(cls, table: Mapping[str, Any], where: str = "", path: tuple[str, ...] = ("cluster",)) -> ClusterSettings:
         """Return settings from a plain table, in which the keys of a job may also stand at the top.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scenelift.pipeline.errors import SinkError
 from scenelift.pipeline.faults import commit_point
-from scenelift.pipeline.files import file_checksum, sync, sync_tree, tree_checksums, tree_files
+from scenelift.pipeline.files import file_checksum, sync, sync_tree, tree_files
 from scenelift.pipeline.jobs.journal import NAME as JOURNAL
 from scenelift.pipeline.jobs.journal import Commit, History, Journal, Publication
 from scenelift.pipeline.jobs.locks import NAME as LOCK
@@ -19,6 +19,7 @@ from scenelift.pipeline.jobs.locks import Lock
 from scenelift.pipeline.jobs.plan import Plan
 from scenelift.pipeline.jobs.salvage import damaged_files
 from scenelift.pipeline.outputs.formats import format_of
+from scenelift.pipeline.outputs.ordered import in_order
 from scenelift.pipeline.outputs.sinks import ZarrSink
 
 REPLACED = "replaced"
@@ -43,7 +44,7 @@ def publish(
     try:
         store.tidy()
         made = kind.make(store, output, plan.work / path.name, plan.shards)
-        sums = _sums(made) if checked else {}
+        sums = _sums(made, store.threads) if checked else {}
         if checked and kind.keeps_blocks:
             _compare(sums, commits)
         if checked:
@@ -62,9 +63,11 @@ def publish(
         raise SinkError.of(path, error) from error
 
 
-def _sums(made: Path) -> dict[str, str]:
+def _sums(made: Path, threads: int) -> dict[str, str]:
     """Return the checksum of each file of an output; a single file has no name of its own."""
-    return tree_checksums(made) if made.is_dir() else {"": str(file_checksum(made))}
+    names = list(tree_files(made)) if made.is_dir() else [""]
+    found = in_order(lambda name: str(file_checksum(made / name)), names, threads)
+    return dict(zip(names, found, strict=True))
 
 
 def _compare(sums: dict[str, str], commits: Iterable[Commit]) -> None:

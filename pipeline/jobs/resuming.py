@@ -102,6 +102,7 @@ def discard(plan: Plan) -> None:
 def open_work(plan: Plan, history: History | None) -> tuple[Journal, ZarrSink, dict[int, Commit]]:
     """Open the journal and a clean store, with the intact blocks of an earlier run linked in; return those too."""
     store, old, new = plan.job.store, plan.work / "store.old", plan.work / "store.new"
+    threads = plan.cluster.own_threads
     if store.exists() and history:
         shutil.rmtree(old, ignore_errors=True)
         store.rename(old)
@@ -113,10 +114,10 @@ def open_work(plan: Plan, history: History | None) -> tuple[Journal, ZarrSink, d
     new.rename(store)
     shutil.rmtree(old, ignore_errors=True)
     if history:
-        return Journal.reopen(plan.work), ZarrSink.open(store, block), kept
+        return Journal.reopen(plan.work), ZarrSink.open(store, block, threads), kept
     journal = Journal.create(plan.work, plan.fingerprint, plan.command, plan.expected, silent=not plan.job.checked)
     commit_point("journal-created")
-    return journal, ZarrSink.open(store, block), kept
+    return journal, ZarrSink.open(store, block, threads), kept
 
 
 def _carry_over(plan: Plan, history: History, old: Path, new: Path) -> dict[int, Commit]:

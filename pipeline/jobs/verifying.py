@@ -161,7 +161,7 @@ def _rebuild(plan: Plan, history: History, verdict: Verdict) -> None:
             kept = _copy_pixels(plan, history, store, healthy)
         commits = {c.block: c for c in kept}
         commits |= _recompute(plan, history, [n for n in range(len(plan.blocks)) if n not in commits], journal)
-        store = ZarrSink.open(plan.job.store, store.block)
+        store = ZarrSink.open(plan.job.store, store.block, plan.cluster.own_threads)
         publish(plan, store, journal, lock, commits.values(), holes={})
         sweep(plan.work)
 

@@ -16,9 +16,11 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from defusedxml.ElementTree import fromstring
+from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # copy() lets GDAL's own errors through
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
+from rasterio.io import DatasetWriter
 from rasterio.windows import Window as RioWindow
 from rio_cogeo.cogeo import cog_validate
 
@@ -27,6 +29,7 @@ from scenelift.pipeline.faults import commit_point
 from scenelift.pipeline.files import pixel_checksum, sync
 from scenelift.pipeline.outputs.categories import colormap, pam_xml
 from scenelift.pipeline.outputs.compression import COG, LOSSY
+from scenelift.pipeline.outputs.ordered import in_order
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.pyramids import coarsen
 from scenelift.pipeline.outputs.readback import ReadableScene, open_as_scene
@@ -36,6 +39,8 @@ from scenelift.pipeline.tiles import TileGrid, Window
 
 SIDE = 512
 """Side of a COG tile, pixels."""
+STEP = 1 << 26
+"""Bytes of pixels held at once by all threads together, unless one tile for each is more."""
 MEAN_OFF = 4.0
 """Levels of 255 by which lossy compression may shift the mean of a tile: it changes details, not means."""
 
@@ -72,6 +77,7 @@ def write_cog(store: ZarrSink, output: Output, path: Path) -> None:
 
     Written in two steps, both streaming: tiled temporary GeoTIFFs, one a level (the coarser ones averaged), then GDAL's
     COG layout. All temporary files lie beside `path`; nothing is there under its name unless it reads back right.
+    Each step has as many threads as the store allows; the bytes are the same for any number.
 
     Raises
     ------
@@ -81,12 +87,14 @@ def write_cog(store: ZarrSink, output: Output, path: Path) -> None:
     plain = path.with_name(path.name + ".plain.tif")
     made = path.with_name(path.name + ".cog.tif")
     try:
-        with rasterio.Env(**GDAL_OPTIONS, GDAL_TIFF_INTERNAL_MASK=True):
+        with _gdal():
             sums = _write_plain(store, output, plain)
             commit_point("temporary-written")
-            source = plain if output.categories else _with_overviews(output, plain)
-            rasterio.shutil.copy(source, made, driver="COG", **_cog_options(output, source is not plain))
-            _check_cog(sums, output, made)
+            source = plain if output.categories else _with_overviews(output, plain, store.threads)
+            options = _cog_options(output, source is not plain)
+            rasterio.shutil.copy(source, made, driver="COG", NUM_THREADS=store.threads, **options)
+            commit_point("output-written")
+            _check_cog(sums, output, made, store.threads)
             if output.compress in LOSSY:
                 _check_picture(store, output, made)
         commit_point("output-made")
@@ -99,6 +107,11 @@ def write_cog(store: ZarrSink, output: Output, path: Path) -> None:
     finally:
         for leftover in (made, *path.parent.glob(f"{path.name}.plain.*"), *path.parent.glob(f"{path.name}.*.tmp*")):
             leftover.unlink(missing_ok=True)
+
+
+def _gdal() -> rasterio.Env:
+    """Return GDAL's options for publishing, which every thread must be given for itself."""
+    return rasterio.Env(**GDAL_OPTIONS, GDAL_TIFF_INTERNAL_MASK=True)
 
 
 def _full_or_failed(path: Path, error: Exception) -> SinkError:
@@ -122,7 +135,6 @@ def _cog_options(output: Output, overviews_made: bool) -> dict[str, Any]:
         "BLOCKSIZE": SIDE,
         "BIGTIFF": "IF_SAFER",
         "OVERVIEW_RESAMPLING": "MODE" if output.categories else "AVERAGE",
-        "NUM_THREADS": "ALL_CPUS",
         **overviews,
     }
 
@@ -140,6 +152,11 @@ def _tags(tags: dict[str, str]) -> dict[str, str]:
 
 def _write_plain(store: ZarrSink, output: Output, path: Path) -> list[str]:
     """Write the tiled temporary file; return the checksum of each strip's values and mask as they left the store."""
+
+    def stored(window: Window) -> tuple[Window, NDArray[np.generic], NDArray[np.uint8] | None, str]:
+        values, mask = store.read(window), store.read_mask(window) if output.mask else None
+        return window, values, mask, pixel_checksum(values, mask)
+
     with rasterio.open(path, "w", **_profile(output, output.grid.shape)) as out:
         out.colorinterp = _color_interpretation(output)
         out.scales = [b.scale if b.declared else 1.0 for b in output.bands]
@@ -155,13 +172,17 @@ def _write_plain(store: ZarrSink, output: Output, path: Path) -> list[str]:
             out.write_colormap(1, colormap(output.categories))
             out.update_tags(1, **{f"CLASS_{i}": category.name for i, category in enumerate(output.categories)})
         sums = []
-        for window in _strips(output):
-            values, mask = store.read(window), store.read_mask(window) if output.mask else None
-            out.write(values, window=_rio(window))
-            if mask is not None:
-                out.write_mask(mask, window=_rio(window))
-            sums.append(pixel_checksum(values, mask))
+        for window, values, mask, checksum in in_order(stored, _strips(output, store.threads), store.threads):
+            _put(out, window, values, mask)
+            sums.append(checksum)
+            commit_point("window-written")
     return sums
+
+
+def _put(out: DatasetWriter, window: Window, values: NDArray[np.generic], mask: NDArray[np.uint8] | None) -> None:
+    out.write(values, window=_rio(window))
+    if mask is not None:
+        out.write_mask(mask, window=_rio(window))
 
 
 def _profile(output: Output, shape: tuple[int, int]) -> dict[str, Any]:
@@ -183,7 +204,7 @@ def _profile(output: Output, shape: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def _with_overviews(output: Output, plain: Path) -> Path:
+def _with_overviews(output: Output, plain: Path, threads: int) -> Path:
     """Write the coarser levels of a temporary file beside it, and a VRT that tells GDAL where they are.
 
     GDAL would make them band by band: where a row of tiles with all their bands is more than its cache, it reads and
@@ -192,7 +213,7 @@ def _with_overviews(output: Output, plain: Path) -> Path:
     levels: list[Path] = []
     for level in range(1, _overviews(output.grid.shape) + 1):
         made = plain.with_suffix(f".{2**level}.tif")
-        _write_coarser(output, levels[-1] if levels else plain, made, output.grid.coarsened(2**level).shape)
+        _write_coarser(output, levels[-1] if levels else plain, made, output.grid.coarsened(2**level).shape, threads)
         levels.append(made)
     vrt = plain.with_suffix(".vrt")
     rasterio.shutil.copy(plain, vrt, driver="VRT")
@@ -207,19 +228,20 @@ def _with_overviews(output: Output, plain: Path) -> Path:
     return vrt
 
 
-def _write_coarser(output: Output, finer: Path, path: Path, shape: tuple[int, int]) -> None:
+def _write_coarser(output: Output, finer: Path, path: Path, shape: tuple[int, int], threads: int) -> None:
     """Write a level at half the resolution of another, window by window."""
-    side = max(SIDE, _side(output) // 2)
-    with rasterio.open(finer) as source, rasterio.open(path, "w", **_profile(output, shape)) as out:
-        for window in TileGrid(shape, (side, side)):
+
+    def made(window: Window) -> tuple[Window, NDArray[np.generic], NDArray[np.uint8] | None]:
+        with _gdal(), rasterio.open(finer) as source:  # each thread has a handle of its own
             fine = _rio(window.scaled(2).clip(source.shape))
             bands = source.read(window=fine)
-            values, mask = coarsen(
-                output, bands.__getitem__, source.read_masks(1, window=fine) if output.mask else None
-            )
-            out.write(values, window=_rio(window))
-            if mask is not None:
-                out.write_mask(mask, window=_rio(window))
+            mask = source.read_masks(1, window=fine) if output.mask else None
+        return window, *coarsen(output, bands.__getitem__, mask)
+
+    side = max(SIDE, _side(output, threads) // 2)
+    with rasterio.open(path, "w", **_profile(output, shape)) as out:
+        for window, values, mask in in_order(made, TileGrid(shape, (side, side)), threads):
+            _put(out, window, values, mask)
 
 
 def _color_interpretation(output: Output) -> list[ColorInterp]:
@@ -230,41 +252,51 @@ def _color_interpretation(output: Output) -> list[ColorInterp]:
     return colors
 
 
-def _strips(output: Output) -> TileGrid:
+def _strips(output: Output, threads: int) -> TileGrid:
     """Cut the raster into windows of whole TIFF tiles that are whole blocks' rows where those divide."""
-    side = _side(output)
+    side = _side(output, threads)
     return TileGrid(output.grid.shape, (side, side))
 
 
-def _side(output: Output) -> int:
-    """Return the side of what is in memory at once: a multiple of that of a tile, less where there are many bands."""
-    return max(SIDE, 2048 // max(1, len(output.bands) // 4) // SIDE * SIDE)
+def _side(output: Output, threads: int) -> int:
+    """Return the side of a window, one or more tiles: less where many bands or threads share the memory."""
+    side, held = 2048, len(output.bands) * np.dtype(output.dtype).itemsize * (threads + 1)
+    while side > SIDE and side * side * held > STEP:
+        side //= 2
+    return side
 
 
 def _rio(window: Window) -> RioWindow:
     return RioWindow(window.col, window.row, window.width, window.height)
 
 
-def _check_cog(sums: Sequence[str], output: Output, path: Path) -> None:
+def _check_cog(sums: Sequence[str], output: Output, path: Path, threads: int) -> None:
     """Read every pixel of the finished file back: a threaded writer on a full disk may raise nothing."""
+
+    def found(window: Window) -> str:
+        with _gdal(), rasterio.open(path) as made:
+            mask = made.read_masks(1, window=_rio(window)) if output.mask else None
+            return pixel_checksum(made.read(window=_rio(window)), mask)
+
     valid, errors, _ = cog_validate(path, strict=False, quiet=True)
     if not valid:
         raise SinkError(f"{path.name} is not a valid Cloud-Optimized GeoTIFF: {'; '.join(errors)}")
     with rasterio.open(path) as made:
         if made.crs != output.grid.crs or not made.transform.almost_equals(output.grid.transform, 1e-9):
             raise SinkError(f"{path.name} does not carry the CRS and transform it was given")
-        if output.compress in LOSSY:
-            return
-        for window, wanted in zip(_strips(output), sums, strict=True):
-            mask = made.read_masks(1, window=_rio(window)) if output.mask else None
-            if pixel_checksum(made.read(window=_rio(window)), mask) != wanted:
-                raise _full_or_failed(path, RasterioError(f"it reads back wrong at {window}"))
+    if output.compress in LOSSY:
+        return
+    windows = _strips(output, threads)
+    for window, wanted, checksum in zip(windows, sums, in_order(found, windows, threads), strict=True):
+        if checksum != wanted:
+            raise _full_or_failed(path, RasterioError(f"it reads back wrong at {window}"))
 
 
 def _check_picture(store: ZarrSink, output: Output, path: Path) -> None:
     """Compare the mean of every tile of a lossily compressed file, and its mask, with the store."""
-    with rasterio.open(path) as made:
-        for window in TileGrid(output.grid.shape, (SIDE, SIDE)):
+
+    def check(window: Window) -> None:
+        with _gdal(), rasterio.open(path) as made:
             found, wanted = made.read(window=_rio(window)).astype(float), store.read(window).astype(float)
             known = np.ones(window.shape, bool)
             if output.mask:
@@ -272,6 +304,9 @@ def _check_picture(store: ZarrSink, output: Output, path: Path) -> None:
                 known = mask != 0
                 if not np.array_equal(made.read_masks(1, window=_rio(window)), mask):
                     raise _full_or_failed(path, RasterioError(f"its mask reads back wrong at {window}"))
-            off = np.abs((found - wanted).mean(axis=(1, 2), where=known[None])) if known.any() else np.zeros(1)
-            if off.max() > MEAN_OFF:
-                raise _full_or_failed(path, RasterioError(f"it reads back wrong at {window}"))
+        off = np.abs((found - wanted).mean(axis=(1, 2), where=known[None])) if known.any() else np.zeros(1)
+        if off.max() > MEAN_OFF:
+            raise _full_or_failed(path, RasterioError(f"it reads back wrong at {window}"))
+
+    for _ in in_order(check, TileGrid(output.grid.shape, (SIDE, SIDE)), store.threads):
+        pass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from scenelift.pipeline.faults import commit_point
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.outputs.geozarr import array_attributes, group_attributes, level_attributes, write_coordinates
+from scenelift.pipeline.outputs.ordered import in_order
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.readback import ReadableScene, open_as_scene
 from scenelift.pipeline.outputs.sinks import DATA, ZarrSink, array_of, make_level
@@ -92,7 +95,9 @@ class Pyramid:
         return height, width
 
     def build(self) -> Iterator[int]:
-        """Write the levels one after the other, yielding each factor; memory holds one step at a time."""
+        """Write the levels one after the other, yielding each factor; memory holds few steps at a time."""
+        item = len(self._output.bands) * np.dtype(self._output.dtype).itemsize
+        threads = max(1, min(self._sink.threads, 2 * self.STEP // (math.prod(self.step(self._output.grid)) * item)))
         finer = _Level(self._sink.data, self._sink.mask)
         for factor in self.factors:
             grid = self._output.grid.coarsened(factor)
@@ -103,8 +108,9 @@ class Pyramid:
             group[DATA].attrs.update(array_attributes(self._output))
             write_coordinates(group, grid, self._output.bands)
             coarse = _Level(array_of(group, DATA), array_of(group, MASK) if self._output.mask else None)
-            for window in TileGrid(grid.shape, step):
-                self._coarsen(finer, coarse, window)
+            # a step is whole chunks, and a shard where there are some: no two threads write to one file
+            for _ in in_order(functools.partial(self._coarsen, finer, coarse), TileGrid(grid.shape, step), threads):
+                pass
             finer = coarse
             yield factor
         self._sink.group.attrs.update(group_attributes(self._output, self.factors))

@@ -29,8 +29,10 @@ class ZarrSink:
     `shards`, the chunks of one block lie in one file.
     """
 
-    def __init__(self, path: Path, group: zarr.Group, block: tuple[int, int]) -> None:
+    def __init__(self, path: Path, group: zarr.Group, block: tuple[int, int], threads: int = 1) -> None:
         self.path = path
+        self.threads = threads
+        """So many threads of this process may make an output of it; the bytes do not depend on them."""
         self.group = group
         self.block = block
         self.data: zarr.Array[Any] = array_of(group, DATA)
@@ -55,9 +57,9 @@ class ZarrSink:
         return cls(path, group, output.block)
 
     @classmethod
-    def open(cls, path: Path, block: tuple[int, int]) -> ZarrSink:
-        """Open a store made by :meth:`create`, for writing blocks."""
-        return cls(path, zarr.open_group(str(path), mode="r+", use_consolidated=False), block)
+    def open(cls, path: Path, block: tuple[int, int], threads: int = 1) -> ZarrSink:
+        """Open a store made by :meth:`create`, for writing blocks, or for making an output of it in threads."""
+        return cls(path, zarr.open_group(str(path), mode="r+", use_consolidated=False), block, threads)
 
     def write(
         self, window: Window, values: NDArray[np.generic], mask: NDArray[np.uint8] | None, durable: bool = True

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from scenelift.pipeline.addresses import work_folder
-from scenelift.pipeline.cluster import Cluster, ClusterSettings, open_cluster
+from scenelift.pipeline.cluster import Cluster, ClusterSettings, cores, open_cluster
 from scenelift.pipeline.errors import SinkError, UsageError
 from scenelift.pipeline.jobs.journal import read_fingerprint
 from scenelift.pipeline.outputs.cogs import write_cog
@@ -172,7 +172,7 @@ def _error_map(path: Path | None, pair: Pair | None, block: int) -> Iterator[Map
     try:
         ZarrSink.create(part.store, output)
         yield part
-        write_cog(ZarrSink.open(part.store, side), output, work / path.name)
+        write_cog(ZarrSink.open(part.store, side, cores()), output, work / path.name)
         (work / path.name).replace(path)
     finally:
         shutil.rmtree(work, ignore_errors=True)

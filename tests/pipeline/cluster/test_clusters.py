@@ -49,6 +49,21 @@ def test_a_table_gives_settings_and_settings_give_it_back() -> None:
     assert ClusterSettings.of(json.loads(json.dumps(dataclasses.asdict(settings)))) == settings
 
 
+def test_the_driver_has_as_many_threads_as_its_workers_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scenelift.pipeline.cluster.settings.cores", lambda: 16)
+    for settings, wanted in (
+        ({}, 16),
+        ({"workers": 0}, 16),  # a model has as many in this process
+        ({"workers": 1}, 16),
+        ({"workers": 5}, 15),
+        ({"workers": 40}, 16),
+        ({"gpus": 1}, 16),
+        ({"scheduler": "tcp://127.0.0.1:1"}, 16),
+        ({"kind": "slurm", "workers": 2}, 16),
+    ):
+        assert ClusterSettings(**settings).own_threads == wanted, settings
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

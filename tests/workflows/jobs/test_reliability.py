@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,20 @@ def test_killed_at_every_commit_point(bench: Bench, tmp_path: Path, point: str) 
     for name in ("out.tif", "out.zarr"):
         if point in faults.points(name):
             faults.kill_at_a_point(bench, tmp_path / name, point, name)
+
+
+def test_killed_while_threads_publish(tmp_path: Path) -> None:
+    write_raster(tmp_path / "in.tif", noise_image(1, (2, 600, 600)), nodata=0)
+    command = "enhance", "in.tif", "-m", "nearest-x4", "--workers", "0", "-o"
+    faults.call(tmp_path, *command, "whole.tif")
+    for point in ("window-written:1", "window-written:3", "temporary-written", "output-written"):
+        faults.call(tmp_path, *command, "out.tif", code=-9, SCENELIFT_KILL_AT=point)
+        assert not (tmp_path / "out.tif").exists()
+        faults.call(tmp_path, "resume", "out.tif")
+        assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+        assert [path.name for path in (tmp_path / ".out.tif.scenelift").iterdir()] == ["journal.jsonl"]
+        (tmp_path / "out.tif").unlink()
+        shutil.rmtree(tmp_path / ".out.tif.scenelift")
 
 
 @pytest.mark.parametrize("kind", ["flipped", "cut", "emptied", "deleted"])
