@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from scenelift.models.catalog import find, load_spec, with_settings
+from scenelift.models.catalog import find, is_fitted, load_spec, with_settings
 from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.classical import CLASSICAL
 from scenelift.models.classical.classical import classical
 from scenelift.models.enhancer import TorchEnhancer
 from scenelift.models.errors import ModelError
 from scenelift.models.extras import Extra, apply_extras
+from scenelift.models.fitted.running import fit
+from scenelift.models.fitted.views import ImageView
 from scenelift.models.loading import load
 from scenelift.models.networks.layers import mirror
 from scenelift.models.sensing.blurs import Blur
@@ -74,7 +77,8 @@ def load_method(
         What is done around a network.
     images : ndarray, optional
         (N, C, H, W) images of one sensor, from which blur and noise are estimated for networks that want to know them;
-        without, such a network takes Sentinel-2's blur and no noise.
+        without, such a network takes Sentinel-2's blur and no noise. Networks that are told the percentiles of a scene
+        are told those of these images.
 
     Raises
     ------
@@ -86,6 +90,9 @@ def load_method(
     settings: dict[str, Any] = {"precision": precision, "extras": extras}
     if images is not None and spec_of(name).needs_blur:
         settings |= _conditions(images)
+    if images is not None and "~" not in name and is_fitted(name):
+        below = images.transpose(1, 0, 2, 3).reshape(images.shape[1], -1, images.shape[3])
+        settings["coefficients"] = json.dumps(fit(name, ImageView(below)))
     if "~" not in name:
         return load(with_settings(find(name), threads=torch.get_num_threads(), **settings))
     (one, spec), (other, _), share = _blended(name)

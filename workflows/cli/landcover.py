@@ -116,7 +116,7 @@ class Experiment:
     )
     each: int = option(100, "Images of every class; 0: all.", panel=INPUT)
     seed: int = option(0, "Seed of the draw of images and of the noise.", panel=INPUT)
-    cases: str = option(CASES, "What is done to the images: x2, x4, noise5 (levels of 255), sensor; with commas.")
+    cases: str = option(CASES, "What is done to the images: x2, noise5 (levels of 255), sensor, haze0.3; with commas.")
     model: str | None = option(
         None, "Networks to try, with commas; default: those that ship.", "--model", "-m", panel=MODEL
     )

@@ -21,25 +21,33 @@ from scenelift.models.degradations import (
     mtf_of,
     sentinel2_sigma,
 )
+from scenelift.models.fitted import method_of
+from scenelift.models.fitted.running import on_images
+from scenelift.models.sensing import atmosphere
+from scenelift.models.sensing.atmosphere import Air
 from scenelift.models.shipped import shipped
 from scenelift.models.whole import Images, load_method, run_whole, spec_of
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.scenes.products.bands import wavelength
 
-DENOISE, SHARPEN = "denoise", "super-resolution"
-INPUT, REFERENCE = "noisy", "reference"
-"""Names in tables of the degraded images and of the undegraded ones."""
+DENOISE, SHARPEN, DEHAZE = "denoise", "super-resolution", "dehaze"
+INPUT, HAZY, REFERENCE = "noisy", "hazy", "reference"
+"""Names in tables of the images with noise, under haze, and of the undegraded ones."""
 CLASSICAL: dict[str, tuple[str, ...]] = {
     DENOISE: ("bilateral", "wavelet", "nlm", "tv", "wiener", "median"),
     SHARPEN: ("nearest", "bilinear", "bicubic", "lanczos", "ibp"),
+    DEHAZE: ("dark-object", "dark-channel"),
 }
 """Methods without learning, by task."""
-GRAMMAR = "xSCALE[:mtf=M|:area|:bicubic][:noise=LEVELS], noiseLEVELS, or sensor[:times=FACTOR]"
-MAX_SCALE, MAX_LEVELS = 8, 255
+GRAMMAR = "xSCALE[:mtf=M|:area|:bicubic][:noise=LEVELS], noiseLEVELS, sensor[:times=FACTOR], or hazeDEPTH"
+MAX_SCALE, MAX_LEVELS, MAX_DEPTH = 8, 255, 5
+TOGETHER = 16
+"""Images that count as one scene under haze, where it is not known which are of one."""
 
 
 @dataclass(frozen=True)
 class Degradation:
-    """How images are made worse: shrunk through a blur, then noise added."""
+    """How images are made worse: shrunk through a blur, then noise added; or put under haze."""
 
     scale: int = 1
     """Factor by which they are shrunk."""
@@ -50,6 +58,8 @@ class Degradation:
     """White noise, levels of 255."""
     sensor: float = 0.0
     """Sentinel-2A's own signal-dependent noise, times this."""
+    haze: float = 0.0
+    """Optical depth of simulated haze at 550 nm."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.scale <= MAX_SCALE:
@@ -58,12 +68,16 @@ class Degradation:
             raise UsageError(f"noise must be from 0 to {MAX_LEVELS} levels (or times the sensor's), got {self.name!r}")
         if isinstance(self.blur, float) and not 0 < self.blur < 1:
             raise UsageError(f"the MTF at Nyquist must lie between 0 and 1, got {self.name!r}")
-        if (self.scale > 1 or self.noise > 0) == (self.sensor > 0):
-            raise UsageError("a degradation must shrink images, add white noise, or be the sensor's noise alone")
+        if not 0 <= self.haze <= MAX_DEPTH:
+            raise UsageError(f"optical depths must be from 0 to {MAX_DEPTH}, got {self.name!r}")
+        if (self.scale > 1 or self.noise > 0) + (self.sensor > 0) + (self.haze > 0) != 1:
+            raise UsageError(
+                "a degradation must shrink images, add white noise, or be the sensor's noise or haze alone"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Degradation:
-        """Read a degradation's name: "x4", "x2:mtf=.35", "x2:area:noise=2", "noise25", "sensor", "sensor:times=2".
+        """Read a degradation's name: "x4", "x2:mtf=.35", "x2:area:noise=2", "noise25", "sensor:times=2", "haze0.3".
 
         Raises
         ------
@@ -87,6 +101,8 @@ class Degradation:
                 return cls(int(amount), blur, numbers.get("noise", 0.0))
         if kind == "noise" and digits and not options:
             return cls(noise=amount)
+        if kind == "haze" and digits and not options:
+            return cls(haze=amount)
         if head == "sensor" and not kinds and numbers.keys() <= {"times"}:
             return cls(sensor=numbers.get("times", 1.0))
         raise wrong
@@ -94,6 +110,8 @@ class Degradation:
     @property
     def name(self) -> str:
         """What `parse` reads."""
+        if self.haze:
+            return f"haze{_plain(self.haze)}"
         if self.scale == 1:
             times = "" if self.sensor == 1 else f":times={_plain(self.sensor)}"
             return f"noise{_plain(self.noise)}" if self.noise else f"sensor{times}"
@@ -104,6 +122,8 @@ class Degradation:
     @property
     def title(self) -> str:
         """Name for people."""
+        if self.haze:
+            return f"Haze of optical depth {_plain(self.haze)} at 550 nm"
         if self.sensor:
             times = "" if self.sensor == 1 else f", {_plain(self.sensor)} times as strong"
             return f"Sentinel-2's own signal-dependent noise{times}"
@@ -117,12 +137,19 @@ class Degradation:
     @property
     def task(self) -> str:
         """Task of the networks that undo it."""
-        return SHARPEN if self.scale > 1 else DENOISE
+        return DEHAZE if self.haze else SHARPEN if self.scale > 1 else DENOISE
 
     @property
     def unrestored(self) -> str:
         """Method that restores nothing: the degraded images, or their plain interpolation."""
-        return "bicubic" if self.scale > 1 else INPUT
+        return HAZY if self.haze else "bicubic" if self.scale > 1 else INPUT
+
+    def scenes(self, count: int) -> NDArray[np.int64]:
+        """Return which scene each of so many images is of: haze is found in whole scenes, all else in an image alone.
+
+        Images of a scene are taken from all over the list, so that one sorted by class gives scenes of many classes.
+        """
+        return np.arange(count) % -(-count // TOGETHER) if self.haze else np.arange(count)
 
     def cut(self, images: Images) -> Images:
         """Return images (N, C, H, W) cut to whole multiples of the scale."""
@@ -153,7 +180,7 @@ class Degradation:
         level : float
             Reflectance of one of 255 levels.
         seed : int
-            Of the noise.
+            Of the noise, or of where the haze is thick.
 
         Returns
         -------
@@ -161,6 +188,9 @@ class Degradation:
         sigma : ndarray of float32, shape (N, C)
             Standard deviation of the noise in each image and band, reflectance.
         """
+        if self.haze:
+            air, scenes = Air(self.haze), self.scenes(len(images))
+            return under_haze(images, bands, air, scenes, seed), np.zeros(images.shape[:2], np.float32)
         low = self.shrink(torch.from_numpy(np.ascontiguousarray(images, np.float32)), bands)
         if self.sensor:
             known = [band if band in SENTINEL2_NOISE else "B03" for band in bands]
@@ -170,6 +200,43 @@ class Degradation:
         if self.noise or self.sensor:
             low = low + sigma * torch.randn(low.shape, generator=torch.Generator().manual_seed(seed))
         return low.numpy(), sigma.square().mean((2, 3)).sqrt().numpy()
+
+
+def under_haze(images: Images, bands: Sequence[str], air: Air, scenes: NDArray[np.int64], seed: int = 0) -> Images:
+    """Put images (N, C, H, W) under haze, which is as thick for all scenes, and lies elsewhere in each image.
+
+    Parameters
+    ----------
+    images : ndarray
+        Reflectance.
+    bands : sequence of str
+        Name of each band, for its wavelength; three without names are red, green and blue.
+    air : Air
+    scenes : ndarray of int, shape (N,)
+        Which images are of one scene.
+    seed : int
+    """
+    found = [wavelength(name, {}) for name in bands]
+    unnamed = len(found) == len(atmosphere.COLOURS) and not any(found)
+    at = atmosphere.COLOURS if unnamed else [nm or atmosphere.REFERENCE for nm in found]
+    generator = torch.Generator().manual_seed(seed)
+    fields = atmosphere.thickness(len(images), (images.shape[2], images.shape[3]), generator)
+    hazy = np.empty_like(images)
+    for scene in np.unique(scenes):
+        own = scenes == scene
+        hazy[own] = atmosphere.through(torch.from_numpy(images[own]), air, fields[torch.from_numpy(own)], at).numpy()
+    return hazy
+
+
+def by_scenes(name: str, images: Images, scenes: NDArray[np.int64]) -> Images:
+    """Run a method on images, after it was fitted to each scene by itself."""
+    out = np.empty_like(images)
+    for scene in np.unique(scenes):
+        own = images[scenes == scene]
+        out[scenes == scene] = (
+            on_images(name, own) if method_of(name) else run_whole(load_method(name, images=own), own)
+        )
+    return out
 
 
 @functools.cache
@@ -196,7 +263,12 @@ def restore(
 ) -> Iterator[tuple[str, Images]]:
     """Yield each method's name and the images (N, C, H, W) that it makes of the degraded ones."""
     for name in methods:
-        yield name, low if name == INPUT else run_whole(load_method(name, degradation.scale, images=low), low, sigma)
+        if name == degradation.unrestored and degradation.scale == 1:
+            yield name, low
+        elif degradation.haze:
+            yield name, by_scenes(name, low, degradation.scenes(len(low)))
+        else:
+            yield name, run_whole(load_method(name, degradation.scale, images=low), low, sigma)
 
 
 def _plain(number: float | str) -> str:

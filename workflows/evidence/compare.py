@@ -63,6 +63,10 @@ class CompareSettings:
     def __post_init__(self) -> None:
         if not self.cases:
             raise UsageError("nothing to compare: give at least one noise level or scale")
+        if hazy := [case.name for case in self.cases if case.haze]:
+            raise UsageError(
+                f"compare tries images one by one, but {hazy[0]} is taken off whole scenes: use scenelift evaluate haze"
+            )
         if self.each < 1:
             raise UsageError(f"--each must be at least 1, got {self.each}")
 

@@ -16,23 +16,23 @@ from scenelift.models.shipped import CLASSIFIER, load_classifier, shipped
 from scenelift.models.training.confusion import Confusion
 from scenelift.models.whole import Images
 from scenelift.pipeline.scores.bootstrap import Interval
-from scenelift.workflows.evidence.cases import CLASSICAL, DENOISE, SHARPEN, Degradation, networks_for, restore
+from scenelift.workflows.evidence.cases import CLASSICAL, DEHAZE, DENOISE, SHARPEN, Degradation, networks_for, restore
 from scenelift.workflows.evidence.retrain import Budget, retrained
 from scenelift.workflows.evidence.samples import data_folder
-from scenelift.workflows.evidence.statistics import McNemar, macro_auc, mcnemar, recovery
+from scenelift.workflows.evidence.statistics import McNemar, balanced_interval, macro_auc, mcnemar, recovery
 from scenelift.workflows.training.classifier import probabilities
 from scenelift.workflows.training.images import RGB
 from scenelift.workflows.training.labelled_images import LabelledImages, read_labelled
 
 INTACT = "HR"
 """Name of the arm whose images were not degraded."""
-TRIED = {DENOISE: CLASSICAL[DENOISE][:3], SHARPEN: CLASSICAL[SHARPEN][3:]}
+TRIED = {DENOISE: CLASSICAL[DENOISE][:3], SHARPEN: CLASSICAL[SHARPEN][3:], DEHAZE: CLASSICAL[DEHAZE]}
 """Methods without learning that are tried: the others take long for little."""
 CASES = ("x2", "x4", "noise5", "noise15", "noise25", "noise50", "sensor")
 PREFERRED = {
     "x2": (("sr-x2-rgb", "sr-x2"), ("sr-x2-rgb-taught",)),
     "x4": (("sr-x4-rgb-deep", "sr-x4"), ("sr-x4-rgb-taught",), ("sr-x4-gan",)),
-    "x1": (("denoise-rgb-deep", "denoise"), ("denoise-rgb-taught",)),
+    "x1": (("denoise-rgb-deep", "denoise"), ("denoise-rgb-taught",), ("dehaze",)),
 }
 """Shipped networks by scale: those with the smallest error, driven by a classifier, adversarial; the first of each that
 fits is taken."""
@@ -75,8 +75,11 @@ class Arm:
     """(n, K) probabilities."""
     confusion: Confusion
     auc: float
+    balanced: Interval
+    """Balanced accuracy, with its interval over images, or over the scenes that haze is found in."""
+    gain: Interval | None
+    """Its paired difference to the unrestored images; None for these and the intact ones, as is the next."""
     recovery: Interval | None
-    """None for the intact and the unrestored images."""
 
     @property
     def named(self) -> NDArray[np.int64]:
@@ -238,9 +241,9 @@ def _trial_of(
     tuned: bool = False,
 ) -> Trial:
     """Score every arm of a case."""
-    labels = sample.labels
+    labels, scenes = sample.labels, case.scenes(len(sample))
     right = {name: values.argmax(1) == labels for name, values in shares.items()}
-    arms = []
+    arms, worst = [], right[case.unrestored]
     for name, values in shares.items():
         restored = name not in (INTACT, case.unrestored)
         arms.append(
@@ -249,7 +252,9 @@ def _trial_of(
                 values,
                 Confusion.of(labels, values.argmax(1), sample.classes),
                 macro_auc(labels, values),
-                recovery(labels, right[INTACT], right[case.unrestored], right[name]) if restored else None,
+                balanced_interval(labels, right[name].astype(np.float64), scenes),
+                balanced_interval(labels, right[name].astype(np.float64) - worst, scenes) if restored else None,
+                recovery(labels, right[INTACT], worst, right[name], scenes) if restored else None,
             )
         )
     scores = {arm.name: arm.confusion.scores()["balanced_accuracy"] for arm in arms}

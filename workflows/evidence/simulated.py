@@ -8,33 +8,27 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from scenelift.models.catalog import find, is_fitted, load_spec, with_settings
+from scenelift.models.catalog import find, load_spec
 from scenelift.models.errors import ModelError
-from scenelift.models.fitted import METHODS, method_of
-from scenelift.models.fitted.running import fit, fitted_method, on_images
+from scenelift.models.fitted import METHODS
+from scenelift.models.fitted.running import fit, fitted_method
 from scenelift.models.fitted.views import ImageView
-from scenelift.models.loading import load
-from scenelift.models.sensing.atmosphere import COLOURS, REFERENCE, Air, thickness, through
-from scenelift.models.whole import Images, run_whole
+from scenelift.models.sensing.atmosphere import Air
+from scenelift.models.whole import Images
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.opening import open_scene
-from scenelift.pipeline.scenes.products.bands import wavelength
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.scores.bootstrap import Interval, interval
 from scenelift.pipeline.tiles import Window
+from scenelift.workflows.evidence.cases import HAZY, Degradation, by_scenes, under_haze
 from scenelift.workflows.evidence.metrics import measure
 from scenelift.workflows.evidence.samples import Sample
 from scenelift.workflows.evidence.score import plain
 
-HAZY = "hazy"
-"""Name in tables of the images that nothing is done to."""
 CLASSICAL = tuple(name for name in METHODS if name != "destripe")
-TOGETHER = 16
-"""Images that count as one scene where a sample has no places."""
 ORDER_SIDE = 32
 """Side of the images by which the order of lightness is compared, pixels."""
 EDGE = 2.0
@@ -80,51 +74,18 @@ def evaluate_haze(sample: Sample, models: Sequence[str], air: Air, seed: int = 0
         spec = load_spec(find(name))
         if spec.scale != 1 or spec.task == "landcover" or spec.bands not in (None, count):
             raise ModelError(f"{name} does not take haze from images of {count} bands: choose bands by --bands")
-    generator = torch.Generator().manual_seed(seed)
     clean = sample.images
-    fields = thickness(len(clean), (clean.shape[2], clean.shape[3]), generator)
-    scenes = _scenes(sample)
-    at = _wavelengths(sample.bands)
-    hazy = np.empty_like(clean)
-    for scene in scenes:
-        hazy[scene] = through(torch.from_numpy(clean[scene]), air, fields[torch.from_numpy(scene)], at).numpy()
-    made = {HAZY: hazy}
+    _, scenes = np.unique(_scenes(sample), return_inverse=True)
+    made = {HAZY: under_haze(clean, sample.bands, air, scenes, seed)}
     for name in (*CLASSICAL, *models):
-        made[name] = np.empty_like(clean)
-        for scene in scenes:
-            made[name][scene] = _restore(name, hazy[scene])
-    places = np.empty(len(clean), np.int64)
-    for number, scene in enumerate(scenes):
-        places[scene] = number
-    base = _psnr(clean, hazy, sample.peak)
-    return [_row(name, clean, out, sample.peak, base, places) for name, out in made.items()]
+        made[name] = by_scenes(name, made[HAZY], scenes)
+    base = _psnr(clean, made[HAZY], sample.peak)
+    return [_row(name, clean, out, sample.peak, base, scenes) for name, out in made.items()]
 
 
-def _wavelengths(bands: Sequence[str]) -> list[float]:
-    """Return the centre of each band, nm; those of red, green and blue for three without names."""
-    found = [wavelength(name, {}) for name in bands]
-    if len(found) == len(COLOURS) and not any(found):
-        return list(COLOURS)
-    return [nm or REFERENCE for nm in found]
-
-
-def _scenes(sample: Sample) -> list[NDArray[np.int64]]:
-    """Return the numbers of the images of each scene."""
-    numbers = np.arange(len(sample.images))
-    if sample.places is None:
-        return [numbers[i : i + TOGETHER] for i in range(0, len(numbers), TOGETHER)]
-    return [numbers[sample.places == place] for place in np.unique(sample.places)]
-
-
-def _restore(name: str, images: Images) -> Images:
-    """Run a method on the images of one scene, which it is fitted to."""
-    if method_of(name):
-        return on_images(name, images)
-    ref = find(name)
-    if is_fitted(name):
-        below = images.transpose(1, 0, 2, 3).reshape(images.shape[1], -1, images.shape[3])
-        ref = with_settings(ref, coefficients=json.dumps(fit(name, ImageView(below))))
-    return run_whole(load(ref), images)
+def _scenes(sample: Sample) -> NDArray[np.int64]:
+    """Return which scene each image is of."""
+    return Degradation(haze=1).scenes(len(sample.images)) if sample.places is None else sample.places
 
 
 def _psnr(reference: Images, images: Images, peak: float) -> NDArray[np.float64]:

@@ -58,15 +58,18 @@ def recovery(
     best: NDArray[np.bool_],
     worst: NDArray[np.bool_],
     restored: NDArray[np.bool_],
+    scenes: NDArray[np.int64] | None = None,
     seed: int = 0,
 ) -> Interval:
-    """Return (restored - worst) / (best - worst) of the balanced accuracies, with its 95 % interval over images.
+    """Return (restored - worst) / (best - worst) of the balanced accuracies, with its 95 % interval over scenes.
 
     Parameters
     ----------
     labels : ndarray of int, shape (n,)
     best, worst, restored : ndarray of bool, shape (n,)
         Which images were named rightly from the intact, the degraded and the restored image.
+    scenes : ndarray of int, shape (n,), optional
+        Which scene each image is of; default: each is one by itself.
     seed : int
 
     Notes
@@ -75,7 +78,34 @@ def recovery(
     """
     weights = class_weights(labels)
     lost = weights * (best.astype(float) - worst)
-    if not interval(lost, seed=seed).low > 0:
+    if not interval(lost, scenes, seed).low > 0:
         return Interval(float("nan"), float("nan"), float("nan"))
     won = weights * (restored.astype(float) - worst)
-    return ratio_interval(won[:, None], lost[:, None], seed)
+    return ratio_interval(_sums(won, scenes), _sums(lost, scenes), seed)
+
+
+def balanced_interval(
+    labels: NDArray[np.int64], values: NDArray[np.floating], scenes: NDArray[np.int64] | None = None, seed: int = 0
+) -> Interval:
+    """Return the mean of values over classes that count alike, with its 95 % interval over scenes.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (n,)
+    values : ndarray, shape (n,)
+        1 for an image named rightly makes the balanced accuracy; differences of two such columns make its paired
+        difference.
+    scenes : ndarray of int, shape (n,), optional
+        Which scene each image is of; default: each is one by itself.
+    seed : int
+    """
+    weights = class_weights(labels)
+    return ratio_interval(_sums(weights * values, scenes), _sums(weights, scenes), seed)
+
+
+def _sums(values: NDArray[np.float64], scenes: NDArray[np.int64] | None) -> NDArray[np.float64]:
+    """Return the sum of each scene's values, (scenes, 1)."""
+    if scenes is None:
+        return values[:, None]
+    found = np.bincount(np.unique(scenes, return_inverse=True)[1], weights=values)
+    return found[:, None].astype(np.float64)

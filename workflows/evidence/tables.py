@@ -27,23 +27,24 @@ def to_markdown(found: Experiment, budget: str = "") -> str:
 
 def _table(trial: Trial) -> str:
     lines = [
-        "| arm | accuracy % | balanced % | F1 | kappa | macro AUC | recovery R % |",
-        "|---|---|---|---|---|---|---|",
+        f"| arm | accuracy % | balanced % [95 %] | over {trial.case.unrestored}, points "
+        "| F1 | kappa | macro AUC | recovery R % |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for arm in trial.arms:
         s = arm.confusion.scores()
-        cells = [f"{100 * s['accuracy']:.1f}", f"{100 * s['balanced_accuracy']:.1f}", f"{s['f1']:.3f}"]
-        cells += [f"{s['kappa']:.3f}", f"{arm.auc:.4f}", _percent(arm.recovery)]
+        cells = [f"{100 * s['accuracy']:.1f}", _percent(arm.balanced, ".1f"), _percent(arm.gain, "+.1f")]
+        cells += [f"{s['f1']:.3f}", f"{s['kappa']:.3f}", f"{arm.auc:.4f}", _percent(arm.recovery)]
         lines.append(f"| {arm.name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _percent(value: Interval | None) -> str:
+def _percent(value: Interval | None, form: str = ".0f") -> str:
     if value is None:
         return ""
     if np.isnan(value.mean):
         return "no sure loss"
-    return f"{100 * value.mean:.0f} [{100 * value.low:.0f}, {100 * value.high:.0f}]"
+    return Interval(100 * value.mean, 100 * value.low, 100 * value.high).text(form)
 
 
 def _verdict(network: str, trial: Trial) -> str:
@@ -72,11 +73,11 @@ def to_json(found: Experiment) -> str:
 
 
 def _arm_facts(arm: Arm) -> dict[str, Any]:
-    r = arm.recovery
+    intervals = {"balanced": arm.balanced, "gain": arm.gain, "recovery": arm.recovery}
     return {
         **arm.confusion.scores(),
         "auc": arm.auc,
-        "recovery": None if r is None else [r.mean, r.low, r.high],
+        **{name: None if found is None else [found.mean, found.low, found.high] for name, found in intervals.items()},
         "per_class": arm.confusion.per_class(),
         "confusion": arm.confusion.counts.tolist(),
     }

@@ -30,7 +30,8 @@ shrinking = st.builds(
     st.sampled_from(["sensor", "area", "bicubic"]) | st.floats(0.01, 0.99),
     st.just(0.0) | amounts,
 )
-degradations = shrinking | st.builds(Degradation, noise=amounts) | st.builds(Degradation, sensor=amounts)
+haze = st.builds(Degradation, haze=st.floats(0.001, 5))
+degradations = shrinking | st.builds(Degradation, noise=amounts) | st.builds(Degradation, sensor=amounts) | haze
 
 
 @given(degradations)
@@ -40,7 +41,8 @@ def test_every_degradation_is_read_back_from_its_name(degradation):
 
 
 @given(
-    st.text(max_size=20) | st.from_regex(r"(x|noise|sensor)[0-9.]{0,3}(:(mtf|noise|times|area|blur)=?[0-9.]{0,3}){0,2}")
+    st.text(max_size=20)
+    | st.from_regex(r"(x|noise|sensor|haze)[0-9.]{0,3}(:(mtf|noise|times|area|blur)=?[0-9.]{0,3}){0,2}")
 )
 def test_any_other_text_is_refused_in_one_line(text):
     try:
@@ -62,6 +64,7 @@ def test_any_other_text_is_refused_in_one_line(text):
         ("noise25", Degradation(noise=25)),
         ("sensor", Degradation(sensor=1)),
         ("sensor:times=2.5", Degradation(sensor=2.5)),
+        ("haze0.3", Degradation(haze=0.3)),
     ],
 )
 def test_names_mean_what_they_say(text, degradation):
@@ -73,6 +76,7 @@ def test_names_mean_what_they_say(text, degradation):
     [
         *("x1", "x9", "x", "x2.5", "noise0", "noise256", "noise", "noisenan", "blur", "x2:mtf=1", "x2:mtf="),
         *("x2:area:mtf=.3", "x2:times=2", "x2:noise=nan", "noise25:area", "sensor:times=0"),
+        *("haze", "haze0", "haze5.1", "haze1:area", "hazenan"),
     ],
 )
 def test_wrong_names_are_refused(text):

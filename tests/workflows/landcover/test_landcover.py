@@ -31,7 +31,7 @@ from scenelift.workflows.evidence.landcover import (
     run_experiment,
     shipped_classifiers,
 )
-from scenelift.workflows.evidence.statistics import class_weights, macro_auc, mcnemar, recovery
+from scenelift.workflows.evidence.statistics import balanced_interval, class_weights, macro_auc, mcnemar, recovery
 from scenelift.workflows.landcover.predict import predict
 from scenelift.workflows.training.labelled_images import read_images
 from scenelift.workflows.training.recipe import load_recipe
@@ -256,14 +256,32 @@ def test_recovery_is_a_ratio_of_balanced_accuracies():
     found = recovery(truth, best, worst, mended)
     assert found.mean == pytest.approx((balanced[2] - balanced[1]) / (balanced[0] - balanced[1]))
     assert found.low < found.mean < found.high
+    scenes = np.arange(400) // 10
+    assert recovery(truth, best, worst, mended, scenes).mean == pytest.approx(found.mean)
     hardly = best & (rng.random(400) < 0.999)
     assert np.isnan(recovery(truth, best, hardly, mended).mean)  # nothing was surely lost, so no share of it
+
+
+def test_intervals_of_balanced_accuracy_are_over_scenes():
+    truth, _ = labels()
+    rng = np.random.default_rng(2)
+    scenes = np.arange(400) // 20
+    right = rng.random(400) < rng.uniform(0.2, 0.9, 20)[scenes]  # whole scenes are easy or hard
+    alone, together = balanced_interval(truth, right), balanced_interval(truth, right, scenes)
+    named = np.where(right, truth, (truth + 1) % 5)
+    assert alone.mean == pytest.approx(metrics.balanced_accuracy_score(truth, named))
+    assert together.mean == pytest.approx(alone.mean)
+    assert together.high - together.low > 1.5 * (alone.high - alone.low)
+    better = right | (rng.random(400) < 0.3)
+    gain = balanced_interval(truth, better.astype(float) - right, scenes)
+    assert gain.mean == pytest.approx(balanced_interval(truth, better).mean - alone.mean)
+    assert gain.high - gain.low < together.high - together.low
 
 
 def test_every_case_has_its_networks_and_keeps_the_grid():
     rng = np.random.default_rng(0)
     images = rng.uniform(0.02, 0.2, (2, 3, 16, 16)).astype(np.float32)
-    for name in CASES:
+    for name in (*CASES, "haze0.5"):
         case = Degradation.parse(name)
         assert preferred(case, 3), name
         arms = make_arms(case, images, (), seed=1)
@@ -276,6 +294,7 @@ def test_every_case_has_its_networks_and_keeps_the_grid():
     assert preferred(Degradation(4), 3) == ("sr-x4-rgb-deep", "sr-x4-rgb-taught", "sr-x4-gan")
     assert preferred(Degradation(4), 4) == ("sr-x4", "sr-x4-gan")
     assert preferred(Degradation(sensor=1), 3) == ("denoise-rgb-deep", "denoise-rgb-taught")
+    assert preferred(Degradation(haze=0.5), 3) == ("dehaze",) and preferred(Degradation(haze=0.5), 4) == ()
 
 
 @pytest.mark.parametrize(
@@ -297,6 +316,17 @@ def test_what_a_classifier_taught_serves_it_better_than_what_is_nearest_to_the_t
     trial = run_experiment(settings).trials[0]
     right = {arm.name: arm.confusion.scores()["balanced_accuracy"] for arm in trial.arms}
     assert right[taught] > right[parent] + 0.1 and right[taught] > right[trial.best_classical] + 0.1
+
+
+def test_dehazing_wins_back_land_cover():
+    """A small version of the table in docs/contrast.md, on real validation images."""
+    archive = Path(os.environ.get("SCENELIFT_DATA", "")) / "eurosat_rgb_val.zip"
+    if not archive.is_file():
+        pytest.skip("SCENELIFT_DATA does not name a folder with eurosat_rgb_val.zip")
+    settings = LandcoverSettings(archive, 5, cases=("haze0.8",), classifiers=("landcover-eurosat-robust",))
+    arms = {arm.name: arm for arm in run_experiment(settings).trials[0].arms}
+    assert arms["dehaze"].gain.low > 0.2 and arms["dehaze"].recovery.mean > 0.5
+    assert arms["hazy"].gain is None and arms["hazy"].balanced.low < arms["hazy"].balanced.high
 
 
 def test_wrong_data_is_one_readable_line(trained, tmp_path, inside):
