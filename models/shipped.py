@@ -32,9 +32,21 @@ def shipped() -> dict[str, Path]:
 
 
 def card(name: str) -> dict[str, Any] | None:
-    """Return the model card of a shipped model (how it was trained and what it scored), None if it has none."""
-    path = WEIGHTS / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    """Return the card of a shipped model or of a checkpoint: how it was trained and what it scored; None without one.
+
+    A checkpoint's lies beside it, and is its own only if it names its digest.
+    """
+    own = name.endswith(".safetensors")
+    path = Path(name).with_suffix(".json") if own else WEIGHTS / f"{name}.json"
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if own and (not isinstance(found, dict) or found.get("sha256") != checkpoint_digest(name)):
+        return None
+    return found  # type: ignore[no-any-return]
 
 
 def joint_of(name: str) -> str | None:

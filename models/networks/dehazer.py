@@ -132,7 +132,8 @@ class Dehazer(nn.Module):
             If they are those of another number of bands.
         """
         if len(statistics) != self.bands * STATISTICS:
-            raise ModelError(f"the network takes {self.bands} bands, the scene has {len(statistics) // STATISTICS}")
+            have = len(statistics) // STATISTICS
+            raise ModelError(f"the network takes {self.bands} bands, the scene has {have}: choose them with --bands")
         return Told(self, self._told(torch.tensor([list(statistics)], dtype=torch.float32)))
 
 

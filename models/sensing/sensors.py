@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass
 
 from scenelift.models.errors import ModelError
-from scenelift.models.sensing.blurs import KINDS, Blur
+from scenelift.models.sensing.blurs import KINDS, LEAST, Blur
 
 SENTINEL2 = {
     "B01": 0.32, "B02": 0.275, "B03": 0.28, "B04": 0.25, "B05": 0.38, "B06": 0.34, "B07": 0.34, "B08": 0.24,
@@ -71,7 +71,7 @@ def _one(word: str, text: str) -> Blur:
     if word in KINDS[1:]:
         return Blur(word)
     try:
-        return Blur("gaussian", float(word))
+        transfer = float(word)
     except ValueError:
         near = difflib.get_close_matches(word, [*SENSORS, *KINDS[1:], "auto"], 1)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -79,6 +79,9 @@ def _one(word: str, text: str) -> Blur:
             f"--blur must be auto, an MTF at Nyquist such as 0.27, {', '.join(KINDS[1:])}, "
             f"or a sensor ({', '.join(SENSORS)}), got {text!r}{hint}"
         ) from None
+    if not LEAST <= transfer < 1:
+        raise ModelError(f"--blur: an MTF at Nyquist must lie between {LEAST} and 1, got {word}")
+    return Blur("gaussian", transfer)
 
 
 def sensor_blur(name: str, bands: list[str]) -> tuple[Blur, ...]:

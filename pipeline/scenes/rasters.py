@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Sequence
@@ -165,6 +166,8 @@ class RasterFile:
                 raise SceneError(
                     without_secrets(f"cannot open {self.path} as a raster: {_first_line(error)}")
                 ) from None
+            except UnicodeEncodeError:
+                raise SceneError(f"cannot open {os.fsencode(self.path)!r}: its name is not UTF-8; rename it") from None
             self._local.handle = handle
         return handle
 

@@ -25,7 +25,7 @@ from scenelift.workflows.archive.record import (
     read_record,
     write_tables,
 )
-from scenelift.workflows.archive.settings import ArchiveSettings, Folder, as_plain
+from scenelift.workflows.archive.settings import ArchiveSettings, Folder, as_plain, refuse_other_settings
 from scenelift.workflows.archive.transfer import upload
 
 LAST_WAIT = 5.0
@@ -147,6 +147,8 @@ def archive(
     ------
     HeldError
         Without `share`, if another run is at work on this archive.
+    UsageError
+        If the archive holds scenes made by other models, or of another format or data type.
     ModelError
         If there is no such model.
     ResumableError
@@ -154,6 +156,7 @@ def archive(
     """
     settings.check()
     folder = Folder(output.absolute())
+    refuse_other_settings(folder.root, settings)
     folder.make()
     run = _Run(folder, settings, cluster or ClusterSettings(), told or Told(), settings.key())
     run.told.begins(len(entries))

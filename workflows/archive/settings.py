@@ -169,6 +169,31 @@ class Folder:
         return self.scene(name) / f"{name}.png"
 
 
+def refuse_other_settings(root: Path, settings: ArchiveSettings) -> None:
+    """Refuse an archive whose scenes were made otherwise, once, where each of its scenes would.
+
+    Raises
+    ------
+    UsageError
+        If the run record there tells of other models, another format or data type, and nothing may be overwritten.
+    """
+    if settings.enhance.overwrite:
+        return
+    try:
+        found = json.loads((root / "run.json").read_text(encoding="utf-8"))
+        before, done = found["settings"], found["counts"]["done"]
+        told = {"--model": before["model"], "--format": before["format"], "--dtype": before["enhance"]["dtype"]}
+    except (OSError, ValueError, KeyError, TypeError):  # no record, or one of another release: each scene tells
+        return
+    now = {"--model": settings.model, "--format": settings.format, "--dtype": settings.enhance.dtype}
+    for flag, value in now.items() if done else ():
+        if told[flag] != value:
+            raise UsageError(
+                f"{root} holds {done} scenes made with {flag} {told[flag] or '(default)'}, now it is "
+                f"{value or '(default)'}: choose another --output, or --overwrite to make them again"
+            )
+
+
 def as_plain(settings: ArchiveSettings) -> dict[str, Any]:
     """Return settings as plain values for the run record."""
     filters = asdict(settings.filters)

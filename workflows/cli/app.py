@@ -255,6 +255,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # where the locale's encoding lacks a letter, a mark stands for it
         if isinstance(stream, io.TextIOWrapper) and (stream.encoding or "").lower().replace("-", "") != "utf8":
             stream.reconfigure(errors="replace")
+    for word in sys.argv[1:]:  # a name that is no text could not be written into a log, a journal or a report
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            _fail(f"{os.fsencode(word)!r} is not UTF-8: rename that file or folder", 2)
     try:
         code = app(standalone_mode=False, auto_envvar_prefix=PREFIX)
     except BrokenPipeError:
@@ -284,6 +287,7 @@ def _explain(error: Exception) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":  # which has shown the help
         sys.exit(code)
     text = error.format_message() if hasattr(error, "format_message") else str(error)
+    text = text.replace(": Value error, ", ": ")  # pydantic's words for what typer checks
     _fail(" ".join(text.split()), code)
 
 

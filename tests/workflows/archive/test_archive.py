@@ -154,6 +154,17 @@ def test_a_file_that_was_replaced_since_needs_no_more_than_the_same_command(tmp_
     assert made[0] == made[1]
 
 
+def test_an_archive_made_by_other_models_is_refused_once(tmp_path):
+    for name in "ab":
+        scene(tmp_path / "in" / f"{name}.tif")
+    call(tmp_path, "archive", "in", "-o", "out", *MODEL)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    for flag, value in (("-m", "bicubic-x2"), ("--format", "zarr"), ("--dtype", "float32")):
+        said = call(tmp_path, "archive", "in", "-o", "out", *MODEL, flag, value, code=2)
+        assert "holds 2 scenes" in said and value in said and "--overwrite" in said and said.count("holds") == 1
+    assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+
+
 def test_a_run_file_equals_the_flags_and_knows_no_other_keys(tmp_path):
     scene(tmp_path / "job" / "in" / "a.tif")
     run = tmp_path / "job" / "run.toml"
