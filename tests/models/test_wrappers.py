@@ -1,5 +1,7 @@
 """Extras around a network keep tiles exact: the wrapped network needs the halo it states, and no more is read."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -143,8 +145,14 @@ def test_blends_run_from_one_network_to_the_other():
     x = torch.rand(1, 1, 30, 30)
     torch.testing.assert_close(blend(first, second, 0)(x), first(x))
     torch.testing.assert_close(blend(first, second, 1)(x), second(x))
-    middle = blend(first, second, 0.5).state_dict()["head.bias"]
-    torch.testing.assert_close(middle, (first.head.bias + second.head.bias).detach() / 2)
+    images = blend(first, second, 0.5)(x)  # two trainings: weights between theirs would mean nothing
+    torch.testing.assert_close(images, (first(x) + second(x)) / 2)
+    tuned = copy.deepcopy(first)
+    with torch.no_grad():
+        for weight in tuned.parameters():
+            weight.mul_(1.1)
+    middle = blend(first, tuned, 0.5).state_dict()["head.bias"]
+    torch.testing.assert_close(middle, (first.head.bias + tuned.head.bias).detach() / 2)
     with pytest.raises(ModelError, match="one architecture"):
         blend(first, network(channels=6)[0], 0.5)
     with pytest.raises(ModelError, match=r"must be from 0 to 1, got 1\.5"):
