@@ -364,8 +364,6 @@ class ScoreSettings:
             if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"--{name} must be a finite number above 0, got {value:g}")
         if self.border < 0:
-            raise UsageError(f"--border must not be below 0, got {self.border}")
-        if self.border < 0:
             raise UsageError(f"--border must be from 0 up, got {self.border}")
 
 
