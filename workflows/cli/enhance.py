@@ -235,7 +235,9 @@ def info(inputs: Inputs, source: Source, as_json: Json = False) -> None:
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="Show one model's card.", autocompletion=complete_model)] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show one model's card; a checkpoint's, too.", autocompletion=complete_model)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the models, or show one model's card."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 import pkgutil
 import re
+import shutil
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +20,7 @@ from support.jobs import Run
 from support.jobs import scenelift as program
 
 import scenelift.workflows.cli
+from scenelift.models.shipped import WEIGHTS
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.cli import app as cli
 from scenelift.workflows.cli.options import Source, Where, with_options
@@ -251,6 +254,21 @@ def test_a_wrong_flag_is_one_line_that_names_it(words: str, run: Run, tmp_path: 
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert err.startswith("scenelift: ") and WRONG_FLAGS[words] in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_card_of_a_checkpoint_is_shown_if_it_is_its_own(run: Run, tmp_path: Path) -> None:
+    own = tmp_path / "own.safetensors"
+    shutil.copy(WEIGHTS / "denoise.safetensors", own)
+    bare = json.loads(run("models", own)[1])
+    assert (
+        bare["name"] == "denoise" and bare["record"]["steps"] > 0 and len(bare["digest"]) == 64
+    )  # as the file itself says
+    shutil.copy(WEIGHTS / "denoise.json", own.with_suffix(".json"))
+    assert run("models", own)[1] == run("models", "denoise")[1]
+    shutil.copy(WEIGHTS / "sr-x2.json", own.with_suffix(".json"))  # of another network
+    assert json.loads(run("models", own)[1]) == bare
+    code, _, err = run("models", tmp_path / "none.safetensors")
+    assert (code, err) == (2, f"scenelift: no such checkpoint: {tmp_path}/none.safetensors\n")
 
 
 UNFIT = {
