@@ -105,7 +105,11 @@ class GeoGrid:
         """
         if crs is not None:
             try:
-                bounds = transform_bounds(CRS.from_user_input(crs), self.crs, *bounds, densify_pts=21)
+                given = CRS.from_user_input(crs)
+            except (RasterioError, ValueError):
+                raise UsageError(f"--bbox-crs must be a CRS such as EPSG:4326, got {crs!r}") from None
+            try:
+                bounds = transform_bounds(given, self.crs, *bounds, densify_pts=21)
             except (RasterioError, ValueError) as error:
                 raise UsageError(f"bounds in {crs} have no place in the scene's CRS: {error}") from None
         x0, y0, x1, y1 = bounds

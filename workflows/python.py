@@ -132,6 +132,8 @@ def export(
         raise UsageError(f"no such folder for the export: {path.parent}; make it first")
     if not gain or not math.isfinite(gain + offset):
         raise UsageError(f"--gain must be a number other than 0 and --offset a number, got {gain} and {offset}")
+    if noise is not None and not 0 <= noise < math.inf:
+        raise UsageError(f"--noise must be a standard deviation from 0 up, got {noise:g}")
     if name.endswith(ONNX):
         return [declare(Path(name), path, gain, offset)]
     if (gain, offset) != (1.0, 0.0):

@@ -142,7 +142,8 @@ class ConditionedGenerator(nn.Module):
             If there are more or fewer than the network has bands.
         """
         if not len(blurs) == len(noise) == self.bands:
-            raise ModelError(f"blurs and noise must be one a band ({self.bands}), got {len(blurs)} and {len(noise)}")
+            have = len(blurs) if len(blurs) == len(noise) else f"{len(blurs)} blurs and {len(noise)} noise levels"
+            raise ModelError(f"the network takes {self.bands} bands, the scene has {have}: choose them with --bands")
         responses = torch.tensor([response(b.kernel(self.scale), self.scale).tolist() for b in blurs])
         condition = condition_of(responses[None], torch.tensor([list(noise)], dtype=torch.float32))
         filters = [linear_filters(b, self.scale, s) for b, s in zip(blurs, noise, strict=True)]

@@ -124,9 +124,8 @@ def _join(settings: ClusterSettings) -> Any:
     try:
         return Client(settings.scheduler, timeout="15s", set_as_default=False, security=security)
     except (OSError, ValueError, TypeError) as error:
-        raise SceneliftError(
-            f"no Dask scheduler responds at {settings.scheduler}: {error}; check the address"
-        ) from None
+        kind = SceneliftError if isinstance(error, OSError) else UsageError  # a ValueError: it is no address at all
+        raise kind(f"no Dask scheduler responds at {settings.scheduler}: {error}; check the address") from None
 
 
 def _start(settings: ClusterSettings, environment: dict[str, str]) -> Any:

@@ -43,6 +43,14 @@ def open_scene(source: SceneSource) -> Scene:
     UsageError
         If a file or a band number does not exist, or the raster has no CRS and none is given.
     """
+    try:
+        return _opened(source)
+    except SceneError as error:
+        error.exit_code = UsageError.exit_code  # nothing was begun yet: another file or an option helps
+        raise
+
+
+def _opened(source: SceneSource) -> Scene:
     files, product = _open_files(source)
     every = _every(files, product)
     numbers = _pick_bands(every, source, product)

@@ -169,29 +169,49 @@ class Folder:
         return self.scene(name) / f"{name}.png"
 
 
+FREE = ["allow_holes", "batch", "classes", "device", "expect", "keep_classes", "memory", "overwrite", "precision"]
+FREE += ["require_gain"]
+"""Fields of `EnhanceSettings` that decide no pixel, or (precision, device) are looked at with each scene's journal."""
+
+
 def refuse_other_settings(root: Path, settings: ArchiveSettings) -> None:
     """Refuse an archive whose scenes were made otherwise, once, where each of its scenes would.
 
     Raises
     ------
     UsageError
-        If the run record there tells of other models, another format or data type, and nothing may be overwritten.
+        If the run record there tells of other models or settings, and nothing may be overwritten.
     """
     if settings.enhance.overwrite:
         return
     try:
         found = json.loads((root / "run.json").read_text(encoding="utf-8"))
-        before, done = found["settings"], found["counts"]["done"]
-        told = {"--model": before["model"], "--format": before["format"], "--dtype": before["enhance"]["dtype"]}
+        before, done = _deciding(found["settings"]), found["counts"]["done"]
     except (OSError, ValueError, KeyError, TypeError):  # no record, or one of another release: each scene tells
         return
-    now = {"--model": settings.model, "--format": settings.format, "--dtype": settings.enhance.dtype}
-    for flag, value in now.items() if done else ():
-        if told[flag] != value:
-            raise UsageError(
-                f"{root} holds {done} scenes made with {flag} {told[flag] or '(default)'}, now it is "
-                f"{value or '(default)'}: choose another --output, or --overwrite to make them again"
-            )
+    now = _deciding(as_plain(settings))
+    other = [flag for flag in now if flag in before and before[flag] != now[flag]] if done else []
+    if other:
+        made, wanted = (", ".join(f"{flag} {told[flag]}" for flag in other) for told in (before, now))
+        raise UsageError(
+            f"{root} holds {done} scenes made with {made}, now it is {wanted}: "
+            "choose another --output, or --overwrite to make them again"
+        )
+
+
+def _deciding(plain: dict[str, Any]) -> dict[str, str]:
+    """Return what decides the pixels of every scene, as flags and texts, of settings as plain values."""
+    told = {"model": plain["model"], "format": plain["format"], **plain["reading"]}
+    told |= {name: value for name, value in plain["enhance"].items() if name not in FREE}
+    if plain["format"] != "zarr":
+        told.pop("shards", None)
+    return {f"--{name.replace('_', '-')}": _shown(value) for name, value in told.items()}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        value = ",".join(map(str, value))
+    return "(default)" if value is None or value is False or value == "" else str(value)
 
 
 def as_plain(settings: ArchiveSettings) -> dict[str, Any]:

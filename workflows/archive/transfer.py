@@ -57,9 +57,11 @@ def check_target(address: str) -> None:
     UsageError
         If it is no address, its kind needs a package that is not there, or it cannot be reached.
     """
-    system, root = _system(address)
     try:
+        system, root = _system(address)  # which connects, for some kinds
         system.exists(root)
+    except UsageError:
+        raise
     except Exception as error:  # noqa: BLE001 - libraries raise anything for a network that fails
         raise UsageError(f"cannot reach {address}: {type(error).__name__}: {error}") from None
 

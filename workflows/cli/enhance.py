@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,6 +63,12 @@ class Running:
         panel=STOPS,
     )
     as_json: bool = option(False, "Print one JSON object for machines instead of text.", "--json")
+
+    def __post_init__(self) -> None:
+        from scenelift.pipeline.errors import UsageError
+
+        if not 0 <= self.stall < math.inf:
+            raise UsageError(f"--stall must be seconds from 0 (never) up, got {self.stall:g}")
 
     def stoppably(self, job: Callable[[Any, Any], Any], unit: str = "blocks", output: Path | None = None) -> Any:
         """Run ``job(stopper, console)`` under the stop signals and timers; return what it returns.
@@ -228,7 +235,9 @@ def info(inputs: Inputs, source: Source, as_json: Json = False) -> None:
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="Show one model's card.", autocompletion=complete_model)] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show one model's card; a checkpoint's, too.", autocompletion=complete_model)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the models, or show one model's card."""

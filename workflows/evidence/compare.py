@@ -69,6 +69,8 @@ class CompareSettings:
             )
         if self.each < 1:
             raise UsageError(f"--each must be at least 1, got {self.each}")
+        if self.seed < 0:
+            raise UsageError(f"--seed must be from 0 up, got {self.seed}")
 
     def digest(self) -> str:
         """Return a short digest of everything that decides a comparison."""

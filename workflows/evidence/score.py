@@ -125,6 +125,9 @@ def score(
     opened = open_scored(reference, test, coarse)
     pair = opened.pair if isinstance(opened, Triple) else opened if isinstance(opened, Pair) else None
     scene = pair.reference if pair else open_scene(reference)
+    if 2 * settings.border >= min(scene.grid.shape):
+        rows, columns = scene.grid.shape
+        raise UsageError(f"--border {settings.border} leaves nothing of {columns} x {rows} pixels: give less")
     full_scale = settings.data_range or (BYTE_RANGE if scene.is_byte else REFLECTANCE_RANGE)
     names = None if settings.windows or pair is None else pixel_names()
     if names is None and coarse is None:

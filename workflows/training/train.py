@@ -136,6 +136,8 @@ def train(
     ModelError
         If there is too little data, the loss is not finite, or nothing can be written.
     """
+    if weights is not None and weights.suffix != ".safetensors":
+        raise ModelError(f"a trained network ends in .safetensors, got --output {weights}")
     if weights is not None and not weights.parent.is_dir():
         raise ModelError(f"no such folder for the weights: {weights.parent}; make it, or choose another --output")
     open_run(run, threads)

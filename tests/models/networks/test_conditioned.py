@@ -57,7 +57,7 @@ def test_the_folded_network_looks_as_far_as_its_halo():
 
 
 def test_folding_wants_one_blur_and_one_noise_level_for_each_band():
-    with pytest.raises(ModelError, match="one a band \\(3\\), got 2 and 3"):
+    with pytest.raises(ModelError, match="3 bands, the scene has 2 blurs and 3 noise levels"):
         moved().fold(BLURS[:2], NOISE)
 
 

@@ -118,11 +118,11 @@ def test_what_a_kill_left_half_written_is_swept(tmp_path):
     assert (folder / "a.json").exists() and (folder / "a.png").exists()
 
 
-def test_other_settings_are_refused_scene_by_scene_unless_asked_for(tmp_path):
+def test_other_settings_are_refused_unless_asked_for(tmp_path):
     scene(tmp_path / "in" / "a.tif")
     call(tmp_path, "archive", "in", "-o", "out", *MODEL)
-    text = call(tmp_path, "archive", "in", "-o", "out", *MODEL, "--dtype", "float32", code=4)
-    assert "made with other input or settings" in text
+    text = call(tmp_path, "archive", "in", "-o", "out", *MODEL, "--dtype", "float32", code=2)
+    assert "made with --dtype (default), now it is --dtype float32" in text
     call(tmp_path, "archive", "in", "-o", "out", *MODEL, "--dtype", "float32", "--overwrite")
     facts = json.loads(
         call(tmp_path, "archive", "in", "-o", "out", *MODEL, "--dtype", "float32", "--overwrite", "--json")
@@ -159,10 +159,14 @@ def test_an_archive_made_by_other_models_is_refused_once(tmp_path):
         scene(tmp_path / "in" / f"{name}.tif")
     call(tmp_path, "archive", "in", "-o", "out", *MODEL)
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    for flag, value in (("-m", "bicubic-x2"), ("--format", "zarr"), ("--dtype", "float32")):
-        said = call(tmp_path, "archive", "in", "-o", "out", *MODEL, flag, value, code=2)
-        assert "holds 2 scenes" in said and value in said and "--overwrite" in said and said.count("holds") == 1
+    others = ("-m bicubic-x2", "--format zarr", "--dtype float32", "--compress zstd", "--bands 1", "--scale 0.001")
+    for other in (*others, "--nodata 7.0", "--block 64"):
+        said = call(tmp_path, "archive", "in", "-o", "out", *MODEL, *other.split(), code=2)
+        assert said.count("holds 2 scenes") == 1 and f"{other.removeprefix('-m')}: choose another" in said
+        assert "--overwrite to make them again" in said and said.count("\n") == 1
+    assert "--tta True" in call(tmp_path, "archive", "in", "-o", "out", *MODEL, "--tta", code=2)
     assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    call(tmp_path, "archive", "in", "-o", "out", *MODEL, "--memory", "1GB", "--batch", 2)  # which decide no pixel
 
 
 def test_a_run_file_equals_the_flags_and_knows_no_other_keys(tmp_path):

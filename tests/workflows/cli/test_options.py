@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 import pkgutil
 import re
+import shutil
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -13,11 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from support.builders import write_raster
+from support.builders import noise_image, write_raster
 from support.jobs import Run
 from support.jobs import scenelift as program
 
 import scenelift.workflows.cli
+from scenelift.models.shipped import WEIGHTS
 from scenelift.pipeline.errors import UsageError
 from scenelift.workflows.cli import app as cli
 from scenelift.workflows.cli.options import Source, Where, with_options
@@ -219,6 +222,8 @@ WRONG_FLAGS = {
     "archive a.tif -o out --cloud-cover 101": "--cloud-cover must be a percentage from 0 to 100, got 101",
     "archive none.toml -o out": "cannot read none.toml",
     "archive a.tif -o out --format zarr --compress jpeg": "--compress for zarr must be one of zstd, deflate",
+    "archive a.tif -o out --stall -3": "--stall must be seconds from 0 (never) up, got -3",
+    "enhance a.tif -o b.tif --stall nan": "--stall must be seconds from 0 (never) up, got nan",
     "plan a.tif -o out": "plan",
     "score a.tif b.tif --block 3": "--block must be from 16 to 65536, got 3",
     "score a.tif b.tif --border -1": "--border must be from 0 up, got -1",
@@ -227,6 +232,9 @@ WRONG_FLAGS = {
     "tiles a.tif -o t --valid 2": "--valid must be a share from 0 to 1, got 2.0",
     "ablate --steps 0": "--steps must be at least 1, got 0",
     "train paper --threads 0": "--threads must be at least 1, got 0",
+    "export denoise -o d.onnx --noise nan": "--noise must be a standard deviation from 0 up, got nan",
+    "train denoise -o d.txt": "a trained network ends in .safetensors, got --output d.txt",
+    "compare --seed -1": "--seed must be from 0 up, got -1",
     "compare --levels high": "--levels must be whole numbers such as 2,4, got 'high'",
     "scale stress --blocks x": "--blocks must be whole numbers",
     "scale simulate --compute 0": "--compute must be above 0, got 0.0",
@@ -246,6 +254,52 @@ def test_a_wrong_flag_is_one_line_that_names_it(words: str, run: Run, tmp_path: 
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert err.startswith("scenelift: ") and WRONG_FLAGS[words] in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_card_of_a_checkpoint_is_shown_if_it_is_its_own(run: Run, tmp_path: Path) -> None:
+    own = tmp_path / "own.safetensors"
+    shutil.copy(WEIGHTS / "denoise.safetensors", own)
+    bare = json.loads(run("models", own)[1])
+    assert (
+        bare["name"] == "denoise" and bare["record"]["steps"] > 0 and len(bare["digest"]) == 64
+    )  # as the file itself says
+    shutil.copy(WEIGHTS / "denoise.json", own.with_suffix(".json"))
+    assert run("models", own)[1] == run("models", "denoise")[1]
+    shutil.copy(WEIGHTS / "sr-x2.json", own.with_suffix(".json"))  # of another network
+    assert json.loads(run("models", own)[1]) == bare
+    code, _, err = run("models", tmp_path / "none.safetensors")
+    assert (code, err) == (2, f"scenelift: no such checkpoint: {tmp_path}/none.safetensors\n")
+
+
+UNFIT = {
+    "info text.tif": "cannot open text.tif as a raster",
+    "enhance text.tif -o out.tif": "cannot open",
+    "enhance text.tif -o out.tif --dry-run": "cannot open",
+    "expect text.tif": "cannot open",
+    "score scene.tif text.tif": "cannot open text.tif",
+    "quicklook scene.tif text.tif -o out.png": "cannot open text.tif",
+    "tiles text.tif -o out": "cannot open text.tif",
+    "classify text.tif -o out.tif": "cannot open",
+    "report text.tif -o out.html": "cannot open text.tif",
+    "info scene.tif --limit pixels=10": "add --limit pixels=36864",
+    "score scene.tif scene.tif --border 48": "--border 48 leaves nothing of 96 x 96 pixels: give less",
+    "enhance scene.tif -o out.tif -m dehaze": "takes 3 bands, the scene has 4: choose them with --bands",
+    "enhance scene.tif -o out.tif -m sr-x2-rgb --bands 1": "takes 3 bands, the scene has 1: choose them with --bands",
+    "enhance scene.tif -o out.tif --scheduler foo": "missing port number in address 'foo'; check the address",
+    "enhance scene.tif -o out.tif --bbox 1,2,3,4 --bbox-crs foo": "--bbox-crs must be a CRS such as EPSG:4326, got",
+}
+"""Files and options that do not go together, or are none, and what is said of them."""
+
+
+@pytest.mark.parametrize("words", UNFIT)
+def test_what_another_file_or_option_helps_is_one_line(words: str, run: Run, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_raster(tmp_path / "scene.tif", noise_image(7, (4, 96, 96)))
+    (tmp_path / "text.tif").write_text("hello")
+    code, out, err = run(*words.split())
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert err.startswith("scenelift: ") and UNFIT[words] in err
+    assert {path.name for path in tmp_path.iterdir()} == {"scene.tif", "text.tif"}
 
 
 def test_settings_given_from_python_are_checked_too() -> None:

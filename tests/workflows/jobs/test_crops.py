@@ -97,7 +97,7 @@ def test_a_box_is_the_pixels_that_it_touches() -> None:
         ("--bbox 1,0,0,1", "--bbox must be W,S,E,N with W below E"),
         ("--bbox a,0,0,1", "--bbox must be W,S,E,N, four numbers"),
         ("--bbox-crs EPSG:4326", "--bbox-crs says what --bbox is in"),
-        ("--bbox 0,0,1,1 --bbox-crs EPSG:0", "bounds in EPSG:0 have no place in the scene's CRS"),
+        ("--bbox 0,0,1,1 --bbox-crs EPSG:0", "--bbox-crs must be a CRS such as EPSG:4326, got 'EPSG:0'"),
     ],
 )
 def test_a_part_that_there_is_not_is_one_line(tmp_path: Path, words: str, message: str) -> None:

@@ -106,23 +106,23 @@ ARCH = {"kind": "generator", "blocks": 10**9}
 HEADED = {"spec": json.dumps({"name": "x", "task": "other"}), "arch": json.dumps(ARCH)}
 OWN = ["-m", "model.safetensors"]
 REFUSED: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
-    "vrt": (vrt, [], 4, "in.tif"),
-    "a mask that is a VRT": (masked_by_vrt, [], 4, "in.tif.msk"),
-    "a mask that is a pipe": (masked_by_pipe, [], 4, "not a regular file"),
-    "a mask of one tile": (vast_mask, ["--limit", "chunk-mb=1"], 4, "tiles or strips of 4 MB"),
+    "vrt": (vrt, [], 2, "in.tif"),
+    "a mask that is a VRT": (masked_by_vrt, [], 2, "in.tif.msk"),
+    "a mask that is a pipe": (masked_by_pipe, [], 2, "not a regular file"),
+    "a mask of one tile": (vast_mask, ["--limit", "chunk-mb=1"], 2, "tiles or strips of 4 MB"),
     "nodata of no number": (whole, ["--nodata", "nan"], 2, "--nodata must be a value of uint16, got nan"),
     "nodata without end": (whole, ["--nodata", "inf"], 2, "--nodata must be a value of uint16, got inf"),
-    "two terabytes": (lambda p: sparse(p, 10**6, tiled=True, blockxsize=8192, blockysize=8192), [], 4, "pixels=10"),
-    "one strip": (lambda p: sparse(p, 20_000, blockysize=20_000, compress="deflate"), [], 4, "chunk-mb="),
-    "bands": (whole, ["--limit", "bands=1"], 4, "--limit bands=2"),
+    "two terabytes": (lambda p: sparse(p, 10**6, tiled=True, blockxsize=8192, blockysize=8192), [], 2, "pixels=10"),
+    "one strip": (lambda p: sparse(p, 20_000, blockysize=20_000, compress="deflate"), [], 2, "chunk-mb="),
+    "bands": (whole, ["--limit", "bands=1"], 2, "--limit bands=2"),
     "unknown limit": (whole, ["--limit", "bytes=1"], 2, "pixels, bands, chunk-mb"),
-    "complex": (typed("complex64"), [], 4, "complex64"),
-    "int64": (typed("int64"), [], 4, "int64"),
-    "float64": (typed("float64"), [], 4, "float64"),
+    "complex": (typed("complex64"), [], 2, "complex64"),
+    "int64": (typed("int64"), [], 2, "int64"),
+    "float64": (typed("float64"), [], 2, "float64"),
     "no place": (placeless, [], 2, "--crs"),
-    "zero size": (without_width, [], 4, "in.tif"),
+    "zero size": (without_width, [], 2, "in.tif"),
     "a folder": (Path.mkdir, [], 2, "in.tif is a folder"),
-    "a device": (lambda p: p.symlink_to("/dev/zero"), [], 4, "not a regular file"),
+    "a device": (lambda p: p.symlink_to("/dev/zero"), [], 2, "not a regular file"),
     "pickle": (lambda p: checkpoint(p, pickle.dumps({"weight": [1]})), OWN, 2, "model.safetensors"),
     "long header": (lambda p: checkpoint(p, b"\xff" * 7 + b"\x7f" + b"{}"), OWN, 2, "model.safetensors"),
     "no spec": (lambda p: checkpoint(p, save({"a": np.zeros(1)})), OWN, 2, "lacks spec"),
@@ -250,7 +250,7 @@ def test_a_scene_on_the_network_is_read_with_leave(tmp_path: Path, server: str) 
     write_raster(tmp_path / "served" / "scene.tif", noise_image(9, (2, 40, 40)), nodata=0)
     again = ["enhance", f"{server}/scene.tif", "-o", "out.tif", "-m", "nearest-x2", "--workers", 0, "--allow-remote"]
     assert "input sha256" in call(tmp_path, *again, code=2)
-    missing = call(tmp_path, "enhance", f"{server}/none.tif", "-o", "x.tif", "--allow-remote", code=4)
+    missing = call(tmp_path, "enhance", f"{server}/none.tif", "-o", "x.tif", "--allow-remote", code=2)
     assert "none.tif" in one_line(missing)
 
 
@@ -277,7 +277,7 @@ def test_what_lies_beside_a_raster_reaches_no_server(tmp_path: Path, server: str
     assert (tmp_path / "asked").exists()  # these would have asked
     (tmp_path / "asked").unlink()
     fetching(path.with_name("in.tif.msk"), server)
-    text = call(tmp_path, "info", "in.tif", "--crs", "EPSG:32633", code=4)
+    text = call(tmp_path, "info", "in.tif", "--crs", "EPSG:32633", code=2)
     assert "in.tif.msk" in one_line(text) and not (tmp_path / "asked").exists()
 
 
