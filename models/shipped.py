@@ -46,7 +46,7 @@ def card(name: str) -> dict[str, Any] | None:
         found = None
     if own and (not isinstance(found, dict) or found.get("sha256") != checkpoint_digest(name)):
         return None
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def joint_of(name: str) -> str | None:

@@ -162,6 +162,15 @@ def apply(
         If the array's kind, shape or data type is none that can be enhanced.
     ModelError
         If there is no such model, or it does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scenelift
+    >>> pixels = np.arange(100, 3172, dtype="uint16").reshape(3, 32, 32)
+    >>> finer = scenelift.apply(pixels, "bicubic-x2", bands=("red", "green", "blue"), scale=1e-4)
+    >>> finer.shape, str(finer.dtype)
+    ((3, 64, 64), 'uint16')
     """
     refuse_models(models)
     settings = settings or EnhanceSettings()

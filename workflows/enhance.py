@@ -76,6 +76,17 @@ def enhance(
         If some blocks failed for good; the others are kept.
     ResumableError
         If the job stopped through no fault of its own; the same call goes on with it.
+
+    Examples
+    --------
+    >>> import scenelift
+    >>> here = scenelift.Cluster(workers=0)
+    >>> done = scenelift.enhance("scene.tif", "finer.tif", "bicubic-x2", cluster=here)
+    >>> done.width, done.height, done.bands
+    (96, 80, 3)
+    >>> again = scenelift.enhance("scene.tif", "finer.tif", "bicubic-x2", cluster=here)  # nothing is left to do
+    >>> again.resumed == again.blocks
+    True
     """
     started = time.perf_counter()
     settings = settings or EnhanceSettings()

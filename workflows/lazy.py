@@ -86,6 +86,15 @@ def open(
     ------
     UsageError, SceneError
         If there is no such scene, or it cannot be read.
+
+    Examples
+    --------
+    >>> import scenelift
+    >>> scene = scenelift.open("scene.tif")
+    >>> scene.dims, scene.shape, str(scene.dtype)
+    (('band', 'y', 'x'), (3, 40, 48), 'float32')
+    >>> scene.rio.crs.to_epsg()
+    32633
     """
     paths = (str(path),) if isinstance(path, str | Path) else tuple(map(str, path))
     refuse_inputs(paths, remote)

@@ -35,6 +35,13 @@ def list_models(name: str | None = None) -> list[dict[str, Any]]:
     ------
     ModelError
         If there is no such model.
+
+    Examples
+    --------
+    >>> import scenelift
+    >>> [model] = scenelift.list_models("sr-x2-rgb")
+    >>> model["bands"], model["scale"], model["card"]["licence"].partition(" ")[0]
+    (3, 2, 'Apache-2.0')
     """
     names = [name] if name else [*shipped(), *installed()]
     return [{**json.loads(load_spec(find(n)).to_json()), "digest": find(n).digest, "card": card(n)} for n in names]
@@ -60,6 +67,15 @@ def load(name: str, *, noise: float | None = None) -> Enhancer:
     ------
     ModelError
         If there is no such model, or it cannot be loaded.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scenelift
+    >>> model = scenelift.load("sr-x2-fast")
+    >>> patches = np.full((1, 4, 64 + 2 * model.spec.halo, 64 + 2 * model.spec.halo), 0.1, np.float32)
+    >>> model(patches).shape
+    (1, 4, 128, 128)
     """
     ref = find(name)
     if noise is not None:
@@ -152,6 +168,13 @@ def score(
     ------
     UsageError, SceneError
         If the scenes cannot be read or compared.
+
+    Examples
+    --------
+    >>> import scenelift
+    >>> report = scenelift.score("scene.tif", "scene.tif", windows=False)
+    >>> report.values["rmse"]
+    0.0
     """
     from scenelift.pipeline.cluster import ClusterSettings
     from scenelift.pipeline.scenes.scenes import SceneSource

@@ -53,7 +53,7 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is not None:
                     alike.setdefault(p.shape, []).append(p)
             for shape, kernels in alike.items():
-                gradients = [p.grad for p in kernels]
+                gradients = [p.grad for p in kernels if p.grad is not None]
                 velocities = [self.state[p].setdefault("velocity", torch.zeros_like(p)) for p in kernels]
                 torch._foreach_lerp_(velocities, gradients, 1 - group["momentum"])
                 ahead = torch.stack(torch._foreach_lerp(gradients, velocities, group["momentum"]))

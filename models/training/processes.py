@@ -188,7 +188,7 @@ def drawn(draw: Callable[[int], Any], numbers: range, processes: int) -> Iterato
     from torch.utils.data import DataLoader
 
     # forked: patches that are mapped from a file are shared, and what is drawn from needs no pickling
-    loader = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         _Numbered(draw),  # type: ignore[arg-type]
         batch_size=None,
         sampler=numbers,
