@@ -197,10 +197,19 @@ def drawn(draw: Callable[[int], Any], numbers: range, processes: int) -> Iterato
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context="fork",
     )
-    for batch in loader:
-        if isinstance(batch, ModelError):
-            raise batch
-        yield batch
+    try:
+        for batch in loader:
+            if isinstance(batch, ModelError):
+                raise batch
+            yield batch
+    except RuntimeError as error:  # what torch says of a process that was killed
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"a process that draws training batches ended: {reason} Batches travel through /dev/shm: a container may "
+            "need more of it (docker run --shm-size 2g)"
+        ) from None
 
 
 class _Numbered:

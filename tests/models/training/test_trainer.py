@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -73,6 +75,19 @@ def test_what_goes_wrong_in_a_process_that_draws_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "drawers", lambda device: 2)
     with pytest.raises(ModelError, match=r"^the scene is gone$"):
         make(tmp_path, plan(), sampler=broken).train()
+
+
+def test_a_process_that_draws_and_is_killed_ends_the_training_in_a_line(tmp_path, monkeypatch):
+    own = os.getpid()
+
+    def killed(count, subset, generator):
+        if os.getpid() != own:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return waves(count, subset, generator)
+
+    monkeypatch.setattr(training, "drawers", lambda device: 1)
+    with pytest.raises(ModelError, match=r"a process that draws training batches ended: .*--shm-size"):
+        make(tmp_path, plan(), sampler=killed).train()
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
