@@ -46,6 +46,7 @@ class Format(Protocol):
         Parameters
         ----------
         store : ZarrSink
+            Up to `store.threads` threads may work on it; the bytes must not depend on their number.
         output : Output
         path : Path
             Where to make it; publishing moves it from there under its name. What else lies in that folder is deleted.
