@@ -2,10 +2,11 @@
 
 A detector draws one line through the scene: a column, a row, or a slanted line where the scene was turned onto a map.
 Its gain or offset is off a little, and all lines' together are stripes. Neighbouring lines see nearly the same ground,
-so the robust mean of their difference along the whole scene is that of the detectors; differences over several
-distances, put together by least squares, give what each line is off. Both halves of the scene are measured by
-themselves: how far they differ says how much of each frequency across the lines is believed (Wiener's filter, stripes
-being white). What changes slowly across the lines is ground as likely as detector, and stays.
+so the robust mean of their difference along the whole scene is that of the two detectors, and the differences add up to
+what each line is off. Bands show the same ground, and stripes of their own: the covariance of the bands around a pixel
+says in which sums of them the ground is even there, and how much the pixel tells of each. Both halves of the scene are
+measured by themselves: how far they differ says how much of each frequency across the lines is believed (Wiener's
+filter, stripes being white). What changes slowly across the lines is ground as likely as detector, and stays.
 """
 
 from __future__ import annotations
@@ -14,20 +15,27 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage, sparse
-from scipy.sparse import linalg
+from scipy import fft, ndimage
 
 from scenelift.models.fitted.views import View, pack, unpack
 
 Array = NDArray[np.float64]
-LAGS = (1, 2, 4, 8)
-"""Distances of the lines that are compared."""
 SLOW = 10.0
 """Standard deviation, in lines, of the Gaussian that tells what changes slowly."""
+LARGE, NEAR = 5.0, 5
+"""A step so many times the usual one is an edge of the ground, if the lines so near on both sides are as far apart."""
 MOST_ROWS, STRIP = 1024, 8
 """Rows that are looked at, spread over the scene, and how many of them lie together."""
-WIDE = 3.0
-"""Width of the biweight, in robust standard deviations."""
+WIDE, STEPS = 3.0, 2
+"""Width of the biweight, in standard deviations, and its steps."""
+AROUND = 4
+"""Side of the blocks that tell how even the ground is there, pixels: a whole fraction of `STRIP`."""
+EVEN, LOADING = 0.1, 0.02
+"""Least unevenness: of a band, as a share of the usual; of any sum of bands, as a share of the variance of all."""
+ROUNDS, LEAST = 30, 1e-14
+"""Steps in which the strength of the stripes is found, and the least variance."""
+AT_ONCE = 1 << 22
+"""Numbers of differences that are weighted at once."""
 DARKEST = 2e-3
 """Reflectance below which a pixel tells nothing of a gain."""
 BETWEEN = (1 / 6, 2 / 3, 1 / 6)
@@ -44,7 +52,7 @@ def fit_destripe(view: View, options: dict[str, float]) -> dict[str, Any]:
     dict
         "along": "columns" or "rows"; "slant": lines that a stripe moves per row; "kind": "gain" (the lines are
         natural logarithms of gains), "offset" (reflectance) or "none"; "lines": their number; "first": line of the
-        first pixel; "share" of what was measured that was believed, from the least ground to the most.
+        first pixel; "share" of each band's measurement that was believed.
     """
     rows, slant = bool(options["rows"]), float(options["slant"])
     if options["search"]:
@@ -58,7 +66,7 @@ def fit_destripe(view: View, options: dict[str, float]) -> dict[str, Any]:
     kind, shares, found, least = "none", [0.0] * view.bands, np.zeros((view.bands, lines)), np.inf
     for tried in ("gain", "offset"):
         seen = np.log(np.where((straight > DARKEST).all(0), straight, np.nan)) if tried == "gain" else straight
-        estimate, believed = _of_all_bands(seen)
+        estimate, believed = _estimate(seen)
         if slant:  # a pixel between two lines was shared out twice, which has blurred them: half of that is undone
             estimate = 2 * estimate - ndimage.convolve1d(estimate, BETWEEN, axis=1, mode="nearest")
         corrected = straight * np.exp(-estimate)[:, None] if tried == "gain" else straight - estimate[:, None]
@@ -69,22 +77,6 @@ def fit_destripe(view: View, options: dict[str, float]) -> dict[str, Any]:
     facts = {"along": along, "slant": round(slant, 6), "first": round(first, 6), "lines": lines, "kind": kind}
     strength = [float(f"{np.std(line):.3g}") for line in found]
     return facts | {"share": shares, "strength": strength, "_lines": pack(found)}
-
-
-def _of_all_bands(seen: Array) -> tuple[Array, list[float]]:
-    """Return what each line of each band is off, (bands, lines), and the shares of what was measured that are believed.
-
-    Bands show the same ground, and stripes of their own: in sums and differences of bands in which the ground has
-    nothing in common, most of it stands in the first, and the others tell their stripes by little ground.
-    """
-    steps = np.diff(seen, axis=2).reshape(len(seen), -1)
-    steps = steps[:, np.isfinite(steps).all(0)]
-    if steps.shape[1] < STRIP * len(seen):
-        return np.zeros((len(seen), seen.shape[2])), [0.0] * len(seen)
-    limit = 3 * np.maximum(1.4826 * np.median(np.abs(steps), axis=1, keepdims=True), 1e-9)
-    _, turned = np.linalg.eigh(np.cov(np.clip(steps, -limit, limit)).reshape(len(seen), -1))
-    made = [_estimate(mode) for mode in np.einsum("bm,brl->mrl", turned, seen)]
-    return turned @ np.stack([estimate for estimate, _ in made]), [share for _, share in made]
 
 
 def run_destripe(
@@ -137,19 +129,53 @@ def _straighten(plane: Array, at: NDArray[np.int64], slant: float, first: float,
     return out
 
 
-def _location(differences: Array) -> tuple[Array, Array, Array]:
-    """Return the robust mean of each column (Tukey's biweight, one step), its variance, and the number of values."""
-    columns = np.ascontiguousarray(differences.T)
-    count = np.isfinite(columns).sum(1)
-    empty = count < STRIP
-    middle = _median(columns, count)
-    rest = columns - middle[:, None]
-    spread = np.maximum(1.4826 * _median(np.abs(rest), count), 1e-6)
-    ratio = np.nan_to_num(rest / (WIDE * spread[:, None]), nan=1.0)
-    weight = np.where(np.abs(ratio) < 1, (1 - ratio**2) ** 2, 0.0)
-    moved = (weight * np.nan_to_num(rest)).sum(1)
-    location = middle + moved / np.maximum(weight.sum(1), 1e-9)
-    return np.where(empty, 0.0, location), spread**2, np.where(empty, 0, count)
+def _means(steps: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Return the robust mean of each line of (bands, rows, lines), and which lines tell none (they are 0).
+
+    Steps of Tukey's biweight from the medians, in which each pixel counts by the inverse of the bands' covariance
+    in its block: of what differs from the line's mean, so no stripe is in it.
+    """
+    known = np.asarray(np.isfinite(steps).all(0))
+    count = known.sum(0)
+    middle = np.stack([_median(np.ascontiguousarray(np.where(known, band, np.nan).T), count) for band in steps])
+    if not known.any():
+        return middle, count < STRIP
+    usual = 1.4826 * np.median(np.abs(steps - middle[:, None])[:, known], axis=1)
+    floor = np.diag((EVEN * usual) ** 2 + 1e-12)
+    width = AROUND * max(1, AT_ONCE // (steps.size // steps.shape[2] * AROUND))
+    for start in range(0, steps.shape[2], width):
+        part = slice(start, start + width)
+        for _ in range(STEPS):
+            rest = np.where(known[:, part], steps[..., part] - middle[:, None, part], 0.0)
+            middle[:, part] += _weighted(rest, known[:, part], floor)
+    return np.where(count < STRIP, 0.0, middle), count < STRIP
+
+
+def _weighted(rest: Array, known: NDArray[np.bool_], floor: Array) -> Array:
+    """Return the mean of each line (bands, lines), every pixel weighted by how even the ground of its block is."""
+    bands, _, lines = rest.shape
+    there, pixels = _blocks(known[None]), _blocks(rest)
+    down, across = there.shape[:2]
+    covariance = pixels @ pixels.swapaxes(2, 3) / np.maximum(there.sum(3, keepdims=True), 1)
+    loading = LOADING * np.trace(covariance, axis1=2, axis2=3)
+    weight = np.linalg.inv(covariance + loading[..., None, None] * np.identity(bands) + floor)
+    pulled = weight @ pixels
+    far = (pulled * pixels).sum(2, keepdims=True) / (WIDE**2 * bands)
+    kept = np.where(there, (1 - np.minimum(far, 1)) ** 2, 0.0)
+    some = kept.reshape(down, across, AROUND, AROUND).sum(2)
+    total = np.einsum("dal,dabc->albc", some, weight).reshape(-1, bands, bands)
+    sums = (kept * pulled).reshape(down, across, bands, AROUND, AROUND).sum((0, 3)).swapaxes(1, 2).reshape(-1, bands)
+    total += (1e-9 * np.einsum("lii->l", total) + 1e-9)[:, None, None] * np.identity(bands)
+    moved: Array = np.linalg.solve(total, sums[..., None])[:lines, :, 0].T
+    return moved
+
+
+def _blocks(planes: NDArray[Any]) -> NDArray[Any]:
+    """Return (bands, rows, lines) as blocks (down, across, bands, pixels), zeros beyond the edges."""
+    bands, rows, lines = planes.shape
+    wide = np.pad(planes, ((0, 0), (0, -rows % AROUND), (0, -lines % AROUND)))
+    cut = wide.reshape(bands, -(-rows // AROUND), AROUND, -(-lines // AROUND), AROUND).transpose(1, 3, 0, 2, 4)
+    return cut.reshape(*cut.shape[:3], -1)
 
 
 def _median(rows: Array, count: NDArray[np.int64]) -> Array:
@@ -160,41 +186,58 @@ def _median(rows: Array, count: NDArray[np.int64]) -> Array:
     return np.where(count > 0, (low + high) / 2, 0.0)
 
 
-def _solve(straight: Array) -> tuple[Array, Array]:
-    """Return what each line is off, slow changes left out, and how many rows have told."""
-    lines = straight.shape[1]
-    system, right = sparse.csc_matrix((lines, lines)), np.zeros(lines)
-    told = np.isfinite(straight).sum(0)
-    for lag in (lag for lag in LAGS if lag < lines):
-        location, variance, count = _location(straight[:, lag:] - straight[:, :-lag])
-        weight = count / (np.maximum(variance, 1e-12) * lag**2)  # differences that overlap tell the same
-        difference = sparse.diags([-np.ones(lines - lag), np.ones(lines - lag)], [0, lag], (lines - lag, lines))
-        weighted = difference.T @ sparse.diags(weight)
-        system, right = system + weighted @ difference, right + weighted @ location
-    ridge = 1e-6 * max(float(system.diagonal().max()), 1e-12)
-    solved = linalg.spsolve((system + ridge * sparse.identity(lines)).tocsc(), right)
-    known = (told >= STRIP).astype(np.float64)
-    slow = ndimage.gaussian_filter1d(solved * known, SLOW, mode="reflect")
-    slow /= np.maximum(ndimage.gaussian_filter1d(known, SLOW, mode="reflect"), 1e-6)
-    return np.where(told >= STRIP, solved - slow, 0.0), told
+def _levels(seen: Array) -> tuple[Array, NDArray[np.int64]]:
+    """Return what each line is off, (bands, lines), slow changes left out, and how many rows have told."""
+    told = np.isfinite(seen).all(0).sum(0)
+    steps, broken = _means(np.diff(seen, axis=2))
+    levels = np.concatenate([np.zeros((len(seen), 1)), np.cumsum(steps, axis=1)], axis=1)
+    piece = np.concatenate([[0], np.cumsum(broken | _edges(steps, levels))])
+    for own in np.split(np.arange(len(piece)), np.flatnonzero(np.diff(piece)) + 1):
+        levels[:, own] -= ndimage.gaussian_filter1d(levels[:, own], SLOW, axis=1, mode="reflect")
+    return np.where(told >= STRIP, levels, 0.0), told
 
 
-def _estimate(straight: Array) -> tuple[Array, float]:
-    """Return what each line is off, as far as both halves of the scene say so, and the share of it that is believed."""
-    middle = len(straight) // 2
-    (one, some), (other, more) = (_solve(half) for half in (straight[:middle], straight[middle:]))
+def _edges(steps: Array, levels: Array) -> NDArray[np.bool_]:
+    """Return which steps are edges of the ground that run along the lines: large ones, after which the level stays."""
+    size = (1, 2 * NEAR + 1)
+    before = ndimage.median_filter(levels, size, origin=(0, NEAR), mode="nearest")[:, :-1]
+    after = ndimage.median_filter(levels, size, origin=(0, -NEAR), mode="nearest")[:, 1:]
+    usual = 1.4826 * np.median(np.abs(steps), axis=1, keepdims=True)
+    large = np.abs(steps) > np.maximum(LARGE * usual, 1e-6)
+    edges: NDArray[np.bool_] = (large & (np.abs(after - before) > np.abs(steps) / 2)).any(0)
+    return edges
+
+
+def _estimate(seen: Array) -> tuple[Array, list[float]]:
+    """Return what each line is off, (bands, lines), as far as both halves say so, and the shares believed."""
+    middle = seen.shape[1] // 2
+    (one, some), (other, more) = (_levels(half) for half in (seen[:, :middle], seen[:, middle:]))
     both = (some >= STRIP) & (more >= STRIP)
     if both.sum() < 8:
-        return np.zeros_like(one), 0.0
+        return np.zeros_like(one), [0.0] * len(seen)
     first, second = (fft.dct(np.where(both, x, 0.0), norm="ortho") for x in (one, other))
-    stripes = float(np.mean(first * second))  # white: the same at all frequencies
-    if stripes <= 0:
-        return np.zeros_like(one), 0.0
-    width = max(2.0, len(first) / 64)
-    noise = ndimage.gaussian_filter1d((first - second) ** 2 / 4, width, mode="reflect")
-    believed = stripes / (stripes + noise)
+    apart = (first - second) / 2
+    _, turned = np.linalg.eigh(apart @ apart.T)
+    noise = ndimage.gaussian_filter1d((turned.T @ apart) ** 2, max(2.0, both.size / 64), axis=1, mode="reflect")
     mean = (some * one + more * other) / np.maximum(some + more, 1)
-    return fft.idct(believed * fft.dct(mean, norm="ortho"), norm="ortho"), float(believed.mean())
+    believed, shares = _believed(fft.dct(mean, norm="ortho"), np.einsum("bm,mf,cm->fbc", turned, noise, turned))
+    return fft.idct(believed, norm="ortho"), shares
+
+
+def _believed(measured: Array, noise: Array) -> tuple[Array, list[float]]:
+    """Return what of each band's frequencies (bands, frequencies) is stripes, and the share of each band's.
+
+    Wiener's filter for all bands together: noise has a covariance (frequencies, bands, bands), stripes are white and no
+    band's are another's. How strong each band's are is found by expectation and maximization.
+    """
+    bands = np.identity(len(measured))
+    strength = np.mean(measured**2, axis=1) + LEAST
+    for _ in range(ROUNDS):
+        gain = (strength * bands) @ np.linalg.inv(noise + strength * bands + LEAST * bands)
+        found = np.einsum("fbc,cf->bf", gain, measured)
+        share = np.einsum("fbb->b", gain) / len(gain)
+        strength = np.mean(found**2, axis=1) + strength * (1 - share)
+    return found, [float(each) for each in share]
 
 
 def _stripiness(straight: Array) -> float:
@@ -202,8 +245,9 @@ def _stripiness(straight: Array) -> float:
     left = 0.0
     level = _median(straight, np.isfinite(straight).sum(1))[:, None]
     for part in (straight <= level, straight > level):
-        location, _, count = _location(np.where(part[:, 1:], straight[:, 1:] - straight[:, :-1], np.nan))
-        left += float((location**2 * (count > 0)).sum() / max(1, (count > 0).sum()))
+        steps = np.where(part[:, 1:], straight[:, 1:] - straight[:, :-1], np.nan)[None]
+        means, empty = _means(steps)
+        left += float((means**2).sum() / max(1, (~empty).sum()))
     return left
 
 

@@ -94,6 +94,60 @@ def test_stripes_vanish_and_the_rest_stays(kind: str) -> None:
     assert np.abs(clean - image).max() < 0.003
 
 
+def alike(bands: int, shape: tuple[int, int] = (512, 240), seed: int = 0) -> np.ndarray:
+    """Bands of one ground: in the left half brighter and darker together, in the right half against each other."""
+    ground = scene(seed, 1, shape)[0]
+    share = np.linspace(0.7, 1.3, bands)[:, None]
+    sign = np.where(np.arange(bands) % 2, -1, 1)[:, None] * 0.6
+    columns = np.where(np.arange(shape[1]) < shape[1] // 2, share, sign)
+    noise = np.random.default_rng(seed + 1).normal(0, 5e-4, (bands, *shape))
+    return (0.15 + columns[:, None] * (ground - ground.mean()) + noise).astype(np.float32)
+
+
+def test_bands_that_show_the_same_ground_tell_their_stripes_by_each_other() -> None:
+    image = alike(4)
+    bad = striped(image, 0.01, "gain")
+    left = []
+    for good in (on_image("destripe", bad), np.concatenate([on_image("destripe", band[None]) for band in bad])):
+        before, after = (np.square(np.median(x - image, 1)).mean() for x in (bad, good))
+        left.append(after / before)
+    assert left[0] < 0.1 and left[0] < 0.9 * left[1]
+
+
+def test_a_scene_without_stripes_stays_and_so_do_bands_without() -> None:
+    for image in (alike(1), alike(3), alike(5, (300, 200)), scene(seed=4)):
+        assert np.sqrt(np.mean((on_image("destripe", image) / image - 1) ** 2)) < 1e-3
+    image = alike(3)
+    bad = image.copy()
+    bad[1] = striped(image[1:2], 0.03, "gain")[0]
+    good = on_image("destripe", bad)
+    changed = [np.sqrt(np.mean((x / y - 1) ** 2)) for x, y in zip(good, image, strict=True)]
+    assert max(changed[0], changed[2]) < 1e-3 and changed[1] < 0.01
+
+
+def test_one_bad_line_is_a_stripe_and_a_straight_edge_of_the_ground_is_none() -> None:
+    image = scene(bands=2, shape=(400, 200))
+    image[:, :, 90:] *= 1.5
+    bad = image.copy()
+    bad[0, :, 50] *= 1.1
+    good = on_image("destripe", bad)
+    assert np.abs(np.median(good[0, :, 50] / image[0, :, 50]) - 1) < 0.04
+    for out, ground in ((good[1], image[1]), (on_image("destripe", image)[0], image[0])):
+        assert np.sqrt(np.mean((out / ground - 1) ** 2)) < 2e-3
+
+
+def test_stripes_on_both_sides_of_a_gap() -> None:
+    image = alike(2)
+    bad = striped(image, 0.02, "gain")
+    bad[:, :, 100:103] = np.nan
+    bad[:, 300:, 180:] = np.nan
+    made = fitted_method("destripe", fit("destripe", ImageView(bad)))
+    good = made(np.nan_to_num(bad)[None], np.zeros((1, 2), np.int64))[0]
+    known = np.isfinite(bad).all((0, 1))
+    before, after = (np.square(np.median(x - image, 1)[:, known]).mean() for x in (bad, good))
+    assert after < 0.2 * before
+
+
 def test_stripes_along_rows_and_slanted_are_found() -> None:
     image = scene(bands=1, shape=(200, 190))
     rows = np.ascontiguousarray(striped(image.transpose(0, 2, 1), 0.03, "gain").transpose(0, 2, 1))

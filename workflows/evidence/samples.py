@@ -89,7 +89,7 @@ def read_sample(
     Scenes with ground in common (other dates, overlapping neighbours) count as one place.
     """
     named = [data] if isinstance(data, Path) else list(data or [DEFAULT])
-    files = [file for path in named for file in _found(path)]
+    files = [file for path in named for file in files_at(path)]
     scenes = sum(not holds_images(file) for file in files)
     share = max(1, SCENE_SHARE * each // max(1, scenes))
     parts = []
@@ -109,7 +109,7 @@ def read_sample(
     return Sample(images, names, 255 * kept[0][1].level, _title(kept, places, len(images), seed), places)
 
 
-def _found(path: Path) -> list[Path]:
+def files_at(path: Path) -> list[Path]:
     """Return the files a path stands for, here or in the data folder."""
     there = path
     if not path.exists():

@@ -25,12 +25,14 @@ from scenelift.pipeline.scores.bootstrap import Interval, interval
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.evidence.cases import HAZY, Degradation, by_scenes, under_haze
 from scenelift.workflows.evidence.metrics import measure
-from scenelift.workflows.evidence.samples import Sample
+from scenelift.workflows.evidence.samples import Sample, files_at
 from scenelift.workflows.evidence.score import plain
 
 CLASSICAL = tuple(name for name in METHODS if name != "destripe")
 ORDER_SIDE = 32
 """Side of the images by which the order of lightness is compared, pixels."""
+DARK = 0.01
+"""Reflectance up to which a share of a pixel's value says nothing."""
 EDGE = 2.0
 """Standard deviation, in pixels, of the Gaussian that tells local contrast from the rest."""
 
@@ -139,6 +141,8 @@ class StripeRow:
     """Energy of the stripes that is left, share of what was put on."""
     texture_db: float
     """Energy of the finest texture that the method takes from the scene without stripes, dB."""
+    changed: float
+    """What the method changes in the scene without stripes: root mean square, share of each pixel's value."""
     gain_db: float
     """PSNR of the destriped scene less that of the striped one, against the scene without stripes."""
 
@@ -151,7 +155,7 @@ def evaluate_stripes(
     Parameters
     ----------
     paths : sequence of Path
-        Rasters.
+        Rasters and folders of them; looked for below SCENELIFT_DATA where there is none at the path.
     share : float
         Standard deviation of the detectors' gains.
     slant : float
@@ -167,7 +171,7 @@ def evaluate_stripes(
     """
     if not 0 < share <= 0.2:
         raise UsageError(f"--share must be above 0 and at most 0.2, got {share:g}")
-    return [_stripes_of(path, share, slant, bands, seed) for path in paths]
+    return [_stripes_of(file, share, slant, bands, seed) for path in paths for file in files_at(path)]
 
 
 def _stripes_of(path: Path, share: float, slant: float, bands: tuple[int, ...] | None, seed: int) -> StripeRow:
@@ -187,12 +191,15 @@ def _stripes_of(path: Path, share: float, slant: float, bands: tuple[int, ...] |
     untouched, _ = _destriped(name, np.where(valid, clean, missing))
     before, after = (_along(x / np.maximum(clean, 1e-3) - 1, valid, at) for x in (striped, restored))
     error = [np.square((x - clean)[valid], dtype=np.float64).mean() for x in (striped, restored)]
+    bright = valid & (clean > DARK)
+    changed = float(np.sqrt(np.square(untouched[bright] / clean[bright] - 1, dtype=np.float64).mean()))
     fine = [float(np.square(_local(x[None])[0][valid], dtype=np.float64).mean()) for x in (clean, untouched)]
     return StripeRow(
         path.name,
         kind,
         after / before,
         float(10 * np.log10(fine[0] / fine[1])),
+        changed,
         float(10 * np.log10(error[0] / error[1])),
     )
 
@@ -238,7 +245,9 @@ def print_stripes(rows: Sequence[StripeRow], share: float, as_json: bool) -> Non
         print(json.dumps({"share": share, "rows": [{k: plain(v) for k, v in vars(row).items()} for row in rows]}))
         return
     print(f"gains of the detectors off by {100 * share:g} % (standard deviation)\n")
-    print("| scene | found | stripe energy left | texture taken, dB | PSNR gained, dB |\n|---|---|---|---|---|")
+    print("| scene | found | stripe energy left | PSNR gained, dB | without stripes: texture taken, dB | changed |")
+    print("|---|---|---|---|---|---|")
     for row in rows:
         left = f"{100 * row.left:.1f} %"
-        print(f"| {row.scene} | {row.found} | {left} | {row.texture_db:.3f} | {row.gain_db:+.1f} |")
+        untouched = f"{row.texture_db:.3f} | {100 * row.changed:.3f} %"
+        print(f"| {row.scene} | {row.found} | {left} | {row.gain_db:+.1f} | {untouched} |")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +18,7 @@ from scenelift.workflows.evidence.compare import CompareSettings
 from scenelift.workflows.evidence.landcover import INTACT, make_arms
 from scenelift.workflows.evidence.metrics import measure
 from scenelift.workflows.evidence.samples import read_sample
-from scenelift.workflows.evidence.simulated import evaluate_haze
+from scenelift.workflows.evidence.simulated import evaluate_haze, evaluate_stripes
 
 torch.set_num_threads(1)
 RGB = ("B04", "B03", "B02")
@@ -53,3 +56,14 @@ def test_a_method_is_fitted_to_each_scene_by_itself():
 def test_haze_is_not_for_images_one_by_one():
     with pytest.raises(UsageError, match=r"haze0\.3 is taken off whole scenes: use scenelift evaluate haze"):
         CompareSettings(cases=(Degradation(haze=0.3),))
+
+
+@pytest.mark.parametrize(("name", "left"), [("freestate", 0.10), ("southsudan", 0.06)])
+def test_stripes_leave_real_scenes_and_what_has_none_stays(name, left):
+    """A small version of the tables in docs/contrast.md, on places by which nothing was chosen."""
+    path = Path(os.environ.get("SCENELIFT_DATA", "")) / f"s2/{name}.tif"
+    if not path.is_file():
+        pytest.skip(f"SCENELIFT_DATA does not name a folder with s2/{name}.tif")
+    (row,) = evaluate_stripes([path], share=0.02)
+    assert row.found == "gain" and row.left < left and row.gain_db > 10
+    assert abs(row.texture_db) < 0.005 and row.changed < 5e-4
