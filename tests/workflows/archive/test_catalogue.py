@@ -28,6 +28,7 @@ from support.processes import call
 from scenelift.models.catalog import find, load_spec
 from scenelift.workflows.archive.settings import Access
 from scenelift.workflows.archive.sources import find_scenes
+from scenelift.workflows.archive.stac import RENDER
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,11 @@ def test_the_catalogue_is_valid_stac_and_says_what_was_made_of_what(made):
     }
     sources = [link.get_absolute_href() for link in one.links if link.rel == "derived_from"]
     assert sources == [str(made.parent / "in" / "one.tif"), str(made / "models" / "ibp-x2.json")]
+    hrefs = [link["href"] for link in one.to_dict(transform_hrefs=False)["links"] if link["rel"] == "derived_from"]
+    assert hrefs == ["../../../in/one.tif", "../../models/ibp-x2.json"]  # both move along
+    look = one.properties["renders"]["visual"]
+    assert look["assets"] == ["data"] and look["bidx"] == [3, 2, 1] and RENDER in one.stac_extensions
+    assert all(low < high for low, high in look["rescale"])
     described = MLMExtension.ext(model)
     assert described.mlm_name == "ibp-x2" and described.tasks == ["super-resolution"]
     assert described.output[0].result.shape[-1] == 2 * load_spec(find("ibp-x2")).patch

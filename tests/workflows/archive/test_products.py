@@ -58,6 +58,8 @@ def test_clouds_are_measured_and_bands_described(tmp_path: Path) -> None:
     with rasterio.open(folder / "clear_20220105T101411.tif") as made:
         assert made.descriptions == ("B04", "B03", "B02") and (made.read(1)[:12] == 0).all()
     item = json.loads((folder / "clear_20220105T101411.json").read_text())
+    assert (item["properties"]["platform"], item["properties"]["instruments"]) == ("sentinel-2a", ["msi"])
+    assert item["properties"]["renders"]["visual"]["bidx"] == [1, 2, 3]
     with rasterio.open(folder / item["assets"]["scl"]["href"]) as copy:
         assert np.array_equal(copy.read(1), (np.arange(120) >= 12).repeat(120).reshape(120, 120) * 4)
     bands = item["assets"]["data"]["bands"]
