@@ -66,7 +66,11 @@ class Networks:
     """The networks that are evaluated, and how they run."""
 
     model: tuple[str, ...] = option(
-        MISSING, "A shipped model or a checkpoint; repeatable.", "--model", "-m", panel=MODEL
+        MISSING,
+        "A shipped model, a checkpoint, or a chain (bilateral,denoise); repeatable.",
+        "--model",
+        "-m",
+        panel=MODEL,
     )
     precision: Literal["fp32", "bf16"] = option("fp32", "Numbers the model computes with.", panel=MODEL)
     tta: bool = option(False, SelfEnsemble.help, panel=MODEL)

@@ -92,6 +92,8 @@ class Row:
     """LPIPS, where its weights are installed."""
     spearman: float | None = None
     """Rank correlation of the self-ensemble's standard deviation with the absolute error."""
+    beyond: Interval | None = None
+    """Mean paired PSNR difference of a hybrid to the best of its parts alone, and its interval."""
 
 
 def row_of(
@@ -102,6 +104,7 @@ def row_of(
     data_range: float,
     baseline: NDArray[np.float64] | None = None,
     places: NDArray[np.int64] | None = None,
+    part: NDArray[np.float64] | None = None,
     **more: Any,
 ) -> Row:
     """Measure a method's images.
@@ -116,6 +119,8 @@ def row_of(
         PSNR of each image by the method to compare with.
     places : ndarray of int, shape (N,), optional
         Which images are drawn together where intervals are made (of one scene); default: each by itself.
+    part : ndarray, shape (N,), optional
+        PSNR of each image by the best part of a hybrid.
     **more
         Fields of the row measured otherwise.
     """
@@ -127,6 +132,7 @@ def row_of(
         method,
         pooled=float(decibels(np.asarray(np.mean(10 ** (-psnr / 10))))),
         against=None if baseline is None else interval(psnr - baseline, places),
+        beyond=None if part is None else interval(psnr - part, places),
         **{name: float(column.mean()) for name, column in values.items()},
         **more,
     )
@@ -139,7 +145,8 @@ def to_markdown(rows: Sequence[Row], baseline: str) -> str:
         ("PSNR dB", lambda r: f"{r.psnr:.2f}"),
         ("pooled", lambda r: f"{r.pooled:.2f}"),
         ("SSIM", lambda r: f"{r.ssim:.4f}"),
-        (f"against {baseline} (95 %)", _gap),
+        (f"against {baseline} (95 %)", lambda r: _gap(r.against)),
+        ("against its best part", lambda r: _gap(r.beyond)),
         ("consistency", lambda r: "" if r.consistency is None else f"{r.consistency:.1e}"),
         ("features", lambda r: "" if r.features is None else f"{r.features:.3f}"),
         ("Fréchet", lambda r: "" if r.frechet is None else f"{r.frechet:.3f}"),
@@ -153,8 +160,7 @@ def to_markdown(rows: Sequence[Row], baseline: str) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _gap(row: Row) -> str:
-    gap = row.against
+def _gap(gap: Interval | None) -> str:
     return "" if gap is None else f"{gap.mean:+.2f} ({gap.low:+.2f}..{gap.high:+.2f})"
 
 

@@ -11,6 +11,8 @@ from scenelift.models.errors import ModelError
 from scenelift.models.extras import Consistency, Uncertainty
 from scenelift.models.shipped import checkpoint_path
 from scenelift.models.training.tasks import SuperResolution
+from scenelift.models.whole import load_method, run_whole
+from scenelift.pipeline.scenes.noise import estimate_noise
 from scenelift.workflows.evidence.cases import Degradation
 from scenelift.workflows.evidence.evaluate import evaluate
 from scenelift.workflows.evidence.metrics import measure, row_of, to_markdown
@@ -35,12 +37,23 @@ def test_tables_hold_baselines_the_truth_and_what_was_asked_for(tmp_path, scene)
         read_sample(tmp_path / "images.zip", each=4, bands=(3, 4))
     weights = train(settings(scene), tmp_path / "run")
     rows = evaluate(sample, [str(weights)], Degradation(2), extras=(Consistency(2), Uncertainty()))
-    assert [r.method for r in rows] == ["nearest", "bicubic", "lanczos", "ibp", str(weights), "reference"]
+    assert [r.method for r in rows] == [
+        "nearest",
+        "bicubic",
+        "lanczos",
+        "ibp",
+        f"{weights} alone",
+        str(weights),
+        "reference",
+    ]
     by_name = {r.method: r for r in rows}
     assert by_name["reference"].psnr == np.inf and by_name["reference"].ssim == pytest.approx(1)
     assert by_name["nearest"].psnr < by_name["bicubic"].psnr < by_name["ibp"].psnr
     assert by_name["ibp"].against is None and by_name["bicubic"].against.mean < 0
     assert by_name["ibp"].consistency < by_name["bicubic"].consistency
+    assert by_name[str(weights)].consistency < by_name[f"{weights} alone"].consistency
+    best = max(by_name["ibp"].psnr, by_name[f"{weights} alone"].psnr)
+    assert by_name[str(weights)].beyond.mean == pytest.approx(by_name[str(weights)].psnr - best)
     assert -1 <= by_name[str(weights)].spearman <= 1 and by_name["ibp"].spearman is None
     assert to_markdown(rows, "ibp").count("\n") == len(rows) + 1
     with pytest.raises(ModelError, match="does not enlarge by 4: its scale is 2"):
@@ -60,6 +73,25 @@ def test_denoising_tables(tmp_path):
     assert rows["wavelet"].against.low > 0
     weak = {r.method: r for r in evaluate(sample, [], Degradation(sensor=2))}
     assert weak["noisy"].psnr > rows["noisy"].psnr
+
+
+def test_a_chain_stands_beside_its_parts(tmp_path):
+    sample, case = read_sample(images(tmp_path / "images.zip"), each=3), Degradation(noise=25)
+    chain = "bilateral,denoise-fast"
+    rows = {r.method: r for r in evaluate(sample, [chain], case, baselines=False)}
+    assert list(rows) == ["noisy", "bilateral", "denoise-fast", chain]
+    low, sigma = case.apply(sample.images, sample.bands, sample.level)
+    smooth = run_whole(load_method("bilateral"), low, sigma)
+    left = np.array([[estimate_noise(band) for band in image] for image in smooth], np.float32)
+    out = run_whole(load_method("denoise-fast"), smooth, left)
+    assert rows[chain].psnr == row_of("x", out, sample.images, 1, sample.peak, consistency=None, seconds=0).psnr
+    best = max(rows["bilateral"].psnr, rows["denoise-fast"].psnr)
+    assert rows[chain].beyond.mean == pytest.approx(rows[chain].psnr - best)
+    assert rows["bilateral"].beyond is None and "against its best part" in to_markdown(list(rows.values()), "noisy")
+    rows = {r.method: r for r in evaluate(sample, ["denoise-fast,sr-x2-fast"], Degradation(2, noise=5))}
+    assert "sr-x2-fast" in rows and "denoise-fast" not in rows
+    with pytest.raises(ModelError, match="denoise-fast,sr-x2-fast is no denoiser: its scale is 2"):
+        evaluate(sample, ["denoise-fast,sr-x2-fast"], case)
 
 
 def test_figures_of_tables():
