@@ -22,7 +22,6 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetWriter
 from rasterio.windows import Window as RioWindow
-from rio_cogeo.cogeo import cog_validate
 
 from scenelift.pipeline.errors import SinkError
 from scenelift.pipeline.faults import commit_point
@@ -64,7 +63,7 @@ class CloudOptimizedGeoTiff:
 
     def flaws(self, path: Path) -> list[str]:
         """Return what makes it no Cloud-Optimized GeoTIFF."""
-        valid, errors, _ = cog_validate(path, strict=False, quiet=True)
+        valid, errors = _validated(path)
         return [] if valid else [f"no valid Cloud-Optimized GeoTIFF: {'; '.join(errors)}"]
 
     def beside(self, output: Output) -> dict[str, bytes]:
@@ -278,7 +277,7 @@ def _check_cog(sums: Sequence[str], output: Output, path: Path, threads: int) ->
             mask = made.read_masks(1, window=_rio(window)) if output.mask else None
             return pixel_checksum(made.read(window=_rio(window)), mask)
 
-    valid, errors, _ = cog_validate(path, strict=False, quiet=True)
+    valid, errors = _validated(path)
     if not valid:
         raise SinkError(f"{path.name} is not a valid Cloud-Optimized GeoTIFF: {'; '.join(errors)}")
     with rasterio.open(path) as made:
@@ -310,3 +309,11 @@ def _check_picture(store: ZarrSink, output: Output, path: Path) -> None:
 
     for _ in in_order(check, TileGrid(output.grid.shape, (SIDE, SIDE)), store.threads):
         pass
+
+
+def _validated(path: Path) -> tuple[bool, list[str]]:
+    """Return whether a file is a Cloud-Optimized GeoTIFF, and what makes it none."""
+    from rio_cogeo.cogeo import cog_validate  # a quarter of a second, which an output as Zarr does not wait for
+
+    valid, errors, _ = cog_validate(path, strict=False, quiet=True)
+    return valid, errors

@@ -216,9 +216,14 @@ def verify(
     from scenelift.workflows.refusals import refuse_absent
 
     refuse_absent(output)
-    from scenelift.workflows.enhance import verify as run
+    if repair:
+        from scenelift.workflows.enhance import verify as run
 
-    verdict = run(output, repair)
+        verdict = run(output, repair)
+    else:  # needs nothing that makes outputs
+        from scenelift.pipeline.jobs.verifying import verify as look
+
+        verdict = look(output.absolute())
     print(json.dumps(verdict.to_dict()) if as_json else "\n".join(verdict.lines()))
     if not verdict.intact:
         raise typer.Exit(4)

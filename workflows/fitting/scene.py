@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenelift.models.catalog import ModelRef
-from scenelift.models.fitted.running import fit
 from scenelift.pipeline.enhance import Enhancer, context, enhance_region
 from scenelift.pipeline.scenes.scenes import Scene
 from scenelift.pipeline.tiles import Window, sample_windows
@@ -73,6 +72,8 @@ def fit_to_scene(ref: ModelRef, scene: Scene, before: Sequence[ModelRef]) -> Mod
     ModelError, SceneError
         If a number of the user's is out of range, or the scene cannot be read.
     """
+    from scenelift.models.fitted.running import fit  # and scipy, which no other job waits for
+
     view = SceneView(scene, tuple(model.load() for model in before))
     coefficients = json.dumps(fit(ref.name, view), sort_keys=True)
     return dataclasses.replace(ref, coefficients=coefficients, noise=None, blur=None)
