@@ -127,7 +127,7 @@ def forbidden(bench: Bench, folder: Path) -> None:
     assert "cannot write in" in text and "Permission denied" in text and not list(shut.iterdir())
     shut.chmod(0o755)
     (folder / "in.tif").chmod(0)
-    text = call(folder, *output, code=4, SLOW="0", PLAIN_USER="1")
+    text = call(folder, *output, code=2, SLOW="0", PLAIN_USER="1")
     assert "in.tif" in text and "Permission denied" in text and not list(shut.iterdir())
     (folder / "in.tif").chmod(0o644)
     command = start(folder, *output, SLOW="0", PLAIN_USER="1", SCENELIFT_PAUSE_AT="after-journal:5")
