@@ -36,7 +36,8 @@ def write_page(folder: Folder, records: Sequence[SceneRecord]) -> Path:
     """
     known = {f"input_{score.name}" if score.kind == "pair" else score.name: score for score in columns("archive")}
     shown = {name: score for name, score in known.items() if any(name in record.scores for record in records)}
-    heads = [*COLUMNS, *(score.label for score in shown.values()), "why"]
+    why = any(record.reason for record in records)  # beside the status, or it would be out of sight
+    heads = [*COLUMNS[:3], *["why"] * why, *COLUMNS[3:], *(score.label for score in shown.values())]
     found = counts(records)
     facts = {name: str(number) for name, number in found.items() if number or name == "done"}
     facts |= {
@@ -49,6 +50,7 @@ def write_page(folder: Folder, records: Sequence[SceneRecord]) -> Path:
         facts=facts,
         map=_map_of(records),
         heads=heads,
+        why=why,
         rows=[_row(folder, record, shown, carried=len(records) <= CARRIED) for record in records],
         footer=f"Written by scenelift {version('scenelift')}; links lead into the folder of this page.",
     )
