@@ -18,7 +18,7 @@ import pytest
 from distributed.security import Security
 
 from scenelift.pipeline.cluster import Cluster, ClusterSettings, open_cluster
-from scenelift.pipeline.cluster.backends import queue_cluster
+from scenelift.pipeline.cluster.backends import GPU_THREADS, queue_cluster
 from scenelift.pipeline.cluster.workers import carried, identity, mismatch
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.jobs.locks import HeldError, Lock
@@ -115,7 +115,7 @@ def test_job_scripts(kind: str, wanted: list[str], tmp_path: Path) -> None:
     for words in ["--nworkers 2", "--lifetime '110 minutes'", "--lifetime-stagger '2 minutes'", "--resources GPU=1"]:
         assert words in worker
     assert ("--tls-key" in worker) == (kind == "slurm")
-    assert worker.index("--nthreads 4") < worker.index("--nthreads 3")  # the last one counts
+    assert worker.index("--nthreads 4") < worker.index(f"--nthreads {GPU_THREADS}")  # the last one counts
 
 
 def test_what_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
