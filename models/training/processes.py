@@ -203,7 +203,7 @@ def drawn(draw: Callable[[int], Any], numbers: range, processes: int) -> Iterato
                 raise batch
             yield batch
     except RuntimeError as error:  # what torch says of a process that was killed
-        if "DataLoader worker" not in str(error):
+        if "DataLoader worker (pid" not in str(error):
             raise
         reason = " ".join(str(error).split())
         raise ModelError(
