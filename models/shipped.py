@@ -41,12 +41,12 @@ def card(name: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
-    if own and (not isinstance(found, dict) or found.get("sha256") != checkpoint_digest(name)):
-        return None
-    return found
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found if not own or found["sha256"] == checkpoint_digest(name) else None
+    except (ValueError, TypeError, KeyError):
+        if own:  # another file that happens to have this name
+            return None
+        raise
 
 
 def joint_of(name: str) -> str | None:

@@ -360,9 +360,6 @@ class ScoreSettings:
     def __post_init__(self) -> None:
         if not 16 <= self.block <= 65536:
             raise UsageError(f"--block must be from 16 to 65536, got {self.block}")
-        for name, value in (("data-range", self.data_range), ("ratio", self.ratio)):
-            if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"--{name} must be a finite number above 0, got {value:g}")
         if self.border < 0:
             raise UsageError(f"--border must be from 0 up, got {self.border}")
 

@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scenelift.models.errors import ModelError
 from scenelift.models.networks.generator import TAPS, Generator
-from scenelift.models.networks.layers import GAIN, MEAN, PaddingMode, ResidualBlock
+from scenelift.models.networks.layers import GAIN, MEAN, PaddingMode, ResidualBlock, wrong_bands
 from scenelift.models.networks.upsampling import PhaseUpsampler
-from scenelift.models.sensing.blurs import FREQUENCIES, Blur, response
+from scenelift.models.sensing.blurs import FREQUENCIES, Blur
 from scenelift.models.sensing.wiener import interpolation_filters
 
 FACTS = len(FREQUENCIES) + 2
@@ -143,8 +142,8 @@ class ConditionedGenerator(nn.Module):
         """
         if not len(blurs) == len(noise) == self.bands:
             have = len(blurs) if len(blurs) == len(noise) else f"{len(blurs)} blurs and {len(noise)} noise levels"
-            raise ModelError(f"the network takes {self.bands} bands, the scene has {have}: choose them with --bands")
-        responses = torch.tensor([response(b.kernel(self.scale), self.scale).tolist() for b in blurs])
+            raise wrong_bands(self.bands, have)
+        responses = torch.tensor([b.transfers(self.scale) for b in blurs])
         condition = condition_of(responses[None], torch.tensor([list(noise)], dtype=torch.float32))
         filters = [linear_filters(b, self.scale, s) for b, s in zip(blurs, noise, strict=True)]
         return self._folded(condition, torch.cat(filters)[:, None])

@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scenelift.models.errors import ModelError
-from scenelift.models.networks.layers import GAIN, check_range, crop
+from scenelift.models.networks.layers import GAIN, check_range, crop, wrong_bands
 from scenelift.models.spec import PERCENTILES
 
 STATISTICS = len(PERCENTILES)
@@ -132,8 +131,7 @@ class Dehazer(nn.Module):
             If they are those of another number of bands.
         """
         if len(statistics) != self.bands * STATISTICS:
-            have = len(statistics) // STATISTICS
-            raise ModelError(f"the network takes {self.bands} bands, the scene has {have}: choose them with --bands")
+            raise wrong_bands(self.bands, len(statistics) // STATISTICS)
         return Told(self, self._told(torch.tensor([list(statistics)], dtype=torch.float32)))
 
 

@@ -112,6 +112,11 @@ class ResidualBlock(nn.Module):
         return y + (crop(x, self.margin) if self.valid else x)
 
 
+def wrong_bands(wanted: int, have: object) -> ModelError:
+    """Return the error of a network that is to be made for a scene of another number of bands."""
+    return ModelError(f"the network takes {wanted} bands, the scene has {have}: choose them with --bands")
+
+
 def check_range(name: str, value: object, low: int, high: int) -> int:
     """Return ``value`` if it is an integer within the limits.
 

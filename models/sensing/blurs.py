@@ -51,7 +51,11 @@ class Blur:
 
     def at_nyquist(self, scale: int) -> float:
         """Return the transfer at the coarse Nyquist frequency."""
-        return self.mtf if self.kind == "gaussian" else float(response(self.kernel(scale), scale)[1])
+        return self.mtf if self.kind == "gaussian" else self.transfers(scale)[1]
+
+    def transfers(self, scale: int) -> tuple[float, ...]:
+        """Return what networks are told of it: the transfer at ``FREQUENCIES`` times the coarse Nyquist frequency."""
+        return _transfers(self.kind, self.mtf if self.kind == "gaussian" else 0.0, scale)
 
     def kernel(self, scale: int) -> NDArray[np.float64]:
         """Return the (taps,) weights on fine pixels, summing to one; of even length for even scales."""
@@ -84,6 +88,11 @@ def _kernel(kind: str, mtf: float, scale: int) -> NDArray[np.float64]:
         weights = np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0)
     found: NDArray[np.float64] = weights / weights.sum()
     return found
+
+
+@functools.cache
+def _transfers(kind: str, mtf: float, scale: int) -> tuple[float, ...]:
+    return tuple(response(_kernel(kind, mtf, scale), scale).tolist())
 
 
 def _positions(half: int, scale: int) -> NDArray[np.float64]:
@@ -124,7 +133,7 @@ def stacked(kernels: list[list[NDArray[np.float64]]]) -> Tensor:
     import torch
 
     taps = max(len(k) for row in kernels for k in row)
-    weights = np.zeros((len(kernels), len(kernels[0]), taps), np.float32)
+    weights = np.zeros((len(kernels), len(kernels[0]), taps))
     for image, row in enumerate(kernels):
         for band, kernel in enumerate(row):
             start = (taps - len(kernel)) // 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -20,7 +19,7 @@ from scenelift.models.degradations import (
 )
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.conditioned import condition_of, linear, linear_filters
-from scenelift.models.sensing.blurs import MTF_RANGE, Blur, decimate_by, response, stacked
+from scenelift.models.sensing.blurs import MTF_RANGE, Blur, decimate_by, stacked
 
 Inputs = tuple[Tensor, ...]
 
@@ -167,7 +166,7 @@ class BlindSuperResolution:
             torch.stack([linear_filters(b, self.scale, s) for b, s in zip(*rows, strict=True)])
             for rows in zip(blurs, sigma, strict=True)
         ]
-        responses = torch.tensor([[_responses(b, self.scale) for b in row] for row in blurs])
+        responses = torch.tensor([[b.transfers(self.scale) for b in row] for row in blurs])
         return torch.stack(filters), condition_of(responses, torch.tensor(sigma))
 
     def _draw(
@@ -216,12 +215,6 @@ class BlindSuperResolution:
 
 RESAMPLED = ("area", "bicubic", "area", "bicubic", "lanczos")
 """Kinds of resampling, by how often they are met."""
-
-
-@functools.cache
-def _responses(blur: Blur, scale: int) -> list[float]:
-    found: list[float] = response(blur.kernel(scale), scale).tolist()
-    return found
 
 
 def _near(mtf: float) -> Blur:

@@ -31,7 +31,7 @@ class Convention:
     def __post_init__(self) -> None:
         ranges = np.atleast_1d(self.data_range)
         if not np.all(np.isfinite(ranges) & (ranges > 0)):
-            raise UsageError(f"the data range must be positive, got {self.data_range}")
+            raise UsageError(f"the data range must be positive, got {self.data_range}: give another --data-range")
         if not self.ratio > 0:
             raise UsageError(f"the ratio of pixel sizes must be positive, got {self.ratio}")
         if unknown := sorted(set(self.names or ()) - set(known_scores())):

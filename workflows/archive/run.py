@@ -148,7 +148,7 @@ def archive(
     HeldError
         Without `share`, if another run is at work on this archive.
     UsageError
-        If the archive holds scenes made by other models, or of another format or data type.
+        If the archive holds scenes made by other models, or with other settings that decide pixels.
     ModelError
         If there is no such model.
     ResumableError

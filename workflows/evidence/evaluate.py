@@ -17,7 +17,7 @@ from scenelift.models.networks.perception import frechet_distance
 from scenelift.models.whole import Images, load_method, run_whole, spec_of
 from scenelift.pipeline.scenes.noise import estimate_noise
 from scenelift.workflows.evidence.cases import CLASSICAL, DENOISE, INPUT, REFERENCE, SHARPEN, Degradation
-from scenelift.workflows.evidence.metrics import Row, inside, measure, row_of
+from scenelift.workflows.evidence.metrics import Row, inside, psnrs, row_of
 from scenelift.workflows.evidence.samples import Sample
 
 BASELINES = {SHARPEN: ("nearest", "bicubic", "lanczos", "ibp"), DENOISE: (INPUT, "bilateral", "wavelet", "nlm", "tv")}
@@ -84,7 +84,7 @@ def evaluate(
         predictions[REFERENCE] = reference, None, 0.0
     common = reference, degradation.scale, sample.peak
     known = {compared, *(part for name in models for part in parts[name])}
-    psnr = {name: _psnr(reference, predictions[name][0], degradation.scale, sample.peak) for name in known}
+    psnr = {name: psnrs(reference, predictions[name][0], degradation.scale, sample.peak) for name in known}
     best = {name: max(own, key=lambda part: float(psnr[part].mean())) for name, own in parts.items() if own}
     return [
         row_of(
@@ -101,11 +101,6 @@ def evaluate(
         )
         for name, (out, deviation, seconds) in predictions.items()
     ]
-
-
-def _psnr(reference: Images, images: Images, scale: int, peak: float) -> NDArray[np.float64]:
-    pairs = zip(reference, images, strict=True)
-    return np.array([measure(x, y, scale, peak, ("psnr",))["psnr"] for x, y in pairs])
 
 
 def _noise_of(images: Images) -> NDArray[np.float32]:

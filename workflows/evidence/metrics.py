@@ -69,6 +69,12 @@ def inside(images: NDArray[np.float32], scale: int, border: int | None = None) -
     return np.ascontiguousarray(images[..., edge : images.shape[-2] - edge, edge : images.shape[-1] - edge])
 
 
+def psnrs(reference: Images, restored: Images, scale: int, data_range: float) -> NDArray[np.float64]:
+    """Return the PSNR (N,) of each of images (N, C, H, W), see `measure`."""
+    pairs = zip(reference, restored, strict=True)
+    return np.array([measure(x, y, scale, data_range, ("psnr",))["psnr"] for x, y in pairs])
+
+
 @dataclass(frozen=True)
 class Row:
     """One method's figures."""

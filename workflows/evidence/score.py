@@ -128,7 +128,8 @@ def score(
     if 2 * settings.border >= min(scene.grid.shape):
         rows, columns = scene.grid.shape
         raise UsageError(f"--border {settings.border} leaves nothing of {columns} x {rows} pixels: give less")
-    full_scale = settings.data_range or (BYTE_RANGE if scene.is_byte else REFLECTANCE_RANGE)
+    usual = BYTE_RANGE if scene.is_byte else REFLECTANCE_RANGE
+    full_scale = usual if settings.data_range is None else settings.data_range
     names = None if settings.windows or pair is None else pixel_names()
     if names is None and coarse is None:
         names = without_input()

@@ -24,7 +24,7 @@ from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.scores.bootstrap import Interval, interval
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.evidence.cases import HAZY, Degradation, by_scenes, under_haze
-from scenelift.workflows.evidence.metrics import measure
+from scenelift.workflows.evidence.metrics import measure, psnrs
 from scenelift.workflows.evidence.samples import Sample, files_at
 from scenelift.workflows.evidence.score import plain
 
@@ -81,18 +81,13 @@ def evaluate_haze(sample: Sample, models: Sequence[str], air: Air, seed: int = 0
     made = {HAZY: under_haze(clean, sample.bands, air, scenes, seed)}
     for name in (*CLASSICAL, *models):
         made[name] = by_scenes(name, made[HAZY], scenes)
-    base = _psnr(clean, made[HAZY], sample.peak)
+    base = psnrs(clean, made[HAZY], 1, sample.peak)
     return [_row(name, clean, out, sample.peak, base, scenes) for name, out in made.items()]
 
 
 def _scenes(sample: Sample) -> NDArray[np.int64]:
     """Return which scene each image is of."""
     return Degradation(haze=1).scenes(len(sample.images)) if sample.places is None else sample.places
-
-
-def _psnr(reference: Images, images: Images, peak: float) -> NDArray[np.float64]:
-    pairs = zip(reference, images, strict=True)
-    return np.array([measure(x, y, 1, peak, ("psnr",))["psnr"] for x, y in pairs])
 
 
 def _row(

@@ -98,7 +98,7 @@ def test_a_student_takes_the_place_and_openvino_computes_it_exactly_tiled(tmp_pa
     student = load(with_settings(find("sr-x2-lean"), blur=(Blur(),), noise=(0.0,)))
     image = np.random.default_rng(0).random((1, 1, 80, 80), np.float32) * 0.3
     expected = run_whole(student, image)
-    for precision, most in (("fp32", 2e-5), ("bf16", 1e-2)):
+    for precision, most in (("fp32", 2e-5), ("bf16", 7e-3)):
         model = load(with_settings(find(str(out)), precision=precision))
         whole, halo = run_whole(model, image), model.spec.halo
         assert np.abs(whole - expected).max() < most

@@ -155,7 +155,8 @@ def test_wrong_settings_are_refused(pair, tmp_path):
     for call, message in (
         (lambda: ScoreSettings(block=3), "--block"),
         (lambda: ScoreSettings(border=-1), "--border"),
-        (lambda: score(truth, test, ScoreSettings(data_range=-1)), "data-range"),
+        (lambda: score(truth, test, ScoreSettings(data_range=-1)), "data range"),
+        (lambda: score(truth, test, ScoreSettings(data_range=0)), "data range"),
         (lambda: score(truth, error_map=tmp_path / "m.tif"), "two scenes"),
         (lambda: score(truth, test, error_map=tmp_path / "m.png"), "must end in .tif"),
         (lambda: score(truth, test, error_map=tmp_path / "no" / "m.tif"), "no such folder"),
