@@ -28,7 +28,7 @@ from scenelift.pipeline.faults import commit_point
 from scenelift.pipeline.files import pixel_checksum, sync
 from scenelift.pipeline.outputs.categories import colormap, pam_xml
 from scenelift.pipeline.outputs.compression import COG, LOSSY
-from scenelift.pipeline.outputs.ordered import SAFE, in_order
+from scenelift.pipeline.outputs.ordered import in_order
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.pyramids import coarsen
 from scenelift.pipeline.outputs.readback import ReadableScene, open_as_scene
@@ -171,7 +171,7 @@ def _write_plain(store: ZarrSink, output: Output, path: Path) -> list[str]:
             out.write_colormap(1, colormap(output.categories))
             out.update_tags(1, **{f"CLASS_{i}": category.name for i, category in enumerate(output.categories)})
         sums = []
-        for window, values, mask, checksum in in_order(stored, _strips(output, store.threads), SAFE):
+        for window, values, mask, checksum in in_order(stored, _strips(output, store.threads), store.threads):
             _put(out, window, values, mask)
             sums.append(checksum)
             commit_point("window-written")
@@ -239,7 +239,7 @@ def _write_coarser(output: Output, finer: Path, path: Path, shape: tuple[int, in
 
     side = max(SIDE, _side(output, threads) // 2)
     with rasterio.open(path, "w", **_profile(output, shape)) as out:
-        for window, values, mask in in_order(made, TileGrid(shape, (side, side)), SAFE):
+        for window, values, mask in in_order(made, TileGrid(shape, (side, side)), threads):
             _put(out, window, values, mask)
 
 
@@ -286,7 +286,7 @@ def _check_cog(sums: Sequence[str], output: Output, path: Path, threads: int) ->
     if output.compress in LOSSY:
         return
     windows = _strips(output, threads)
-    for window, wanted, checksum in zip(windows, sums, in_order(found, windows, SAFE), strict=True):
+    for window, wanted, checksum in zip(windows, sums, in_order(found, windows, threads), strict=True):
         if checksum != wanted:
             raise _full_or_failed(path, RasterioError(f"it reads back wrong at {window}"))
 
@@ -307,7 +307,7 @@ def _check_picture(store: ZarrSink, output: Output, path: Path) -> None:
         if off.max() > MEAN_OFF:
             raise _full_or_failed(path, RasterioError(f"it reads back wrong at {window}"))
 
-    for _ in in_order(check, TileGrid(output.grid.shape, (SIDE, SIDE)), SAFE):
+    for _ in in_order(check, TileGrid(output.grid.shape, (SIDE, SIDE)), store.threads):
         pass
 
 

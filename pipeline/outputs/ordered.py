@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-SAFE = 1
-"""Threads that read and write pixels at once while an output is made: with several, whole runs of the tests ended now
-and then with a process that was gone, and which library does it is not known yet. Compressing has all."""
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 

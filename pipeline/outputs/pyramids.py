@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from scenelift.pipeline.faults import commit_point
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.outputs.geozarr import array_attributes, group_attributes, level_attributes, write_coordinates
-from scenelift.pipeline.outputs.ordered import SAFE, in_order
+from scenelift.pipeline.outputs.ordered import in_order
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.readback import ReadableScene, open_as_scene
 from scenelift.pipeline.outputs.sinks import DATA, ZarrSink, array_of, make_level
@@ -95,6 +96,8 @@ class Pyramid:
 
     def build(self) -> Iterator[int]:
         """Write the levels one after the other, yielding each factor; memory holds few steps at a time."""
+        item = len(self._output.bands) * np.dtype(self._output.dtype).itemsize
+        threads = max(1, min(self._sink.threads, 2 * self.STEP // (math.prod(self.step(self._output.grid)) * item)))
         finer = _Level(self._sink.data, self._sink.mask)
         for factor in self.factors:
             grid = self._output.grid.coarsened(factor)
@@ -106,7 +109,7 @@ class Pyramid:
             write_coordinates(group, grid, self._output.bands)
             coarse = _Level(array_of(group, DATA), array_of(group, MASK) if self._output.mask else None)
             # a step is whole chunks, and a shard where there are some: no two threads write to one file
-            for _ in in_order(functools.partial(self._coarsen, finer, coarse), TileGrid(grid.shape, step), SAFE):
+            for _ in in_order(functools.partial(self._coarsen, finer, coarse), TileGrid(grid.shape, step), threads):
                 pass
             finer = coarse
             yield factor
