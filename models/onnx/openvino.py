@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -84,7 +86,7 @@ class OpenVinoSession:
         """Return what computes the parts of the network for one shape, and the sign of the second."""
         import openvino
 
-        core, parts = openvino.Core(), []
+        core, parts = _core(), []
         whole = core.read_model(self._content, b"")
         ends = _parts(whole)
         for end in range(max(1, len(ends))):
@@ -98,6 +100,25 @@ class OpenVinoSession:
             parts.append(core.compile_model(model, "CPU", settings | {"ENABLE_CPU_PINNING": False}))
         sign = -1 if _join(whole).get_type_name() == "Subtract" else 1
         return [part.create_infer_request() for part in parts], sign
+
+
+@cache
+def _core() -> Any:
+    """Return OpenVINO with its plugin for processors, one for the process.
+
+    On Linux the plugin gives the thread that loads it a stack for signal handlers, and frees that stack when it is
+    itself freed, whichever stack the thread has by then and whichever thread frees it. The next signal (Ctrl-C, the end
+    of a child) then kills the process. So a thread that is over right afterwards loads it.
+    """
+    import openvino
+
+    def loaded() -> Any:
+        core = openvino.Core()
+        core.get_versions("CPU")  # loads it
+        return core
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(loaded).result()
 
 
 def _join(model: Any) -> Any:

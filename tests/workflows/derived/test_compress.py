@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -106,6 +107,37 @@ def test_a_student_takes_the_place_and_openvino_computes_it_exactly_tiled(tmp_pa
         inside = slice(2 * (5 + halo), 2 * (5 + halo + 32))
         np.testing.assert_allclose(tile, whole[:, :, inside, inside], atol=most)
     assert np.array_equal(model(image), model(image))
+
+
+SIGNALS = """
+import signal, subprocess, sys, threading
+import numpy as np
+from scenelift.models.onnx.openvino import OpenVinoSession
+
+seen = []
+signal.signal(signal.SIGCHLD, lambda *_: seen.append(1))
+content = open(sys.argv[1], "rb").read()
+def use():  # more shapes than are kept, so that some are freed before others
+    session = OpenVinoSession(content, "quick", "fp32")
+    for size in range(40, 47):
+        session.run(np.zeros((1, 1, size, size), np.float32))
+use()
+thread = threading.Thread(target=use)
+thread.start()
+thread.join()
+for _ in range(20):
+    subprocess.run(["true"])
+print(len(seen) >= 20)
+"""
+
+
+def test_signals_are_handled_after_openvino_was_used(tmp_path: Path) -> None:
+    """Its plugin gives threads a stack for signals and frees it early: the next signal could be the last."""
+    export("sr-x2-fast", tmp_path / "plain.onnx")
+    for_openvino(tmp_path / "plain.onnx", tmp_path / "quick.onnx")
+    command = [sys.executable, "-X", "faulthandler", "-c", SIGNALS, str(tmp_path / "quick.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr
 
 
 def test_without_openvino_a_file_for_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
