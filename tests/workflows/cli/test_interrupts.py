@@ -39,6 +39,18 @@ def interrupted(folder: Path, point: str) -> tuple[int, str]:
     return command.wait(), command.output
 
 
+def run_with(folder: Path, *words: str) -> tuple[int, str]:
+    """Run a command that finds modules in the folder; return exit code and what was said."""
+
+    def hear() -> None:  # a shell's background job, as these tests may be, begins with Ctrl-C ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    env = os.environ | {"PYTHONPATH": str(folder)}
+    command = [sys.executable, "-m", "scenelift", *words]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, preexec_fn=hear)
+    return done.returncode, done.stderr
+
+
 def test_interrupted_before_anything_is_done_nothing_is_left(folder: Path) -> None:
     code, said = interrupted(folder, "journal-created")
     assert (code, said.splitlines()[-1]) == (130, "scenelift: interrupted; no block was done, and nothing is left")
@@ -64,18 +76,12 @@ def test_interrupted_while_workers_start_there_is_one_line(folder: Path) -> None
 
 def test_interrupted_while_it_is_imported_there_is_one_line(folder: Path) -> None:
     (folder / "typer.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
-    env = os.environ | {"PYTHONPATH": str(folder)}
-    words = [sys.executable, "-m", "scenelift", "models"]
-    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (130, "scenelift: interrupted\n")
+    assert run_with(folder, "models") == (130, "scenelift: interrupted\n")
 
 
 def test_interrupted_before_the_job_begins_there_is_one_line(folder: Path) -> None:
     (folder / "psutil.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
-    env = os.environ | {"PYTHONPATH": str(folder)}
-    words = [sys.executable, "-m", "scenelift", *map(str, JOB)]
-    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (130, "scenelift: interrupted\n")
+    assert run_with(folder, *map(str, JOB)) == (130, "scenelift: interrupted\n")
 
 
 def test_interrupted_while_a_class_is_made_there_is_one_line(folder: Path) -> None:
@@ -91,8 +97,6 @@ class Owner:
     field = Slow()
 """
     )
-    env = os.environ | {"PYTHONPATH": str(folder)}
-    words = [sys.executable, "-m", "scenelift", *map(str, JOB), "--workers", "0"]
+    words = [*map(str, JOB), "--workers", "0"]
     words[words.index("nearest-x2")] = "slow:model"
-    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (130, "scenelift: interrupted; no block was done, and nothing is left\n")
+    assert run_with(folder, *words) == (130, "scenelift: interrupted; no block was done, and nothing is left\n")
