@@ -209,3 +209,12 @@ def test_every_command_of_the_readme_is_a_command() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     lines = re.findall(r"^\$ scenelift (.*?)(?:  +#.*)?$", text, re.MULTILINE)
     assert len(lines) > 15 and {shlex.split(line)[0] for line in lines} <= {*COMMANDS}
+
+
+def test_what_is_written_by_hand_stays_short_enough_to_be_read() -> None:
+    """Neither rows of tables nor blocks of code are counted. What is too long is neither read nor kept true."""
+    lines = 0
+    for path in (*DOCS.glob("*.md"), ROOT / "README.md"):
+        prose = re.sub(r"^ *```.*?^ *```$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+        lines += sum(not line.startswith("|") for line in map(str.strip, prose.splitlines()) if line)
+    assert 1000 < lines <= 1400
