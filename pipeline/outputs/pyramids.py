@@ -19,7 +19,7 @@ from scenelift.pipeline.outputs.geozarr import array_attributes, group_attribute
 from scenelift.pipeline.outputs.ordered import in_order
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.readback import ReadableScene, open_as_scene
-from scenelift.pipeline.outputs.sinks import DATA, ZarrSink, array_of, make_level
+from scenelift.pipeline.outputs.sinks import DATA, ZarrSink, array_of, make_level, put
 from scenelift.pipeline.scenes.scenes import beside
 from scenelift.pipeline.scenes.zarrs import MASK
 from scenelift.pipeline.tiles import TileGrid, Window
@@ -123,8 +123,8 @@ class Pyramid:
             self._output, lambda index: np.asarray(finer.data[(slice(index, index + 1), *fine)])[0], mask
         )
         if coarse.mask is not None and seen is not None:
-            coarse.mask[window.slices()] = seen
-        coarse.data[(slice(None), *window.slices())] = values
+            put(coarse.mask, window.slices(), seen)
+        put(coarse.data, (slice(None), *window.slices()), values)
 
 
 def coarsen(

@@ -76,11 +76,11 @@ class ZarrSink:
         self._check(window)
         rows, cols = window.slices()
         try:
-            self.data[:, rows, cols] = values
+            put(self.data, (slice(None), rows, cols), values)
             if self.mask is not None:
                 if mask is None:
                     raise UsageError("this store keeps a mask, but the block came without one")
-                self.mask[rows, cols] = mask
+                put(self.mask, (rows, cols), mask)
             commit_point("block-written")
             for name in self.files(window) if durable else ():  # zarr's local store leaves that to the kernel
                 sync(self.path / name)
@@ -148,6 +148,18 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     if not isinstance(array, zarr.Array):
         raise SinkError(f"{group.store_path} holds no array named {name}")
     return array
+
+
+def put(array: zarr.Array[Any], at: tuple[slice, ...], values: NDArray[np.generic]) -> None:
+    """Write whole chunks, beginning with the first value of one; those of nothing but fill value leave no file.
+
+    Zarr compares each value with the fill value, which takes longer than to compress it. A chunk that begins with
+    another value needs no comparison.
+    """
+    first, fill = values[..., :: array.chunks[-2], :: array.chunks[-1]], array.fill_value
+    if not np.any(np.isnan(first) if fill != fill else first == fill) and hasattr(array, "with_config"):  # zarr 3.1.6
+        array = array.with_config({"write_empty_chunks": True})
+    array[at] = values
 
 
 def make_level(

@@ -333,3 +333,34 @@ def test_what_a_killed_worker_half_wrote_is_no_part_of_an_output(tmp_path: Path)
     (sink.path / "data" / "c.0123.partial").write_bytes(b"half")
     sink.tidy()
     assert sorted(sink.path.rglob("*")) == files
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("uint16", 0), ("uint8", None), ("float32", float("nan")), ("int16", -9)]
+)
+@pytest.mark.parametrize("shards", [True, False])
+def test_chunks_of_nothing_but_fill_value_leave_no_file_and_others_do(
+    tmp_path: Path, dtype: str, nodata: float | None, shards: bool
+) -> None:
+    """Where no chunk begins with the fill value nothing is compared: the files are those of Zarr's own comparison."""
+    out = output(512, 1024, dtype=dtype, nodata=nodata, block=(256, 256), mask=nodata is None)
+    values = (noise_image(3, out.shape) % 100 + 1).astype(dtype)
+    values[0, :256, :256] = values[1, 256:, 512:] = out.missing  # whole chunks
+    values[1, 0, 256] = values[0, 300, 700] = out.missing  # a first pixel, and one within
+    mine, theirs = (ZarrSink.create(tmp_path / name, out, shards=shards) for name in ("mine.zarr", "theirs.zarr"))
+    for window in TileGrid(out.grid.shape, out.block):
+        part = values[(slice(None), *window.slices())]
+        mask = np.where(part[0] == 7, 255, 0).astype("uint8") if out.mask else None
+        mine.write(window, part, mask)
+        theirs.data[(slice(None), *window.slices())] = part
+        if theirs.mask is not None:
+            theirs.mask[window.slices()] = mask
+    found, wanted = (
+        {
+            str(path.relative_to(root)): path.read_bytes()
+            for path in (*root.glob("data/c/**/*"), *root.glob("mask/c/**/*"))
+            if path.is_file()
+        }
+        for root in (mine.path, theirs.path)
+    )
+    assert found == wanted and len(found) == (8 if shards else 13) + 7 * out.mask
