@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scenelift.pipeline.errors import UsageError
-from scenelift.pipeline.scores.registry import known_scores
 from scenelift.workflows.cli.console import table
 
 if TYPE_CHECKING:
@@ -157,6 +156,8 @@ def print_enhanced(facts: dict[str, Any]) -> None:
 
 def print_scores(report: ScoreReport) -> None:
     """Print a report: one row a score, one column for all bands and one for each."""
+    from scenelift.pipeline.scores.registry import known_scores  # brings scipy
+
     title = f"{report.test} against {report.reference}" if report.test else f"{report.reference} by itself"
     if report.factor > 1:
         title += f" (means of {report.factor} x {report.factor} pixels)"
