@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import TileGrid, Window
@@ -46,6 +48,55 @@ def before_after(coarse: Path, enhanced: Path, reference: Path, fine: Path, pict
         axis.set_title(title)
     for axis in axes.flat:
         axis.axis("off")
+    figure.savefig(picture, dpi=110)
+    plt.close(figure)
+
+
+def check_picture(picture: Path) -> None:
+    """Check that a picture can be written there.
+
+    Raises
+    ------
+    UsageError
+        If it does not end in .png, or its folder is not there.
+    """
+    if picture.suffix.lower() != ".png":
+        raise UsageError(f"the picture {picture} must end in .png")
+    if not picture.parent.is_dir():
+        raise UsageError(f"no such folder for the picture: {picture.parent}; make it first")
+
+
+def stages(facts: dict[str, Any], picture: Path) -> None:
+    """Draw where the seconds of `run_bench`'s job go: its stages one after the other, and the workers in the blocks.
+
+    Parameters
+    ----------
+    facts : dict
+        As `scenelift.workflows.bench.engine.run_bench` returns them.
+    picture : Path
+        PNG to write.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = ("preparing", "blocks", "publishing"), ("reading", "model", "writing")
+    figure, axis = plt.subplots(figsize=(9, 2.6), layout="constrained")
+    for row, names in enumerate(rows):
+        seconds = [facts["stages_s"][name] for name in names]
+        left = 0.0
+        for name, length in zip(names, seconds, strict=True):
+            share = length / max(sum(seconds), 1e-9)
+            axis.barh(row, 100 * share, left=left, height=0.6, label=f"{name}, {length:.1f} s")
+            if share > 0.12:
+                axis.text(left + 50 * share, row, f"{name}\n{length:.1f} s", ha="center", va="center", fontsize=9)
+            left += 100 * share
+    axis.set_yticks((0, 1), ("the command", "workers in the blocks"))
+    axis.invert_yaxis()
+    axis.set_xlabel("% of the time")
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, frameon=False)
+    axis.set_title(f"{facts['model']}, {facts['input_megapixels']:.1f} Mpx over all bands, {facts['workers']} workers")
     figure.savefig(picture, dpi=110)
     plt.close(figure)
 

@@ -151,7 +151,7 @@ class Run:
             return
         with self._opened() as cluster:
             self.listener.progress(len(todo), None)
-            clock = time.perf_counter()
+            self.done.blocks_began = clock = time.perf_counter()
             try:
                 with watched():
                     self._attempt(cluster, todo)

@@ -47,6 +47,9 @@ class EnhanceSummary:
     """What was assumed of the input or left out, what networks were told, and what may be expected."""
     expected: dict[str, Any] | None = None
     """Gain in dB over classical methods, tried on the scene one level coarser; None where that was not done."""
+    stages: dict[str, float] = field(default_factory=dict)
+    """Where the seconds went: "preparing" (all before the first block), "blocks", "publishing" (all behind the last);
+    and of all workers together in the blocks "reading", "model" and "writing"."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -61,13 +64,26 @@ class Tally:
     commits: dict[int, Commit] = field(default_factory=dict)
     holes: dict[int, str] = field(default_factory=dict)
     resumed: int = 0
+    blocks_began: float | None = None
+    """When the first block was handed out (`time.perf_counter`)."""
     blocks_seconds: float = 0.0
 
 
 def summarize(plan: Plan, done: Tally, started: float) -> EnhanceSummary:
     """Return what to tell of a run that began at ``started`` (`time.perf_counter`)."""
     out, records, seconds = plan.job.output, done.records, time.perf_counter() - started
-    busy = sum(r.read_s + r.model_s + r.write_s for r in records)
+    inside = {
+        "reading": sum(r.read_s for r in records),
+        "model": sum(r.model_s for r in records),
+        "writing": sum(r.write_s for r in records),
+    }
+    busy = sum(inside.values())
+    preparing = (done.blocks_began or started) - started
+    stages = {
+        "preparing": preparing,
+        "blocks": done.blocks_seconds,
+        "publishing": seconds - preparing - done.blocks_seconds,
+    }
     return EnhanceSummary(
         output=str(plan.path),
         models=[model.name for model in plan.job.models],
@@ -83,10 +99,11 @@ def summarize(plan: Plan, done: Tally, started: float) -> EnhanceSummary:
         blocks_seconds=round(done.blocks_seconds, 3),
         blocks_cpu_seconds=round(sum(r.cpu_s for r in records), 3),
         megapixels_per_second=round(sum(r.pixels for r in records) * len(out.bands) / 1e6 / seconds, 3),
-        model_share=round(sum(r.model_s for r in records) / busy, 4) if busy else 0.0,
+        model_share=round(inside["model"] / busy, 4) if busy else 0.0,
         peak_memory_mb=round(max([psutil.Process().memory_info().rss, *(r.rss for r in records)]) / 2**20, 1),
         device=plan.device,
         precision=plan.precision,
         notes=list(plan.notes),
         expected=plan.expected,
+        stages={name: round(value, 3) for name, value in (stages | inside).items()},
     )

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.outputs.outputs import Output
 
@@ -44,6 +48,24 @@ def compression_of(format_name: str, wanted: str | None, output: Output) -> str 
     if wanted in LOSSY and (reason := _no_picture(output)):
         raise UsageError(f"--compress {wanted} is for pictures, and {reason}; deflate, zstd and lerc keep every pixel")
     return None if wanted == CHOICES[format_name][0] else wanted
+
+
+def compress_in_memory(pixels: NDArray[np.generic], name: str) -> int:
+    """Compress pixels (C, H, W) as the tiles of a GeoTIFF, by one thread; return the number of bytes, headers included.
+
+    With the levels of `COG`; the predictor is what YES means for the type.
+    """
+    import rasterio.io
+
+    level = COG[name]["LEVEL"]
+    how: dict[str, Any] = {"compress": name, "zlevel" if name == "deflate" else "zstd_level": level, "tiled": True}
+    how |= {"predictor": 3 if pixels.dtype.kind == "f" else 2, "transform": Affine.scale(10)}
+    count, height, width = pixels.shape
+    shape = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name}
+    with rasterio.io.MemoryFile() as memory:
+        with memory.open(driver="GTiff", **shape, **how) as file:
+            file.write(pixels)
+        return len(memory.getbuffer())
 
 
 def check_compression(format_name: str, wanted: str | None) -> None:

@@ -17,7 +17,7 @@ from scenelift.models.errors import ModelError
 from scenelift.models.networks.conditioned import ConditionedGenerator
 from scenelift.models.precision import to_precision
 from scenelift.models.sensing.blurs import Blur
-from scenelift.models.shipped import checkpoint_path
+from scenelift.models.shipped import checkpoint_path, joint_of
 
 
 def bare_forward(ref: ModelRef, patches: NDArray[np.float32]) -> tuple[float, float]:
@@ -26,7 +26,7 @@ def bare_forward(ref: ModelRef, patches: NDArray[np.float32]) -> tuple[float, fl
     Parameters
     ----------
     ref : ModelRef
-        A shipped model or a checkpoint; its device, precision and threads are used.
+        A shipped model or a checkpoint; its device, precision and threads are used, and which bands are the colours.
     patches : ndarray of float32, shape (N, C, P, P)
         Reflectance.
 
@@ -35,6 +35,12 @@ def bare_forward(ref: ModelRef, patches: NDArray[np.float32]) -> tuple[float, fl
     ModelError
         If the model is no checkpoint.
     """
+    if ref.colour is not None:  # as in the job, three bands in one pass of the joint network
+        own = replace(ref, colour=None, joint=None)
+        others = [band for band in range(patches.shape[1]) if band not in ref.colour]
+        parts = [(replace(own, name=joint_of(ref.name) or ""), list(ref.colour)), (own, others)]
+        seconds = [bare_forward(part, patches[:, bands]) for part, bands in parts if bands]
+        return sum(wall for wall, _ in seconds), sum(cpu for _, cpu in seconds)
     path = checkpoint_path(ref.name)
     if path is None:
         raise ModelError(f"{ref.name} has no network to time; name a shipped model or a checkpoint")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scenelift.models.catalog import ModelRef, find, precision_for, with_settings
+from scenelift.models.catalog import ModelRef, find, precision_for, with_colour, with_settings
 from scenelift.models.enhancer import pick_device
 from scenelift.models.loading import verify
 from scenelift.pipeline.cluster import ClusterSettings
@@ -18,6 +18,8 @@ from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.tiles import TileGrid, Window, patch_shape
 from scenelift.workflows.bench.bare import bare_forward
+from scenelift.workflows.bench.ceilings import ceilings
+from scenelift.workflows.conditions import colour_bands
 from scenelift.workflows.enhance import enhance
 from scenelift.workflows.settings import Device, EnhanceSettings, Precision
 
@@ -48,6 +50,11 @@ def run_bench(
     workers : int, optional
     quiet : bool
         Print nothing while running.
+
+    Returns
+    -------
+    dict
+        Medians in seconds; "stages_s" as of `EnhanceSummary.stages`, "ceilings" as `ceilings` returns them.
     """
     chosen = pick_device(device)
     numbers = precision_for(model, precision, chosen)
@@ -56,9 +63,14 @@ def run_bench(
     threads = max(1, cluster.threads * max(1, cluster.local_workers))
     noise = scene_noise(scene)
     ref = with_settings(find(model), device=chosen, precision=numbers, threads=threads, noise=noise)
+    ref = with_colour(ref, colour_bands(scene))
     patches = _patches(source, ref)
     pixels = int(np.prod(scene.grid.shape)) * len(scene.bands)
-    engine, job, bare, cpu = [], [], [], []
+    engine, job, bare, cpu, stages = [], [], [], [], []
+    if not quiet:
+        print("what this machine can do at most …")
+    with tempfile.TemporaryDirectory() as folder:
+        most = ceilings(chosen, Path(folder), scene.read_dn(Window(0, 0, *scene.grid.shape))[0])
     with tempfile.TemporaryDirectory() as folder:
         for run in range(runs + 1):
             settings = EnhanceSettings(device=device, precision=precision, overwrite=True)
@@ -69,6 +81,7 @@ def run_bench(
             if run:
                 engine.append(done.blocks_seconds)
                 job.append(done.seconds)
+                stages.append(done.stages)
                 bare.append(seconds)
                 cpu.append(cpu_seconds / done.blocks_cpu_seconds)
     ratios = [b / e for b, e in zip(bare, engine, strict=True)]
@@ -85,6 +98,8 @@ def run_bench(
         "engine_over_bare_throughput": statistics.median(ratios),
         "engine_over_bare_throughput_cpu": statistics.median(cpu),
         "whole_command_over_bare_throughput": statistics.median(b / j for b, j in zip(bare, job, strict=True)),
+        "stages_s": {name: statistics.median(stage[name] for stage in stages) for name in stages[0]},
+        "ceilings": most,
         "runs": runs,
     }
 

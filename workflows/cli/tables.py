@@ -14,6 +14,23 @@ if TYPE_CHECKING:
     from scenelift.workflows.evidence.score import ScoreReport
 
 
+STAGES = {
+    "preparing": "all before the first block",
+    "blocks": "from the first to the last",
+    "publishing": "all behind the last",
+}
+CEILINGS = {
+    "matmul": ("product of matrices, float32", "GFLOP/s", 0),
+    "conv": ("convolution 3 x 3, 64 channels, float32", "GFLOP/s", 0),
+    "conv bf16": ("the same in bfloat16", "GFLOP/s", 0),
+    "memory": ("copying in memory", "GB/s", 1),
+    "disk": ("writing to the disk, synced", "MB/s", 0),
+    "zstd": ("compressing the scene, Zstandard level 9", "MB/s", 0),
+    "deflate": ("compressing the scene, deflate level 6", "MB/s", 0),
+}
+"""Titles, units and decimals."""
+
+
 def print_bench(facts: dict[str, Any]) -> None:
     """Print :func:`run_bench` for people."""
     share = 100 * facts["engine_over_bare_throughput"]
@@ -31,6 +48,18 @@ def print_bench(facts: dict[str, Any]) -> None:
         ],
     ]
     table(f"median of {facts['runs']} alternating runs", ["", ""], rows)
+    stages, busy = facts["stages_s"], sum(facts["stages_s"][name] for name in ("reading", "model", "writing"))
+    rows = [[f"{name}, {said}", f"{stages[name]:.2f} s"] for name, said in STAGES.items()]
+    rows += [
+        [f"in the blocks: {name}", f"{stages[name]:.2f} s, {100 * stages[name] / max(busy, 1e-9):.0f}%"]
+        for name in ("reading", "model", "writing")
+    ]
+    table("where the whole command's seconds go (in the blocks: of all workers)", ["", ""], rows)
+    rows = [
+        [CEILINGS[name][0], f"{most:.{CEILINGS[name][2]}f} {CEILINGS[name][1]}"]
+        for name, most in facts["ceilings"].items()
+    ]
+    table("what this machine can do at most, one core", ["", ""], rows)
 
 
 def print_journal_bench(facts: dict[str, Any]) -> None:

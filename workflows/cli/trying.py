@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.settings import option
 from scenelift.workflows.cli.options import WORKERS, Json, Models, Source, Workers, examples, with_options
 from scenelift.workflows.settings import MODEL, WHERE, Device, Precision
@@ -18,7 +19,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     for name, command, *shown in (
         ("demo", demo, "demo", "demo --size 512 -o demo-small"),
-        ("bench", bench, "bench scene.tif -m sr-x2 --runs 5", "bench scene.tif -m denoise --json"),
+        ("bench", bench, "bench scene.tif -m sr-x2 --picture bench.png", "bench scene.tif -m denoise --json"),
     ):
         app.command(name, epilog=examples(*shown), rich_help_panel="Trying it out")(command)
 
@@ -51,7 +52,12 @@ class Timed:
     device: Device = option("auto", "Where the model runs.", panel=WHERE)
     precision: Precision = option("auto", "Numbers the model computes with.", panel=MODEL)
     journal: bool = option(False, "Time what journal and checks cost instead.")
+    picture: Path | None = option(None, "Draw where the seconds go (*.png).")
     peers: bool = option(False, "Time whole commands beside gdal_translate and plain Dask instead (on one GeoTIFF).")
+
+    def __post_init__(self) -> None:
+        if self.runs < 1:
+            raise UsageError(f"--runs must be at least 1, got {self.runs}")
 
 
 @with_options(Source, Timed)
@@ -68,7 +74,12 @@ def bench(
     from scenelift.workflows.bench.peers import run_peers
     from scenelift.workflows.cli.tables import print_bench, print_journal_bench, print_peers
     from scenelift.workflows.demo import packaged_scene
+    from scenelift.workflows.pictures import check_picture, stages
 
+    if timed.picture is not None:
+        if timed.peers or timed.journal:
+            raise UsageError("--picture draws where the seconds of a job go: give it without --peers and --journal")
+        check_picture(timed.picture)
     scene, common = source.of(inputs or packaged_scene()), (model, timed.runs, timed.device, timed.precision)
     if timed.peers:
         facts = run_peers(Path(scene.paths[0]), timed.runs, timed.workers, quiet=as_json)
@@ -76,6 +87,8 @@ def bench(
         facts = run_journal_bench(scene, *common, quiet=as_json)
     else:
         facts = run_bench(scene, *common, timed.workers, quiet=as_json)
+        if timed.picture:
+            stages(facts, timed.picture)
     if as_json:
         print(json.dumps(facts))
     else:

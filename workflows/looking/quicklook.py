@@ -21,6 +21,7 @@ from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.quicklooks import Stretch, channels, png
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import Window
+from scenelift.workflows.pictures import check_picture
 from scenelift.workflows.settings import Crop
 
 PANELS = ("nearest", "bicubic", "after")
@@ -108,10 +109,7 @@ def quicklook(before: SceneSource, after: SceneSource, picture: Path, look: Look
         If a scene cannot be read.
     """
     look = look or Look()
-    if picture.suffix.lower() != ".png":
-        raise UsageError(f"the picture {picture} must end in .png")
-    if not picture.parent.is_dir():
-        raise UsageError(f"no such folder for the picture: {picture.parent}; make it first")
+    check_picture(picture)
     one = _shown(open_scene(before), before.bands)
     names = [band.description or f"band {number}" for number, band in zip(one.numbers, one.bands, strict=True)]
     other = _like(one, after)
