@@ -11,6 +11,7 @@ import numpy as np
 from scenelift.models.sensing.blurs import MTF_RANGE, Blur
 from scenelift.models.sensing.estimation import CANDIDATES, cut_tiles, estimate_blur, quantile
 from scenelift.models.sensing.sensors import SENSORS, parse_blur, sensor_blur
+from scenelift.pipeline.scenes.products.bands import Label, common_name
 from scenelift.pipeline.scenes.scenes import Readable
 
 UNSURE = 0.5
@@ -21,8 +22,7 @@ NOISIEST = 0.008
 """Largest noise (reflectance) that super-resolution networks were trained for."""
 ASSUMED = Blur("gaussian", 0.26)
 """Of a band in which nothing is to be seen."""
-COLOURS = (("B04", "red"), ("B03", "green"), ("B02", "blue"))
-"""Names of red, green and blue bands: Sentinel-2's, and the common ones."""
+COLOURS = "red", "green", "blue"
 
 
 @dataclass(frozen=True)
@@ -169,12 +169,15 @@ def band_names(scene: Readable) -> list[str]:
 
 
 def colour_bands(scene: Readable) -> tuple[int, int, int] | None:
-    """Return the 0-based bands with red, green and blue, by name or by colour interpretation; None without them."""
-    names = [(band.description or "").strip() for band in scene.bands]
+    """Return the 0-based bands with red, green and blue, by name or by colour interpretation; None without them.
+
+    A name is the colour's, or holds a Sentinel-2 code ("T33UUP_20240501T100031_B04_10m"); tags may hold a common name.
+    """
+    labels = [Label((band.description or "").strip(), band.color, band.tags) for band in scene.bands]
     found = []
-    for code, word in COLOURS:
-        at = [i for i, name in enumerate(names) if name.upper().split("_")[-1] == code or name.lower() == word]
-        at = at or [i for i, band in enumerate(scene.bands) if band.color == word]
+    for word in COLOURS:
+        at = [i for i, label in enumerate(labels) if word in (common_name(label), (label.name or "").lower())]
+        at = at or [i for i, label in enumerate(labels) if label.color == word]
         if len(at) != 1:
             return None
         found.append(at[0])

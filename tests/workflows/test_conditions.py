@@ -99,6 +99,16 @@ def test_red_green_and_blue_go_through_the_joint_network_and_the_rest_band_by_ba
     scene = write(tmp_path / "a.tif", Blur("area"), side=256)
     assert colour_bands(scene) == (2, 1, 0)
     assert colour_bands(write(tmp_path / "b.tif", Blur("area"), side=256, names=("1", "2", "3", "4"))) is None
+    files = [f"T33UUP_20240501T100031_{code}_10m" for code in ("B02", "B03", "B04", "B08")]  # as they are delivered
+    assert colour_bands(write(tmp_path / "c.tif", Blur("area"), side=256, names=files)) == (2, 1, 0)
+    assert colour_bands(write(tmp_path / "d.tif", Blur("area"), side=256, names=("Blue", "green", "RED", "nir"))) == (
+        2,
+        1,
+        0,
+    )
+    assert (
+        colour_bands(write(tmp_path / "e.tif", Blur("area"), side=256, names=("B04", "B04_10m", "B03", "B02"))) is None
+    )
     told = with_settings(find("sr-x2"), blur=(Blur("area"),) * 4, noise=(0.0,) * 4)
     both, alone = load(with_colour(told, (2, 1, 0))), load(told)
     halo = both.spec.halo
