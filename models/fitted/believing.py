@@ -7,6 +7,8 @@ in their mean, and what is more than stripes at a frequency is ground, too. A sc
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
@@ -16,12 +18,14 @@ from scenelift.models.fitted.detectors import Steps
 Array = NDArray[np.float64]
 FINE = 0.25
 """Frequency across the lines, as a share of the highest, above which the strength of the stripes is found."""
+SLOW = 0.04
+"""Frequency below which all steps are taken alike: what changes so slowly need not be of the ground's texture."""
 MORE = 1.8
 """Variance of a mean over what its groups of rows say: weights follow pixels, which pulls each group to the mean."""
 TRUST = 0.3
 """How much the groups of rows count for the ground at a frequency, beside all that is found there."""
-SMOOTH = 64
-"""Part of the frequencies over which the ground is smoothed, one over this."""
+SMOOTH = 13
+"""The ground is smoothed over a window of all frequencies over this, twice."""
 ROUNDS, LEAST = 30, 1e-14
 """Steps in which strength and ground are found, and the least variance."""
 FEWEST_STEPS = 8
@@ -38,10 +42,11 @@ def believed(steps: Steps) -> tuple[Array, list[float]]:
         return np.zeros((bands, lines)), [0.0] * bands
     levels = np.pad(np.cumsum(steps.means, axis=1), ((0, 0), (1, 0)))  # without a jump where nothing tells of a step
     measured = fft.dct(levels, norm="ortho")[:, 1:]
-    high = 2 * np.sin(np.pi * np.arange(1, lines) / lines / 2)  # what a step has of a level, by frequency
+    frequency = np.arange(1, lines) / lines
+    high = 2 * np.sin(np.pi * frequency / 2)  # what a step has of a level
     groups = fft.dct(steps.apart, norm="ortho")
     ground = MORE * _smooth(np.einsum("gbf,gcf->fbc", groups, groups))
-    fine = np.arange(1, lines) > FINE * lines
+    fine = frequency > FINE
     strength = np.mean(measured[:, fine] ** 2, axis=1) + LEAST
     for _ in range(ROUNDS):
         found, gain, _ = _filtered(measured[:, fine], (ground / high[:, None, None] ** 2)[fine], strength)
@@ -52,14 +57,20 @@ def believed(steps: Steps) -> tuple[Array, list[float]]:
         rest = (measured - found) * high
         all_there = np.einsum("bf,cf->fbc", rest, rest) + unsure * high[:, None, None] ** 2
         ground = (TRUST * apart + _smooth(all_there)) / (1 + TRUST)
-    start = fft.idct(np.concatenate([np.zeros((bands, 1)), found], 1), norm="ortho")
-    return _solved(steps, ground, strength, start), [float(share) for share in np.einsum("fbb->b", gain) / len(gain)]
+    slow, slow_found, found = (
+        fft.idct(np.pad(part, ((0, 0), (1, 0))), norm="ortho")
+        for part in (np.where(frequency < SLOW, measured, 0), np.where(frequency < SLOW, found, 0), found)
+    )
+    fast = replace(steps, means=np.where(told, steps.means - np.diff(slow, axis=1), 0.0))
+    off = _solved(fast, ground, strength, found - slow_found) + slow_found
+    return off, [float(share) for share in np.einsum("fbb->b", gain) / len(gain)]
 
 
 def _smooth(spectrum: Array) -> Array:
     """Return a spectrum (frequencies, bands, bands) smoothed over frequencies."""
-    smooth: Array = ndimage.gaussian_filter1d(spectrum, max(2.0, len(spectrum) / SMOOTH), axis=0, mode="reflect")
-    return smooth
+    for _ in range(2):
+        spectrum = ndimage.uniform_filter1d(spectrum, max(5, len(spectrum) // SMOOTH), axis=0, mode="reflect")
+    return spectrum
 
 
 def _filtered(measured: Array, noise: Array, strength: Array) -> tuple[Array, Array, Array]:

@@ -7,12 +7,15 @@ says in which sums of bands the ground is even there. The mean is taken off befo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
+
+from scenelift.models.fitted.views import Values
 
 Array = NDArray[np.float64]
 GROUPS = 8
@@ -23,8 +26,12 @@ PASSES = 2
 """How often the mean is moved, from the median."""
 SIDE = 2
 """Side of the blocks whose pixels share a covariance, pixels; the blocks around count, too."""
-EVEN, LOADING = 0.1, 0.02
+WIDE = 9
+"""Side of a wide surrounding, blocks."""
+EVEN, LOADING = 0.1, 0.004
 """Least unevenness: of a band, as a share of the usual; of any sum of bands, as a share of the variance of all."""
+LEAST = 1e-20
+"""Least variance, and least number of pixels."""
 START_ROWS = 512
 """Rows of which the medians are taken."""
 AT_ONCE = 1 << 22
@@ -48,30 +55,33 @@ class Steps:
         return Steps(means, np.where(steps[:, None, None], 0.0, self.information), apart)
 
 
-def measure(parts: Sequence[Array]) -> Steps:
+def measure(parts: Sequence[Values], seen: Callable[[Values], Array]) -> Steps:
     """Measure the steps of a scene.
 
     Parameters
     ----------
     parts : sequence of arrays
         Rows that lie together, (bands, rows, lines) each, NaN where there is no data.
+    seen : callable
+        What is measured of them: values in which stripes are sums.
     """
     every = max(1, sum(part.shape[1] for part in parts) // START_ROWS)
-    few = np.concatenate([np.diff(part[:, ::every], axis=2) for part in parts], 1)
+    few = np.concatenate([np.diff(seen(part[:, ::every]), axis=2) for part in parts], 1)
     known = np.asarray(np.isfinite(few).all(0))
     means = np.stack([median(np.where(known, band, np.nan)) for band in few])
-    bands, count = len(few), sum(np.isfinite(np.diff(part, axis=2)).all(0).sum(0) for part in parts)
+    bands, steps, groups = len(few), few.shape[2], min(GROUPS, len(parts))
     if not known.any():
-        return Steps(means, np.zeros((few.shape[2], bands, bands)), np.zeros((1, *means.shape)))
+        return Steps(means, np.zeros((steps, bands, bands)), np.zeros((groups, *means.shape)))
     usual = 1.4826 * np.median(np.abs(few - means[:, None])[:, known], axis=1)
     floor = np.diag((EVEN * usual) ** 2 + 1e-12)
-    groups = min(GROUPS, len(parts))
     for _ in range(PASSES):
-        information, scores = np.zeros((few.shape[2], bands, bands)), np.zeros((groups, few.shape[2], bands))
+        information, scores, count = np.zeros((steps, bands, bands)), np.zeros((groups, steps, bands)), np.zeros(steps)
         for number, part in enumerate(parts):
-            more, score = _told(np.diff(part, axis=2) - means[:, None], floor)
+            rest = np.diff(seen(part), axis=2) - means[:, None]
+            more, score = _told(rest, floor)
             information += more
             scores[number * groups // len(parts)] += score
+            count += np.isfinite(rest).all(0).sum(0)
         means += _per(information, scores.sum(0)).T
     scores -= scores.mean(0)
     apart = np.stack([_per(information, score).T for score in scores]) * np.sqrt(groups / max(1, groups - 1))
@@ -96,18 +106,32 @@ def _told(rest: Array, floor: Array) -> tuple[Array, Array]:
 
 def _told_at_once(rest: Array, floor: Array) -> tuple[Array, Array]:
     bands, _, lines = rest.shape
-    known = np.isfinite(rest).all(0)
-    there, pixels = _blocks(known[None].astype(np.float64)), _blocks(np.where(known, rest, 0.0))
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(rest).all(0))
+    there, pixels = _blocks(known.astype(np.float64)[None]), _blocks(np.where(known, rest, 0.0))
     down, across = there.shape[:2]
-    count = _around(there.sum(3)[..., None])
-    covariance = _around(pixels @ pixels.swapaxes(2, 3)) / np.maximum(count, 1)
-    loading = LOADING * np.trace(covariance, axis1=2, axis2=3)
-    weight = np.linalg.inv(covariance + loading[..., None, None] * np.identity(bands) + floor)
+    weight = np.linalg.inv(_unevenness(pixels, there.sum(3, keepdims=True)) + floor)
     pulled = (weight @ pixels).reshape(down, across, bands, SIDE, SIDE)
     some = there.reshape(down, across, SIDE, SIDE).sum(2)
     information = np.einsum("dal,dabc->albc", some, weight).reshape(-1, bands, bands)
     score = pulled.sum((0, 3)).swapaxes(1, 2).reshape(-1, bands)
     return information[:lines], score[:lines]
+
+
+def _unevenness(pixels: Array, count: Array) -> Array:
+    """Return the covariance of each block's pixels, of which so many have data.
+
+    It is as large as in the blocks around; half of its shape is that of a wider surrounding, which is better known.
+    Where pixels above one another are alike it is larger, since they tell hardly more together than one alone.
+    """
+    own = pixels @ pixels.swapaxes(2, 3)
+    covariance = _around(own) / np.maximum(_around(count), LEAST)
+    size = np.trace(covariance, axis1=2, axis2=3)[..., None, None] + LEAST
+    wide = _wide(own / size) / np.maximum(_wide(count), LEAST)
+    columns = pixels.reshape(*pixels.shape[:3], SIDE, SIDE).sum(3)
+    columns[1:-1] += columns[:-2] + columns[2:]
+    together, alone = (_wide((each**2).sum((2, 3), keepdims=True) / size) for each in (columns, pixels))
+    alike = together / (3 * alone + LEAST)
+    return alike * ((covariance + wide * size) / 2 + LOADING * size * np.identity(own.shape[2]))
 
 
 def _blocks(planes: Array) -> Array:
@@ -119,13 +143,16 @@ def _blocks(planes: Array) -> Array:
 
 
 def _around(blocks: Array) -> Array:
-    """Return the sum of each block and the eight around it."""
+    """Return the mean of each block and the eight around it, near ones counting more; zeros beyond the edges."""
     for axis in (0, 1):
-        blocks = blocks.swapaxes(0, axis)
-        total = blocks.copy()
-        total[1:] += blocks[:-1]
-        total[:-1] += blocks[1:]
-        blocks = total.swapaxes(0, axis)
+        blocks = ndimage.correlate1d(blocks, (0.25, 0.5, 0.25), axis=axis, mode="constant")
+    return blocks
+
+
+def _wide(blocks: Array) -> Array:
+    """Return the mean of the blocks in a wide window around each."""
+    for axis in (0, 1):
+        blocks = ndimage.uniform_filter1d(blocks, WIDE, axis=axis, mode="constant")
     return blocks
 
 

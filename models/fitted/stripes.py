@@ -55,7 +55,7 @@ def fit_destripe(view: View, options: dict[str, float]) -> dict[str, Any]:
     kind, found, share, least = "none", np.zeros((view.bands, lines)), [0.0] * view.bands, np.inf
     for tried in ("gain", "offset"):
         off, believed_of = _estimate(few, tried, slant)
-        left = _stripiness([_corrected(part, off[:, None], tried) for part in few])
+        left = _stripiness([_corrected(part, off[:, None].astype(np.float32), tried) for part in few])
         if any(believed_of) and left < least:
             kind, found, share, least = tried, off, believed_of, left
     if kind != "none" and len(few) < len(parts):
@@ -126,19 +126,22 @@ def _straighten(part: Values, start: int, slant: float, first: float, lines: int
 
 def _estimate(parts: Sequence[Values], kind: str, slant: float) -> tuple[Array, list[float]]:
     """Return what each line is off, (bands, lines), and the share of each band's measurement that was believed."""
-    steps = measure([_seen(part, kind) for part in parts])
+    steps = measure(parts, _gains if kind == "gain" else _offsets)
     off, share = believed(steps.without(_edges(steps.means)))
     if slant:  # a pixel between two lines was shared out twice, which has blurred them: half of that is undone
         off = 2 * off - ndimage.convolve1d(off, BETWEEN, axis=1, mode="nearest")
     return off, share
 
 
-def _seen(part: Values, kind: str) -> Array:
-    """Return values in which stripes of a kind are sums."""
-    if kind == "offset":
-        return part.astype(np.float64)
-    seen: Array = np.log(np.where((part > DARKEST).all(0), part, np.nan).astype(np.float64))
-    return seen
+def _gains(values: Values) -> Array:
+    """Return logarithms, in which gains are sums."""
+    logarithms: Array = np.log(np.where((values > DARKEST).all(0), values, np.nan).astype(np.float64))
+    return logarithms
+
+
+def _offsets(values: Values) -> Array:
+    """Return values, in which offsets are sums."""
+    return values.astype(np.float64)
 
 
 def _edges(steps: Array) -> NDArray[np.bool_]:
