@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 GROUPS = 8
 """Groups of rows whose differences from the mean say how well it is known."""
 FEWEST = 8
-"""Rows that must tell of a step."""
+"""Rows that lie together at least; twice as many must tell of a step."""
 PASSES = 2
 """How often the mean is moved, from the median."""
 SIDE = 2
@@ -85,7 +85,7 @@ def measure(parts: Sequence[Values], seen: Callable[[Values], Array]) -> Steps:
         means += _per(information, scores.sum(0)).T
     scores -= scores.mean(0)
     apart = np.stack([_per(information, score).T for score in scores]) * np.sqrt(groups / max(1, groups - 1))
-    return Steps(means, information, apart).without(count < FEWEST)
+    return Steps(means, information, apart).without(count < 2 * FEWEST)
 
 
 def median(rows: Array) -> Array:
