@@ -125,6 +125,15 @@ def test_a_scene_without_stripes_stays_and_so_do_bands_without() -> None:
     assert max(changed[0], changed[2]) < 1e-3 and changed[1] < 0.01
 
 
+def test_what_changes_slowly_across_the_lines_stays_though_all_rows_have_it() -> None:
+    image = alike(3)
+    at = np.linspace(0, 1, image.shape[2])
+    image = (image * (1 + 0.2 * at + 0.05 * np.sin(9 * at))).astype(np.float32)
+    bad = striped(image, 0.01, "gain")
+    for given, most in ((image, 2e-4), (bad, 3e-3)):
+        assert np.sqrt(np.mean((on_image("destripe", given) / image - 1) ** 2)) < most
+
+
 def test_one_bad_line_is_a_stripe_and_a_straight_edge_of_the_ground_is_none() -> None:
     image = scene(bands=2, shape=(400, 200))
     image[:, :, 90:] *= 1.5

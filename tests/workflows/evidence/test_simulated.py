@@ -58,12 +58,12 @@ def test_haze_is_not_for_images_one_by_one():
         CompareSettings(cases=(Degradation(haze=0.3),))
 
 
-@pytest.mark.parametrize(("name", "left"), [("freestate", 0.10), ("southsudan", 0.06)])
-def test_stripes_leave_real_scenes_and_what_has_none_stays(name, left):
+@pytest.mark.parametrize(("name", "share", "left"), [("freestate", 0.01, 0.1), ("southsudan", 0.03, 0.03)])
+def test_stripes_leave_real_scenes_and_what_has_none_stays(name, share, left):
     """A small version of the tables in docs/contrast.md, on places by which nothing was chosen."""
     path = Path(os.environ.get("SCENELIFT_DATA", "")) / f"s2/{name}.tif"
     if not path.is_file():
         pytest.skip(f"SCENELIFT_DATA does not name a folder with s2/{name}.tif")
-    (row,) = evaluate_stripes([path], share=0.02)
+    (row,) = evaluate_stripes([path], share=share)
     assert row.found == "gain" and row.left < left and row.gain_db > 10
-    assert abs(row.texture_db) < 0.005 and row.changed < 5e-4
+    assert abs(row.texture_db) < 0.005 and row.changed < 2e-4
