@@ -22,6 +22,7 @@ from scenelift.pipeline.jobs.plan import EnhanceJob
 from scenelift.pipeline.outputs.outputs import Output, recoded_alpha
 from scenelift.pipeline.outputs.sinks import ZarrSink
 from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.rasters import keep_tiles
 from scenelift.pipeline.scenes.scenes import Scene
 from scenelift.pipeline.tiles import TileGrid, Window, patch_shape
 
@@ -95,6 +96,7 @@ def open_job(job: EnhanceJob) -> _Opened:
     with _opening:
         found = _opened.pop(job.token, None)
         if found is None:
+            keep_tiles()
             sink = ZarrSink.open(job.store, job.output.block)
             found = _Opened(open_scene(job.source), sink, tuple(m.load(worker_index()) for m in job.models))
         _opened[job.token] = found  # the last one is the last to go

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import threading
 import warnings
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,7 +36,7 @@ from scenelift.pipeline.scenes.limits import (
 )
 from scenelift.pipeline.scenes.pam import BandFacts, SideCar, read_sidecar
 from scenelift.pipeline.scenes.zarrs import XarrayRaster, netcdf_engine, open_netcdf
-from scenelift.pipeline.tiles import Window
+from scenelift.pipeline.tiles import TileGrid, Window
 
 DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "netCDF", "PNG", "JPEG", "HFA", "ENVI", "SAFE")
 """Drivers a file may be opened with. VRT and the like are not among them: they read other files and the network."""
@@ -50,6 +53,49 @@ _BESIDE = GDAL_OPTIONS | {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
 # Missing georeferencing is reported by open_scene; masks do not need it. Not in a `with` around each opening:
 # that is not safe among threads.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"scenelift\.pipeline\.scenes\.rasters")
+
+
+SLOW_TILES = ("JP2OpenJPEG",)
+"""Drivers whose tiles take longer to decode than most networks take for them."""
+TILES = 288
+"""Megabytes of decoded tiles that a process of blocks keeps: three rows of four bands of a Sentinel-2 tile."""
+
+
+class _Tiles:
+    """Decoded tiles of any files, the last ones used; none before somebody says how many bytes there may be."""
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._kept: OrderedDict[tuple[int, ...], NDArray[np.generic]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[int, ...], decode: Callable[[], NDArray[np.generic]]) -> NDArray[np.generic]:
+        """Return a tile; two threads may decode the same at once."""
+        with self._lock:
+            if (found := self._kept.get(key)) is not None:
+                self._kept.move_to_end(key)
+                return found
+        made = decode()
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = made
+                self._bytes += made.nbytes
+            while self._bytes > self.most:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return made
+
+
+_tiles = _Tiles()
+_numbers = itertools.count()
+
+
+def keep_tiles(megabytes: int = TILES) -> None:
+    """Keep decoded tiles of formats that are slow to decode in this process from now on, at most so much of them.
+
+    A block needs the edges of the tiles around its own; without this each tile is decoded for up to nine blocks.
+    """
+    _tiles.most = megabytes << 20
 
 
 class Reader(Protocol):
@@ -106,6 +152,7 @@ class RasterFile:
         self._drivers = drivers
         self._options = _BESIDE if beside else GDAL_OPTIONS
         self._local = threading.local()
+        self._number = next(_numbers)
         with rasterio.Env(**self._options):
             d = self._handle
             self.shape: tuple[int, int] = d.shape
@@ -149,6 +196,7 @@ class RasterFile:
             together = self.count if d.profile.get("interleave") == "pixel" else 1
             sizes = [h * w * np.dtype(_stored(t)).itemsize for (h, w), t in zip(d.block_shapes, d.dtypes, strict=True)]
             self.chunk_bytes: int = max(sizes, default=0) * together
+            self._slow_tiles: tuple[tuple[int, int], ...] = d.block_shapes if d.driver in SLOW_TILES else ()
 
     def palette(self, index: int) -> dict[int, tuple[int, int, int, int]]:
         """Return the colours of a band (1-based) that has a palette: red, green, blue, alpha by value."""
@@ -176,7 +224,10 @@ class RasterFile:
         rio = RioWindow(window.col, window.row, window.width, window.height)
         try:
             with rasterio.Env(**self._options):
-                values = self._handle.read(index, window=rio)
+                if self._slow_tiles and _tiles.most:
+                    values = self._from_tiles(index, window)
+                else:
+                    values = self._handle.read(index, window=rio)
                 if not self.has_mask:  # nodata and alpha are the scene's to apply, over all files
                     return values, np.ones(values.shape, bool)
                 return values, self._handle.read_masks(index, window=rio) != 0
@@ -192,6 +243,20 @@ class RasterFile:
                 f"cannot read {without_secrets(self.path)}, band {index}, rows {window.row}-{window.stop_row}, "
                 f"columns {window.col}-{window.stop_col}: {_first_line(error)}; the file may be truncated or damaged"
             ) from None
+
+    def _from_tiles(self, index: int, window: Window) -> NDArray[np.generic]:
+        """Read a band of a window by whole tiles, which are kept."""
+        side, window = self._slow_tiles[index - 1], window.clip(self.shape)
+        lattice = TileGrid(self.shape, (min(side[0], self.shape[0]), min(side[1], self.shape[1])))
+        values = np.empty((window.height, window.width), self.dtypes[index - 1])
+        for cell in lattice.covering(window):
+            tile = cell.clip(self.shape)
+            rio = RioWindow(tile.col, tile.row, tile.width, tile.height)
+            key = self._number, index, tile.row, tile.col
+            decoded = _tiles.get(key, functools.partial(self._handle.read, index, window=rio))
+            part = tile.intersect(window)
+            values[part.slices(window)] = decoded[part.slices(tile)]
+        return values
 
 
 def open_raster(path: str, limits: Limits | None = None, time: str | None = None) -> RasterFile | XarrayRaster:

@@ -19,11 +19,12 @@ from support.storage import Handler
 
 from scenelift.pipeline.errors import SceneError, UnreachableError, UsageError
 from scenelift.pipeline.outputs.outputs import output_of
+from scenelift.pipeline.scenes import rasters
 from scenelift.pipeline.scenes.inputs import input_digest, input_stamps
 from scenelift.pipeline.scenes.limits import Limits
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
-from scenelift.pipeline.tiles import Window
+from scenelift.pipeline.tiles import TileGrid, Window
 
 WHOLE = Window(0, 0, 20, 30)
 WORLD = "10\n0\n0\n-10\n500005\n4999995\n"
@@ -225,3 +226,63 @@ def test_a_storage_that_stops_responding_is_no_broken_file(tmp_path: Path) -> No
     with pytest.raises(UnreachableError, match="does not respond; what is done is kept") as caught:
         scene.read(Window(320, 0, 64, 64))
     assert caught.value.exit_code == 75
+
+
+@pytest.fixture
+def tiled(tmp_path: Path) -> Path:
+    """Two bands of JPEG 2000 in tiles, those at the edges not whole."""
+    path = tmp_path / "scene.jp2"
+    facts = {"driver": "JP2OpenJPEG", "count": 2, "height": 700, "width": 610, "dtype": "uint16", "transform": UTM}
+    with rasterio.open(
+        path, "w", crs="EPSG:32633", blockxsize=128, blockysize=128, quality=100, reversible=True, **facts
+    ) as out:
+        out.write(noise_image(4, (2, 700, 610)))
+    return path
+
+
+def test_tiles_that_are_kept_are_the_pixels_of_the_file(tiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with rasterio.open(tiled) as opened:
+        whole = opened.read()
+        assert opened.block_shapes[0] < (700, 610)  # or one tile would be all
+    random = np.random.default_rng(1)
+    for most in (0, 128 * 128 * 2 + 1, 1 << 22):  # none, one, all of them
+        tiles = rasters._Tiles()
+        monkeypatch.setattr(rasters, "_tiles", tiles)
+        tiles.most = most
+        file = rasters.open_raster(str(tiled))
+        for _ in range(40):
+            (row, stop_row), (col, stop_col) = (sorted(random.choice(n + 1, 2, replace=False)) for n in (700, 610))
+            index = int(random.integers(1, 3))
+            window = Window.from_bounds(int(row), int(col), int(stop_row), int(stop_col))
+            values, valid = file.read(index, window)
+            assert np.array_equal(values, whole[(index - 1, *window.slices())]) and valid.all()
+            assert tiles._bytes <= most and tiles._bytes == sum(each.nbytes for each in tiles._kept.values())
+
+
+def test_a_tile_is_decoded_once_for_all_blocks_around_it(tiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[tuple[int, ...]] = []
+
+    class Counting(rasters._Tiles):
+        def get(self, key, decode):  # type: ignore[no-untyped-def]
+            return super().get(key, lambda: (decoded.append(key), decode())[1])
+
+    monkeypatch.setattr(rasters, "_tiles", Counting())
+    rasters.keep_tiles()
+    scene = scene_of(tiled)
+    lattice = TileGrid(scene.grid.shape, (128, 128))
+    for block in lattice:
+        scene.read(block.expand(20).clip(scene.grid.shape))
+    assert len(decoded) == len(set(decoded)) == 2 * len(lattice)
+    another = scene_of(tiled)  # the file may be another by now
+    another.read(Window(0, 0, 10, 10))
+    assert len(decoded) == 2 * len(lattice) + 2
+
+
+def test_a_damaged_tile_is_one_line(tiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rasters, "_tiles", rasters._Tiles())
+    rasters.keep_tiles()
+    scene, content = scene_of(tiled), bytearray(tiled.read_bytes())
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    tiled.write_bytes(content)
+    with pytest.raises(SceneError, match=r"scene.jp2.*may be truncated or damaged"):
+        scene.read(Window(0, 0, 700, 610))
