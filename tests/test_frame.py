@@ -27,9 +27,9 @@ IMPORT_NAMES = {
     "scikit-image": "skimage",
     "segmentation-models-pytorch": "segmentation_models_pytorch",
 }
-# Dask's dashboard is empty without the first, its TLS needs the second; fsspec finds the others for https:// and s3://
-NOT_IMPORTED = {"bokeh", "cryptography", "aiohttp", "s3fs"}
-OPTIONAL = ("jobqueue", "cuda", "lpips", "remote", "stac", "clouds", "onnx", "openvino")
+# Dask's dashboard is empty without the first, its TLS needs the second; fsspec finds two more, torch the last
+NOT_IMPORTED = {"bokeh", "cryptography", "aiohttp", "s3fs", "tensorboard"}
+OPTIONAL = ("jobqueue", "cuda", "lpips", "remote", "stac", "clouds", "onnx", "openvino", "tensorboard")
 
 
 def requirements(*extras: str) -> dict[str, str]:

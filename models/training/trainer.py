@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import math
 import time
@@ -31,7 +32,7 @@ class Run:
     """Where a training keeps its state and log, and how it is validated."""
 
     folder: Path
-    """Gets ``state.safetensors`` (resume) and ``log.csv``."""
+    """Gets ``state.safetensors`` (resume), ``log.csv``, and what TensorBoard shows where it is installed."""
     digest: str
     """Digest of recipe and data: a state of another training is refused."""
     validate: Callable[[Weights], float]
@@ -88,6 +89,7 @@ class Trainer:
         self.optimizers = [*make_optimizers(schedule.optimizer, module), *objective.optimizers]
         self.average, self.best = self._copy(module.state_dict()), self._copy(module.state_dict())
         self.best_score, self.stale, self.step = -math.inf, 0, 0
+        self._board: Any = None
 
     def train(self, progress: Callable[[int, float], None] | None = None) -> Weights:
         """Train to the end of the schedule; return the best weights seen, or the last ones if the schedule says so.
@@ -111,6 +113,8 @@ class Trainer:
             if self.step % self.schedule.validate_every == 0 or self.step == self.schedule.steps:
                 self._validate(sum(losses) / len(losses), started)
                 losses = []
+        if self._board is not None:
+            self._board.close()
         return self.best
 
     def _draw(self, number: int) -> Any:
@@ -174,6 +178,7 @@ class Trainer:
             self.best_score, self.best = score, self._copy(self.average)
         if self.group.is_main:
             self._log(self.run, loss, score, time.monotonic() - started)
+            self._show(self.run, loss, score)
             self._save(self.run)
 
     def _log(self, run: Run, loss: float, score: float, seconds: float) -> None:
@@ -186,6 +191,21 @@ class Trainer:
                 writer.writerow([self.step, f"{loss:.6f}", f"{score:.4f}", f"{seconds:.1f}"])
         except OSError as error:
             raise ModelError(f"cannot write {run.log}: {error.strerror}") from None
+
+    def _show(self, run: Run, loss: float, score: float) -> None:
+        """Write loss and score for TensorBoard, too, where it is installed; steps taken before a kill are dropped."""
+        if importlib.util.find_spec("tensorboard") is None:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        try:
+            if self._board is None:
+                self._board = SummaryWriter(str(run.folder / "tensorboard"), purge_step=self.step)
+            self._board.add_scalar("loss", loss, self.step)
+            self._board.add_scalar(run.column, score, self.step)
+            self._board.flush()
+        except OSError as error:
+            raise ModelError(f"cannot write {run.folder / 'tensorboard'}: {error.strerror}") from None
 
     def _save(self, run: Run) -> None:
         """Write everything a resumed run needs, in one atomic step."""

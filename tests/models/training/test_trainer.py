@@ -114,6 +114,35 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path, optimizer, adversaria
     assert [row[:2] for row in logs[0]] == [row[:2] for row in logs[1]]
 
 
+def test_tensorboard_shows_what_the_log_says_also_after_a_kill(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def kill(step, loss):
+        if step == 11:  # steps 4 and 8 were logged
+            raise KillError
+
+    with pytest.raises(KillError):
+        make(tmp_path, plan(20)).train(kill)
+    again = make(tmp_path, plan(20))
+    assert again.resume()
+    again.train()
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    for name in ("loss", "validation_db"):
+        events = {event.step: event.value for event in shown.Scalars(name)}
+        assert events == pytest.approx({int(row["step"]): float(row[name]) for row in rows}, abs=1e-4)
+    assert [int(row["step"]) for row in rows] == [4, 8, 12, 16, 20]
+
+
+def test_without_tensorboard_a_training_has_its_log_alone(tmp_path, monkeypatch):
+    found = training.importlib.util.find_spec
+    monkeypatch.setattr(
+        training.importlib.util, "find_spec", lambda name: None if name == "tensorboard" else found(name)
+    )
+    make(tmp_path, plan(4)).train()
+    assert (tmp_path / "log.csv").exists() and not (tmp_path / "tensorboard").exists()
+
+
 def test_training_learns(tmp_path):
     generator = torch.Generator().manual_seed(9)
     clean = waves(16, 1.0, generator)
