@@ -90,6 +90,8 @@ class Trainer:
         self.average, self.best = self._copy(module.state_dict()), self._copy(module.state_dict())
         self.best_score, self.stale, self.step = -math.inf, 0, 0
         self._board: Any = None
+        self.lengths = [schedule.steps]
+        """Steps that the training was given: more than one number where it was given more after it had begun."""
 
     def train(self, progress: Callable[[int, float], None] | None = None) -> Weights:
         """Train to the end of the schedule; return the best weights seen, or the last ones if the schedule says so.
@@ -210,12 +212,15 @@ class Trainer:
     def _save(self, run: Run) -> None:
         """Write everything a resumed run needs, in one atomic step."""
         parts = {name: module.state_dict() for name, module in self.modules.items()}
-        facts = {name: getattr(self, name) for name in ("step", "best_score", "stale", "bf16")}
+        facts = {name: getattr(self, name) for name in ("step", "best_score", "stale", "bf16", "lengths")}
         facts |= {"identity": run.digest, "plan": asdict(self.schedule)}
         write_state(run.state, parts | {"average": self.average, "best": self.best}, self.optimizers, facts)
 
     def resume(self) -> bool:
         """Take up the state on disk; return whether there was one.
+
+        With another number of steps than it was begun with it goes on by the new schedule. That is not the training
+        that would have had so many steps from the start: rates were others until here.
 
         Raises
         ------
@@ -233,6 +238,10 @@ class Trainer:
         )
         state.restore(self.optimizers)
         self.step, self.best_score, self.stale = (state.facts[name] for name in ("step", "best_score", "stale"))
+        given = state.facts.get("lengths", self.lengths)
+        if given[-1] != self.schedule.steps:
+            given, self.stale = [*given, self.schedule.steps], 0
+        self.lengths = given
         self.bf16 = state.facts.get("bf16", self.bf16)  # a run that goes on elsewhere stays what it was
         if self.run.log.exists() and self.group.is_main:
             _trim(self.run.log, self.step)

@@ -171,10 +171,12 @@ def fit(
     parent = _parent(problem, module) if group.is_main else None
     if parent and say is not None:
         say(f"{parent['name']} as it is: PSNR {parent['psnr_db']:.2f} dB on the validation places")
-    files = Run(run, digest(recipe, problem.arrays()), problem.validate, problem.column)
+    files = Run(run, digest(recipe, problem.arrays(), of_any_length=True), problem.validate, problem.column)
     trainer = Trainer(module, objective, schedule, files, where, group)
     if not (resume and trainer.resume()) and group.is_main:
         files.log.unlink(missing_ok=True)
+    if len(trainer.lengths) > 1 and say is not None and group.is_main:
+        say(f"goes on at step {trainer.step} of {trainer.lengths[-2]}, now to {trainer.lengths[-1]}")
     try:
         trainer.train(None if progress is None else lambda step, loss: progress(step, schedule.steps, loss))
     except ModelError as error:
@@ -190,6 +192,7 @@ def fit(
         **problem.facts(),
         **({} if parent is None else {"parent": parent}),
         "steps": trainer.step,
+        **({"steps_given": trainer.lengths} if len(trainer.lengths) > 1 else {}),
         "seed": recipe.plan.seed,
         "trained_on_machine": _machine(trainer),
         "minutes_of_this_process": round((time.monotonic() - started) / 60, 1),
@@ -243,7 +246,11 @@ def _store(path: Path, problem: Problem, module: nn.Module, state: Weights, fact
     save_checkpoint(path, module.half(), spec, problem.arch)
 
 
-def digest(recipe: Any, arrays: Iterable[NDArray[np.generic]] = ()) -> str:
+LENGTHS = ("steps", "epochs", "warmup")
+"""Settings of a phase that change when it gets more steps."""
+
+
+def digest(recipe: Any, arrays: Iterable[NDArray[np.generic]] = (), of_any_length: bool = False) -> str:
     """Return the digest of everything in the recipe that is not a default, and of the data, wherever they lie.
 
     Parameters
@@ -251,8 +258,16 @@ def digest(recipe: Any, arrays: Iterable[NDArray[np.generic]] = ()) -> str:
     recipe : dataclass
     arrays : iterable of ndarray
         All that is trained and validated on, in a fixed order.
+    of_any_length : bool
+        Leave out how long the last phase and its warm-up are, and how often is validated: a training may be given
+        more steps.
     """
-    found = hashlib.sha256(json.dumps(_chosen(recipe), sort_keys=True).encode())
+    chosen = _chosen(recipe)
+    if of_any_length:
+        for settings, names in ((chosen["plan"]["phases"][-1], LENGTHS), (chosen["plan"], ("validate_every",))):
+            for name in names:
+                settings.pop(name, None)
+    found = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode())
     for array in arrays:
         found.update(repr((array.shape, str(array.dtype))).encode())
         for start in range(0, len(array), 1024):  # mapped arrays may be larger than memory

@@ -143,6 +143,19 @@ def test_without_tensorboard_a_training_has_its_log_alone(tmp_path, monkeypatch)
     assert (tmp_path / "log.csv").exists() and not (tmp_path / "tensorboard").exists()
 
 
+def test_a_training_can_be_given_more_steps(tmp_path):
+    make(tmp_path, plan(8, patience=1)).train()
+    longer = make(tmp_path, plan(16))
+    assert longer.resume() and (longer.step, longer.stale, longer.lengths) == (8, 0, [8, 16])
+    weights = longer.train()
+    assert [row[0] for row in csv.reader((tmp_path / "log.csv").open())] == ["step", "4", "8", "12", "16"]
+    once_more = make(tmp_path, plan(16))
+    assert once_more.resume() and once_more.lengths == [8, 16]
+    assert all(torch.equal(weights[name], value) for name, value in once_more.train().items())
+    shorter = make(tmp_path, plan(4))
+    assert shorter.resume() and all(torch.equal(weights[name], value) for name, value in shorter.train().items())
+
+
 def test_training_learns(tmp_path):
     generator = torch.Generator().manual_seed(9)
     clean = waves(16, 1.0, generator)

@@ -177,6 +177,21 @@ def test_a_run_leaves_weights_card_log_and_figure(tmp_path, scene):
     assert [s[:2] for s in seen] == [(i, 6) for i in range(1, 7)]
 
 
+def test_a_run_that_is_given_more_steps_goes_on_and_its_card_says_so(tmp_path, scene):
+    def trained(steps, **more):
+        plan = {"batch": 4, "validate_every": steps // 2, "precision": "fp32", "phases": [{"steps": steps}]} | more
+        lines = []
+        card = train(settings(scene, plan=plan), tmp_path / "run", say=lines.append).with_suffix(".json")
+        return json.loads(card.read_text()), lines
+
+    card, lines = trained(4)
+    assert "steps_given" not in card and lines == []
+    card, lines = trained(8)
+    assert (card["steps"], card["steps_given"]) == (8, [4, 8]) and lines == ["goes on at step 4 of 4, now to 8"]
+    with pytest.raises(ModelError, match="another recipe or other data"):
+        trained(16, batch=8)
+
+
 TINY = """
 name = "tiny"
 task = "super-resolution"
