@@ -21,6 +21,8 @@ CARRIED = 400
 COLUMNS = ("", "scene", "status", "date", "clouds, %", "size, px", "blocks", "seconds", "MB", "expected gain, dB")
 WIDTH = 960
 """Width of the map, pixels."""
+LEAST = 12.0
+"""Least side of a scene on the map, pixels of its width: of an archive of several continents a scene would be a dot."""
 STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60)
 """Distances between the lines of the grid, degrees."""
 Ring = list[tuple[float, float]]
@@ -145,9 +147,19 @@ def _shape(record: SceneRecord, ring: Ring) -> dict[str, str]:
     return {
         "id": record.id,
         "status": record.status,
-        "points": " ".join(f"{x:.2f},{y:.2f}" for x, y in ring),
+        "points": " ".join(f"{x:.2f},{y:.2f}" for x, y in _visible(ring)),
         "title": f"{record.id}: {record.status}" + (f", {record.date[:10]}" if record.date else ""),
     }
+
+
+def _visible(ring: Ring) -> Ring:
+    """Return the shape, enlarged about its middle where it would be too small to be seen or clicked."""
+    xs, ys = [x for x, _ in ring], [y for _, y in ring]
+    grown = LEAST / max(max(xs) - min(xs), max(ys) - min(ys), 1e-9)
+    if grown <= 1:
+        return ring
+    x0, y0 = (max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2
+    return [(x0 + (x - x0) * grown, y0 + (y - y0) * grown) for x, y in ring]
 
 
 def _joined(rings: list[Ring]) -> list[Ring]:

@@ -26,7 +26,9 @@ from support.builders import UTM
 from support.processes import call
 
 from scenelift.models.catalog import find, load_spec
-from scenelift.workflows.archive.settings import Access
+from scenelift.workflows.archive.page import write_page
+from scenelift.workflows.archive.record import SceneRecord
+from scenelift.workflows.archive.settings import Access, Folder
 from scenelift.workflows.archive.sources import find_scenes
 from scenelift.workflows.archive.stac import RENDER
 
@@ -107,6 +109,8 @@ def test_the_page_sorts_filters_and_leads_from_the_map_to_the_table(made, tmp_pa
         tab.open(made / "index.html", width)
         assert tab.run("return document.documentElement.scrollWidth") <= width
         assert tab.run("return document.querySelectorAll('svg polygon').length") == 2
+        reason = "return document.querySelector('#scene-bad .why').getBoundingClientRect().right"
+        assert tab.run(reason) <= width, "why a scene failed is seen without scrolling"
         assert tab.run("return [...document.images].every(i => i.naturalWidth > 0) && document.images.length") == 2
         names = "return [...document.querySelectorAll('#scenes tbody tr:not([hidden])')].map(r => r.id.slice(6))"
         assert tab.run(names) == ["bad", "one", "two"]
@@ -120,6 +124,17 @@ def test_the_page_sorts_filters_and_leads_from_the_map_to_the_table(made, tmp_pa
         tab.run("document.querySelector('polygon[data-row=scene-two]').dispatchEvent(new Event('click'))")
         assert tab.run("return document.getElementById('scene-two').className") == "on"
         assert not tab.console()
+
+
+def test_a_scene_of_a_wide_archive_is_no_dot_on_the_map(tmp_path):
+    corners = [[(x, y), (x + 0.1, y), (x + 0.1, y - 0.05), (x, y - 0.05)] for x, y in ((-75.0, 37.0), (27.0, -26.0))]
+    records = [SceneRecord(f"s{n}", "done", footprint=ring) for n, ring in enumerate(corners)]
+    text = write_page(Folder(tmp_path), records).read_text()
+    shapes = [[pair.split(",") for pair in found.split()] for found in re.findall(r'points="([^"]+)"', text)]
+    assert len(shapes) == 2
+    for shape in shapes:
+        width, height = np.ptp(np.array(shape, float), axis=0)
+        assert max(width, height) == pytest.approx(12, abs=0.1) and min(width, height) > 4, "and its shape is kept"
 
 
 @pytest.fixture
