@@ -247,6 +247,7 @@ def prepare_opened(
     asked = any(isinstance(name, str) and wants_blur(name) for name in rest)
     conditions = found if asked else None
     chosen = [*first, *_resolve(rest, scene, settings, runtime, conditions, noise, first)]
+    notes += _denoised(rest, noise, given=settings.noise is not None)
     warnings = notes if found is None else (*notes, *unfamiliar(rest, band_names(scene), found, noise))
     warnings += tuple(note for model in chosen for extra in _extras_of(model) for note in extra.notes())
     warnings += tuple(
@@ -327,6 +328,16 @@ def _earlier(models: Sequence[ChosenModel], name: str, device: str) -> list[Mode
 
 def _rounded(noise: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(float(f"{sigma:.3g}") for sigma in noise)
+
+
+def _denoised(names: Sequence[str | Enhancer], noise: tuple[float, ...], *, given: bool) -> tuple[str, ...]:
+    """Return a line with the noise that denoising networks are told, which is not what super-resolution is told."""
+    told = [name for name in names if isinstance(name, str) and is_network(name) and is_denoiser(name)]
+    if not told or not noise:
+        return ()
+    low, high = f"{min(noise):.4f}", f"{max(noise):.4f}"
+    origin = "given" if given else "estimated; fine texture counts as noise: --noise says otherwise"
+    return (f"{', '.join(told)} takes away noise of {' to '.join(dict.fromkeys((low, high)))} reflectance ({origin})",)
 
 
 def _resolve(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from scenelift.pipeline.errors import InputChangedError, SinkError, UsageError
 from scenelift.pipeline.faults import commit_point
@@ -25,12 +26,26 @@ from scenelift.pipeline.scenes.inputs import input_digest, input_stamps
 
 def _check_fingerprint(plan: Plan, history: History) -> None:
     """Refuse to go on with another job than the one that was begun, and spell out the difference."""
-    found = differences(history.fingerprint, plan.fingerprint)
+    found = _told(history.fingerprint, plan.fingerprint)
     if found:
         state = "exists, made with other input or settings" if plan.path.exists() else "was begun with others"
         raise UsageError(
             f"output {plan.path} {state}: {'; '.join(found)}. Choose another name or add --overwrite to start over"
         )
+
+
+FOLLOWS = ("models ", "output shape ", "output block ", "output transform ")
+"""Beginnings of the differences that come with other models."""
+
+
+def _told(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Spell out the difference; of other models their names, not every digest and size that comes with them."""
+    found = differences(before, now)
+    names = [[str(model.get("name")) for model in each.get("models", {}).values()] for each in (before, now)]
+    if names[0] == names[1]:
+        return found
+    was, are = (" then ".join(each) for each in names)
+    return [f"models were {was}, now {are}", *(line for line in found if not line.startswith(FOLLOWS))]
 
 
 def check_input(plan: Plan) -> None:

@@ -18,12 +18,13 @@ from scenelift.models.sensing.estimation import CANDIDATES
 from scenelift.models.sensing.sensors import parse_blur, sensor_of
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UnfitError, UsageError
+from scenelift.pipeline.scenes.noise import scene_noise
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows.choosing import Prepared, prepare
 from scenelift.workflows.conditions import Conditions, colour_bands, scene_conditions
 from scenelift.workflows.demo import packaged_scene
-from scenelift.workflows.enhance import enhance, resume
+from scenelift.workflows.enhance import enhance, planned, resume
 from scenelift.workflows.expect import expect
 from scenelift.workflows.familiarity import unfamiliar
 from scenelift.workflows.settings import EnhanceSettings
@@ -187,6 +188,25 @@ def test_a_network_says_what_it_has_not_seen(tmp_path):
     assert "noise (standard deviation) of B04 is 0.3, 5.0 times above" in line
     summary = enhance(tmp_path / "a.tif", tmp_path / "out.tif", "sr-x2-fast", cluster=HERE)
     assert any("sr-x2-fast was trained for blurs" in note for note in summary.notes)
+
+
+def test_the_noise_that_a_denoiser_is_told_is_printed(tmp_path):
+    scene = write(tmp_path / "a.tif", Blur("area"), side=128)
+    for given, origin in ((None, "estimated; fine texture counts as noise: --noise says otherwise"), (12.0, "given")):
+        levels = scene_noise(scene, given)
+        settings = EnhanceSettings(noise=given)
+        notes = planned(tmp_path / "a.tif", tmp_path / "o.tif", "denoise-lean", settings, HERE).notes
+        (line,) = [note for note in notes if "takes away noise" in note]
+        assert line.startswith(f"denoise-lean takes away noise of {min(levels):.4f}") and line.endswith(f"({origin})")
+    plan = planned(tmp_path / "a.tif", tmp_path / "o.tif", "median", EnhanceSettings(), HERE)
+    assert not any("takes away noise" in note for note in plan.notes)
+
+
+def test_another_model_is_refused_by_its_name_alone(tmp_path):
+    write(tmp_path / "a.tif", Blur("area"), side=96)
+    enhance(tmp_path / "a.tif", tmp_path / "o.tif", "lanczos-x2", EnhanceSettings(), HERE)
+    with pytest.raises(UsageError, match=r"settings: models were lanczos-x2, now median\. Choose another name"):
+        enhance(tmp_path / "a.tif", tmp_path / "o.tif", "median", EnhanceSettings(), HERE)
 
 
 def test_too_little_to_be_gained_stops_before_the_work(tmp_path):
