@@ -100,7 +100,7 @@ def rehearse(plan: Plan) -> Rehearsal:
     finished = is_finished(plan, history)
     begun = None if finished else to_resume(plan, history)
     if not os.access(plan.path.parent, os.W_OK):
-        raise UsageError(f"cannot write in {plan.path.parent}: no permission")
+        raise UsageError(f"cannot write in {plan.path.parent}: no permission; choose another folder")
     Lock(plan.work).refuse_held()
     if begun is None and not finished:
         with tempfile.TemporaryDirectory() as folder:

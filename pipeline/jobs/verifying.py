@@ -57,7 +57,10 @@ class Verdict:
         if self.replacing:
             found.append(f"its replacement is not finished: `scenelift resume {self.output}` goes on with it")
         state = "repaired" if self.repaired else "intact" if self.intact else "DAMAGED"
-        return [*found, f"{self.output}: {state} ({self.files} files, {self.blocks} blocks checked)"]
+        checked = f"{self.files} file{'s' * (self.files != 1)}, {self.blocks} block{'s' * (self.blocks != 1)} checked"
+        if not self.intact:
+            found.append(f"`scenelift verify {self.output} --repair` computes again what is damaged")
+        return [*found, f"{self.output}: {state} ({checked})"]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -224,7 +224,7 @@ def output_of(
         if spec.bands is not None and spec.bands != len(bands):
             raise UsageError(
                 f"model {spec.name} wants {spec.bands} bands together, {scene.name} gives {len(bands)}; "
-                "choose bands with --bands"
+                f"choose bands with --bands{', such as --bands red,green,blue' if spec.bands == 3 else ''}"
             )
         labels = getattr(spec, "labels", ())
         if spec.out_bands is not None and (spec.out_bands != len(bands) or labels):

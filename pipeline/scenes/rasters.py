@@ -212,7 +212,7 @@ class RasterFile:
                 handle = DatasetReader(self._name, driver=list(self._drivers))
             except RasterioIOError as error:
                 raise SceneError(
-                    without_secrets(f"cannot open {self.path} as a raster: {_first_line(error)}")
+                    without_secrets(f"cannot open {self.path} as a raster: {_first_line(error)}{_advice(error)}")
                 ) from None
             except UnicodeEncodeError:
                 raise SceneError(f"cannot open {os.fsencode(self.path)!r}: its name is not UTF-8; rename it") from None
@@ -335,6 +335,14 @@ def _subdatasets(raster: RasterFile) -> list[str]:
 def _stored(dtype: str) -> str:
     """Return a numpy name for GDAL's own types."""
     return {"complex_int16": "int32", "complex_int32": "int64"}.get(dtype, dtype)
+
+
+def _advice(error: BaseException) -> str:
+    """Return what helps against what GDAL complained about; nothing where that is not certain."""
+    line = _first_line(error)
+    if "Failed to read directory" in line:  # of a TIFF that ends before it
+        return "; the file is cut off or damaged: fetch or copy it again"
+    return " Name a raster, such as a GeoTIFF" if "not recognized as being in a supported" in line else ""
 
 
 def _first_line(error: BaseException) -> str:

@@ -139,7 +139,7 @@ class Console:
             self._started, self._pixels, self._said = time.perf_counter(), 0, time.perf_counter()
             self._done, self._total = 0, total
             if self._logs:
-                LOG.info("%d %s to do", total, self._unit)
+                LOG.info("%d %s to do", total, self._unit.removesuffix("s") if total == 1 else self._unit)
             self._bar.start()
             self._task = self._bar.add_task("enhancing", total=total, speed="")
             return

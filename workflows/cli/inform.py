@@ -83,7 +83,7 @@ def print_scene(facts: dict[str, Any]) -> None:
         ["size", f"{facts['width']} x {facts['height']} px, {len(facts['bands'])} bands, {facts['dtype']}"],
         ["CRS", facts["crs"]],
         ["ground sample distance", f"{gsd[0]:g} x {gsd[1]:g}"],
-        ["transform", ", ".join(f"{v:g}" for v in facts["transform"])],
+        ["transform", ", ".join(f"{v:.12g}" for v in facts["transform"])],
         *([["product", facts["product"]]] if facts["product"] else []),
         *([name, f"{x:.6f}, {y:.6f}"] for name, (x, y) in facts["corners"].items()),
         ["missing pixels", facts["mask"] if facts["nodata"] is None else f"nodata {', '.join(_nodata(facts))}"],

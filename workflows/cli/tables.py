@@ -166,6 +166,8 @@ def print_archive(summary: dict[str, Any]) -> None:
 
 def print_enhanced(facts: dict[str, Any]) -> None:
     """Print the closing summary of an enhancement."""
+    made = facts["resumed"] < facts["blocks"]  # else all was there, and a speed would say nothing
+    speed = f", {facts['megapixels_per_second']:.2f} Mpx/s (all bands)"
     table(
         "enhanced",
         ["", ""],
@@ -174,8 +176,8 @@ def print_enhanced(facts: dict[str, Any]) -> None:
             ["models", " then ".join(facts["models"])],
             ["size", f"{facts['width']} x {facts['height']} px, {facts['bands']} bands, x{facts['scale']}"],
             ["blocks", f"{facts['blocks']} ({facts['skipped']} without data)"],
-            ["time", f"{facts['seconds']:.1f} s, {facts['megapixels_per_second']:.2f} Mpx/s (all bands)"],
-            ["in the model", f"{100 * facts['model_share']:.0f}% of the workers' busy time"],
+            ["time", f"{facts['seconds']:.1f} s{speed * made}"],
+            *([["in the model", f"{100 * facts['model_share']:.0f}% of the workers' busy time"]] if made else []),
             ["peak memory", f"{facts['peak_memory_mb']:.0f} MB in one process"],
             ["ran on", f"{facts['device']}, {facts['precision']}"],
             *(["note", note] for note in facts["notes"]),

@@ -69,7 +69,10 @@ def _batches(sources: list[Path], bands: int, window: int) -> Iterator[tuple[lis
     images: list[NDArray[np.float32]] = []
     for name, image in _images(sources):
         if image.shape[0] != bands:
-            raise ModelError(f"{name} has {image.shape[0]} bands, the classifier takes {bands}")
+            raise ModelError(
+                f"{name} has {image.shape[0]} bands, the classifier takes {bands}: "
+                "of a scene `scenelift classify --bands` takes some"
+            )
         if min(image.shape[1:]) < window // 4:
             raise ModelError(f"{name} is {image.shape[1]} x {image.shape[2]} pixels, too small for windows of {window}")
         if images and (image.shape != images[0].shape or len(images) == BATCH):

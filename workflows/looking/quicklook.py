@@ -198,7 +198,7 @@ def _fit(one: Scene, other: Scene) -> tuple[int, Window]:
     elif scale < 1 or max(abs(lies.a * scale - 1), abs(lies.e * scale - 1), abs(lies.b), abs(lies.d)) > OFF:
         problem = "the pixels of the second must be a whole number of times as small, along the same directions"
     elif max(abs(at * scale - round(at * scale)) for at in (lies.c, lies.f)) > OFF * 10:
-        problem = "the second lies aside by a part of a pixel"
+        problem = "the second lies aside by a part of a pixel: warp the first onto the grid of the second first"
     if problem:
         raise UsageError(f"{one.name} and {other.name} do not fit: {problem}")
     row, col = _origin(one, other, scale)

@@ -61,6 +61,12 @@ def open_triple(before: SceneSource, after: SceneSource, truth: SceneSource | No
     UsageError
         If they do not lie on grids that fit; see :func:`scenelift.pipeline.scores.pairs.open_pair`.
     """
+    bands, made = len(open_scene(before).bands), open_scene(after)
+    if bands != len(made.bands):  # which open_pair says, too, but names an option that a report does not have
+        raise UsageError(
+            f"a report compares a scene with what it was made from, band by band: {made.name} has {len(made.bands)} "
+            f"bands (of classes, or of uncertainty?), that has {bands}; name an enhanced scene without them"
+        )
     pair = open_pair(before, after)
     if truth is None:
         return Triple(pair, None)

@@ -7,6 +7,7 @@ import json
 import pkgutil
 import re
 import shutil
+import struct
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -185,7 +186,7 @@ def test_the_log_goes_to_a_file_and_quiet_shows_nothing_but_results(tmp_path: Pa
     before = program(*log, "before.txt", *words, "b.tif", cwd=tmp_path)
     behind = program(*words, "c.tif", *log, "behind.txt", cwd=tmp_path)
     for done, file in ((before, "before.txt"), (behind, "behind.txt")):
-        assert block.search((tmp_path / file).read_text()) and "1 blocks to do" in done.stderr
+        assert block.search((tmp_path / file).read_text()) and "1 block to do" in done.stderr
     for line in (("--quiet", *words, "d.tif"), (*words, "e.tif", "-q")):
         quiet = program(*line, cwd=tmp_path)
         assert quiet.stderr == "" and line[-2 if line[-1] == "-q" else -1] in quiet.stdout
@@ -272,7 +273,8 @@ def test_the_card_of_a_checkpoint_is_shown_if_it_is_its_own(run: Run, tmp_path: 
 
 
 UNFIT = {
-    "info text.tif": "cannot open text.tif as a raster",
+    "info text.tif": "supported file format. Name a raster, such as a GeoTIFF",
+    "info cut.tif": "the file is cut off or damaged: fetch or copy it again",
     "enhance text.tif -o out.tif": "cannot open",
     "enhance text.tif -o out.tif --dry-run": "cannot open",
     "expect text.tif": "cannot open",
@@ -296,10 +298,13 @@ def test_what_another_file_or_option_helps_is_one_line(words: str, run: Run, tmp
     monkeypatch.chdir(tmp_path)
     write_raster(tmp_path / "scene.tif", noise_image(7, (4, 96, 96)))
     (tmp_path / "text.tif").write_text("hello")
+    whole = (tmp_path / "scene.tif").read_bytes()
+    directory = struct.pack("<I", len(whole) + 1000)  # as of a download that ended before it
+    (tmp_path / "cut.tif").write_bytes(whole[:4] + directory + whole[8:])
     code, out, err = run(*words.split())
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert err.startswith("scenelift: ") and UNFIT[words] in err
-    assert {path.name for path in tmp_path.iterdir()} == {"scene.tif", "text.tif"}
+    assert {path.name for path in tmp_path.iterdir()} == {"scene.tif", "text.tif", "cut.tif"}
 
 
 def test_settings_given_from_python_are_checked_too() -> None:

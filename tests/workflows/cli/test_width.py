@@ -64,6 +64,7 @@ JOB: dict[str, Any] = {
     "scale": 4,
     "blocks": 12100,
     "skipped": 1234,
+    "resumed": 0,
     "seconds": 123456.7,
     "megapixels_per_second": 123.45,
     "model_share": 0.98,

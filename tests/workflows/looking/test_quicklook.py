@@ -88,7 +88,7 @@ def test_what_cannot_be_shown_is_one_line(tmp_path: Path) -> None:
         "a.tif b.tif -o o.png --panels lanczos": "--panels must be some of nearest, bicubic, after, got 'lanczos'",
         "a.tif b.tif -o o.png --percentiles 2": "--percentiles must be two numbers such as 2,98, got '2'",
         "a.tif b.tif -o o.png --window 70,0,20,20": "reaches beyond the scene",
-        "a.tif aside.tif -o o.png": "the second lies aside by a part of a pixel",
+        "a.tif aside.tif -o o.png": "the second lies aside by a part of a pixel: warp the first onto the grid",
         "a.tif far.tif -o o.png": "no ground in common",
         "b.tif a.tif -o o.png": "a whole number of times as small",
         "a.tif two.tif -o o.png": "two.tif has no bands named B04, B03, B02",

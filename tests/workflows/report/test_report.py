@@ -165,6 +165,10 @@ def test_wrong_runs_are_refused(run, tmp_path):
     coarse, fine = (SceneSource((str(run / n),)) for n in ("degraded-20m.tif", "sr-x2-10m.tif"))
     with pytest.raises(UsageError, match="must lie on the grid"):
         open_triple(coarse, fine, coarse)
+    enhance(coarse, tmp_path / "one.tif", "nearest-x2", EnhanceSettings(), ClusterSettings(0))
+    one = SceneSource((str(tmp_path / "one.tif"),), (1,))
+    with pytest.raises(UsageError, match=r"one\.tif has 1 bands .* that has 3; name an enhanced scene"):
+        open_triple(coarse, one, None)
     with pytest.raises(UsageError, match="must be what"):
         write_report(ReportSources(coarse, fine, None, None, run / "degraded-20m.tif"), tmp_path / "r.html")
     with pytest.raises(UsageError, match="cannot write"):
