@@ -130,11 +130,11 @@ def _map_of(records: Sequence[SceneRecord]) -> dict[str, Any] | None:
     for longitude in _multiples(west, east, step):
         x, turned = at(longitude, 0.0)[0], (longitude + 180) % 360 - 180
         text = f"{abs(turned):.{digits}f}° {'E' if turned >= 0 else 'W'}"
-        marks.append({"path": f"M{x:.1f},0V{height:.1f}", "x": f"{x + 3:.1f}", "y": 12, "text": text})
+        marks.append({"path": f"M{x:.1f},0V{height:.1f}", "x": f"{x + 3:.1f}", "y": 3, "text": text, "hangs": True})
     for latitude in _multiples(south, north, step):
         y = at(0.0, latitude)[1]
         text = f"{abs(latitude):.{digits}f}° {'N' if latitude >= 0 else 'S'}"
-        marks.append({"path": f"M0,{y:.1f}H{width:.1f}", "x": 3, "y": f"{y - 3:.1f}", "text": text})
+        marks.append({"path": f"M0,{y:.1f}H{width:.1f}", "x": 3, "y": f"{y - 3:.1f}", "text": text, "hangs": False})
     return {
         "width": f"{width:.0f}",
         "height": f"{height:.0f}",
