@@ -244,7 +244,9 @@ def _precision_of_onnx(path: str, wanted: str) -> str:
 def wants_blur(name: str) -> bool:
     """Whether a model of this name is told the blur of each band."""
     path = checkpoint_path(name)
-    return path is not None and read_metadata(path)[0].needs_blur
+    if path is None:
+        return (classical_method(name) or ("",))[0] == "ibp"
+    return read_metadata(path)[0].needs_blur
 
 
 def is_denoiser(name: str) -> bool:

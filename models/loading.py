@@ -56,7 +56,11 @@ def load(ref: ModelRef) -> Any:
         from scenelift.models.classical.classical import classical
 
         method, scale = named
-        return classical(method, scale, ref.noise)
+        if method != "ibp" or ref.blur is None:
+            return classical(method, scale, ref.noise)
+        from scenelift.models.sensing.blurs import middle_transfer
+
+        return classical(method, scale, mtf=middle_transfer(ref.blur, scale))
     return _from_factory(ref)
 
 

@@ -217,18 +217,24 @@ ones lie 0.08 to 0.25 apart, networks of two trainings 0.8 to 1.1."""
 
 
 def blend(first: nn.Module, second: nn.Module, share: float) -> nn.Module:
-    """Return a network between two of one architecture.
+    """Return a network between two of one architecture, or between one and another that looks no farther.
 
     Where one was trained on from the other, its weights lie between theirs (network interpolation): from a PSNR-trained
     generator to its adversarially trained variant this draws the perception-distortion curve (ESRGAN, Wang et al.,
     ECCVW 2018, section 3.4). Weights of two trainings that have no more than that in common mean nothing between
-    (at half way, 3 to 5 dB are lost): then both networks run, and their images are averaged.
+    (at half way, 3 to 5 dB are lost), and those of other depths have no middle: then both networks run, and their
+    images are averaged.
 
     Parameters
     ----------
     first, second : Module
     share : float
         0 gives ``first``, 1 gives ``second``.
+
+    Raises
+    ------
+    ModelError
+        If the share is none, or the second network is of another kind, or looks farther than the first.
     """
     if not 0 <= share <= 1:
         raise ModelError(f"the share of a blend must be from 0 to 1, got {share}")
@@ -237,7 +243,11 @@ def blend(first: nn.Module, second: nn.Module, share: float) -> nn.Module:
     if skip is not None and other is not None and len(skip) > len(other):  # a filter for each band against one for all
         states[1]["skip.weight"] = other.repeat(len(skip) // len(other), 1, 1, 1)
     if {k: v.shape for k, v in states[0].items()} != {k: v.shape for k, v in states[1].items()}:
-        raise ModelError("only networks of one architecture can be blended")
+        if type(first) is not type(second) or _farther(first, second) <= 0:
+            raise ModelError(
+                "only networks of one architecture can be blended, or one with another that looks less far"
+            )
+        return _Averaged(first, second, share)
     if 0 < share < 1 and _apart(*states) > RELATED:
         return _Averaged(first, second, share)
     blended = copy.deepcopy(first)
@@ -258,6 +268,12 @@ class _Averaged(nn.Module):
     def __init__(self, first: nn.Module, second: nn.Module, share: float) -> None:
         super().__init__()
         self.first, self.second, self.share = first, second, share
+        self.border = _farther(first, second) if getattr(first, "valid", False) else 0
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return torch.lerp(self.first(*inputs), self.second(*inputs), self.share)
+    def forward(self, x: Tensor, *inputs: Tensor) -> Tensor:
+        return torch.lerp(self.first(x, *inputs), self.second(crop(x, self.border), *inputs), self.share)
+
+
+def _farther(first: nn.Module, second: nn.Module) -> int:
+    """Return how many pixels farther the first network looks than the second; 0 where they do not say."""
+    return int(getattr(first, "halo", 0)) - int(getattr(second, "halo", 0))

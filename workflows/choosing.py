@@ -38,12 +38,11 @@ from scenelift.pipeline.jobs.plan import ModelHandle
 from scenelift.pipeline.scenes.inputs import input_stamps
 from scenelift.pipeline.scenes.limits import absolute
 from scenelift.pipeline.scenes.masks import Shares
-from scenelift.pipeline.scenes.noise import scene_noise
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.products.safe import check_manifest
 from scenelift.pipeline.scenes.scenes import Readable, Scene, SceneSource
 from scenelift.workflows.clouds import with_clouds
-from scenelift.workflows.conditions import Conditions, band_names, colour_bands, scene_conditions
+from scenelift.workflows.conditions import NOISIEST, Conditions, band_names, colour_bands, scene_conditions
 from scenelift.workflows.familiarity import unfamiliar
 from scenelift.workflows.fitting.scene import fit_to_scene
 from scenelift.workflows.multigrid import SharpenedScene, open_for, prepare_sharpener, read_for
@@ -239,15 +238,15 @@ def prepare_opened(
     first, sharpened, notes = _sharpener(names, scene, runtime)
     rest = names[len(first) :]
     seen: Readable = sharpened or scene
-    found = scene_conditions(seen, settings.blur, settings.noise) if any(map(is_network, rest)) else None
     asks = any(isinstance(name, str) and not interpolates(name) for name in rest)
-    noise = scene_noise(seen, settings.noise) if asks else ()
-    if sharpened:  # which another processor makes with other last bits
-        noise, found = _rounded(noise), found and replace(found, noise=_rounded(found.noise))
+    found = scene_conditions(seen, settings.blur, settings.noise) if asks or any(map(is_network, rest)) else None
+    if found and sharpened:  # which another processor makes with other last bits
+        found = replace(found, noise=_rounded(found.noise))
+    noise = found.noise if found and asks else ()
     asked = any(isinstance(name, str) and wants_blur(name) for name in rest)
     conditions = found if asked else None
     chosen = [*first, *_resolve(rest, scene, settings, runtime, conditions, noise, first)]
-    notes += _denoised(rest, noise, given=settings.noise is not None)
+    notes += () if conditions else _denoised(rest, noise, given=settings.noise is not None)
     warnings = notes if found is None else (*notes, *unfamiliar(rest, band_names(scene), found, noise))
     warnings += tuple(note for model in chosen for extra in _extras_of(model) for note in extra.notes())
     warnings += tuple(
@@ -331,12 +330,12 @@ def _rounded(noise: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _denoised(names: Sequence[str | Enhancer], noise: tuple[float, ...], *, given: bool) -> tuple[str, ...]:
-    """Return a line with the noise that denoising networks are told, which is not what super-resolution is told."""
+    """Return a line with the noise that denoising networks are told, where none tells the conditions."""
     told = [name for name in names if isinstance(name, str) and is_network(name) and is_denoiser(name)]
     if not told or not noise:
         return ()
     low, high = f"{min(noise):.4f}", f"{max(noise):.4f}"
-    origin = "given" if given else "estimated; fine texture counts as noise: --noise says otherwise"
+    origin = "given" if given else "estimated: --noise says otherwise"
     return (f"{', '.join(told)} takes away noise of {' to '.join(dict.fromkeys((low, high)))} reflectance ({origin})",)
 
 
@@ -374,7 +373,8 @@ def _resolve(
             ref = with_colour(ref, colour_bands(scene))
         if conditions is not None and wants_blur(name):
             left = LEFT_BY_DENOISING if denoised else 1.0
-            ref = with_settings(ref, blur=conditions.blur, noise=tuple(left * sigma for sigma in conditions.noise))
+            told = tuple(min(left * sigma, NOISIEST) for sigma in conditions.noise)
+            ref = with_settings(ref, blur=conditions.blur, noise=told)
         denoised = denoised or is_denoiser(name)
         if is_fitted(name):
             ref = fit_to_scene(ref, scene, _earlier([*first, *chosen], name, runtime.here))

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from scenelift.models.classical.classical import classical
-from scenelift.models.sensing.blurs import Blur, decimate
+from scenelift.models.sensing.blurs import Blur, decimate, middle_transfer
 from scenelift.pipeline.enhance import Enhancer, Region, enhance_region
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.scenes import Readable
@@ -178,7 +178,6 @@ def _try(
 ) -> _Trial:
     """Run the models and the classical methods on a window (C, H, W) that was shrunk, once and so on to `depth`."""
     kernels = [blur.kernel(scale) for blur in blurs]
-    transfer = float(np.mean([blur.at_nyquist(scale) for blur in blurs]))
     levels: list[dict[str, NDArray[np.float64]]] = []
     residual = 0.0
     while not levels or (len(levels) < depth and min(fine.shape[1:]) >= LEAST * scale):
@@ -190,7 +189,7 @@ def _try(
             residual = float(np.mean((again - low) ** 2))
         errors = {OURS: squared_errors(ours, fine, scale, noise)}
         for name in REFERENCES:
-            known: Any = {"mtf": min(max(transfer, 0.05), 0.9)} if name == "ibp" else {}
+            known: Any = {"mtf": middle_transfer(blurs, scale)} if name == "ibp" else {}
             errors[name] = squared_errors(run_chain([classical(name, scale, **known)], low), fine, scale, noise)
         levels.append(errors)
         height, width = (n // scale * scale for n in low.shape[1:])

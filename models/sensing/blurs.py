@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,11 @@ class Blur:
     def kernel(self, scale: int) -> NDArray[np.float64]:
         """Return the (taps,) weights on fine pixels, summing to one; of even length for even scales."""
         return _kernel(self.kind, self.mtf if self.kind == "gaussian" else 0.0, scale)
+
+
+def middle_transfer(blurs: Sequence[Blur], scale: int) -> float:
+    """Return the transfer at the coarse Nyquist frequency of one Gaussian that stands for the blurs of all bands."""
+    return min(max(float(np.mean([blur.at_nyquist(scale) for blur in blurs])), 0.05), 0.9)
 
 
 def gaussian_sigma(mtf: float, scale: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from scenelift.pipeline.jobs.journal import (
 from scenelift.pipeline.jobs.plan import Plan
 from scenelift.pipeline.jobs.publishing import damage, published_intact, restore_replaced, sweep
 from scenelift.pipeline.jobs.salvage import carry_over
-from scenelift.pipeline.outputs.sinks import ZarrSink
+from scenelift.pipeline.outputs.formats import format_of
+from scenelift.pipeline.outputs.sinks import DATA, ZarrSink
 from scenelift.pipeline.scenes.inputs import input_digest, input_stamps
 
 
@@ -123,7 +125,7 @@ def open_work(plan: Plan, history: History | None) -> tuple[Journal, ZarrSink, d
         store.rename(old)
     restore_replaced(plan.path, plan.work)
     sweep(plan.work, keep=(SPARE, "store.old") if history else (SPARE,))
-    block = ZarrSink.create(new, plan.job.output, shards=plan.shards).block
+    block = ZarrSink.create(new, plan.job.output, shards=plan.shards, kept=format_of(plan.path).keeps_blocks).block
     commit_point("store-created")
     kept = _carry_over(plan, history, old, new) if history else {}
     new.rename(store)
@@ -135,9 +137,18 @@ def open_work(plan: Plan, history: History | None) -> tuple[Journal, ZarrSink, d
     return journal, ZarrSink.open(store, block, threads), kept
 
 
+def _codecs(store: Path) -> Any:
+    """Return how a store's values are compressed, which was another way in earlier versions; None if it has none."""
+    try:
+        return json.loads((store / DATA / "zarr.json").read_text(encoding="utf-8"))["codecs"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def _carry_over(plan: Plan, history: History, old: Path, new: Path) -> dict[int, Commit]:
     """Link the intact blocks of an earlier run into a new store."""
-    kept = {commit.block: commit for commit in carry_over(old, new, history.commits.values())}
+    commits = history.commits.values() if _codecs(old) == _codecs(new) else ()
+    kept = {commit.block: commit for commit in carry_over(old, new, commits)}
     if history.named and plan.path.is_dir():  # a finished output with holes gives its other blocks
         missing = [commit for commit in history.commits.values() if commit.block not in kept]
         kept |= {commit.block: commit for commit in carry_over(plan.path, new, missing)}

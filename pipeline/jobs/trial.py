@@ -41,9 +41,9 @@ def try_output(plan: Plan) -> None:
     _remove(store, made)
     try:
         with rehearsal():
-            made = format_of(plan.path).make(
-                ZarrSink.create(store, output, shards=plan.shards), output, made, plan.shards
-            )
+            kind = format_of(plan.path)
+            sink = ZarrSink.create(store, output, shards=plan.shards, kept=kind.keeps_blocks)
+            made = kind.make(sink, output, made, plan.shards)
             _check(made, plan, output)
     except (RasterioError, ValueError, TypeError) as error:
         raise SinkError(f"an output of this description cannot be written: {error}") from error

@@ -155,13 +155,11 @@ def _rebuild(plan: Plan, history: History, verdict: Verdict) -> None:
         sweep(plan.work)
         if not history.done and published_intact(path, history) is history.published[0]:
             journal.finish()  # or the next publication would take it for one that never came to be
-        store = ZarrSink.create(plan.job.store, plan.job.output, shards=plan.shards)
+        keeps = format_of(path).keeps_blocks
+        store = ZarrSink.create(plan.job.store, plan.job.output, shards=plan.shards, kept=keeps)
         wanting = {*verdict.damaged_blocks, *verdict.holes}
         healthy = [c for n, c in history.commits.items() if n not in wanting]
-        if format_of(path).keeps_blocks:
-            kept = carry_over(path, plan.job.store, healthy)
-        else:
-            kept = _copy_pixels(plan, history, store, healthy)
+        kept = carry_over(path, plan.job.store, healthy) if keeps else _copy_pixels(plan, history, store, healthy)
         commits = {c.block: c for c in kept}
         commits |= _recompute(plan, history, [n for n in range(len(plan.blocks)) if n not in commits], journal)
         store = ZarrSink.open(plan.job.store, store.block, plan.cluster.own_threads)

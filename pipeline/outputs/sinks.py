@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BytesCodec, GzipCodec, ZstdCodec
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
 from scenelift.pipeline.errors import SinkError, UsageError
 from scenelift.pipeline.faults import commit_point
@@ -25,8 +25,8 @@ DATA = "data"
 class ZarrSink:
     """A Zarr v3 group: ``data`` (band, y, x), optionally ``mask`` (y, x), coordinates, and a pyramid.
 
-    Chunks are compressed with Zstandard and carry a checksum, so a flipped bit is an error and never a pixel. With
-    `shards`, the chunks of one block lie in one file.
+    Chunks are compressed and carry a checksum, so a flipped bit is an error and never a pixel. With `shards`, the
+    chunks of one block lie in one file.
     """
 
     def __init__(self, path: Path, group: zarr.Group, block: tuple[int, int], threads: int = 1) -> None:
@@ -39,8 +39,17 @@ class ZarrSink:
         self.mask: zarr.Array[Any] | None = array_of(group, MASK) if MASK in group else None
 
     @classmethod
-    def create(cls, path: Path, output: Output, *, shards: bool = True) -> ZarrSink:
+    def create(cls, path: Path, output: Output, *, shards: bool = True, kept: bool = True) -> ZarrSink:
         """Make an empty store: every pixel missing.
+
+        Parameters
+        ----------
+        path : Path
+        output : Output
+        shards : bool
+        kept : bool
+            Whether it becomes the output; else an output of another format is made of it, and it is compressed by LZ4,
+            which takes two thirds of Zstandard's time.
 
         Raises
         ------
@@ -49,7 +58,7 @@ class ZarrSink:
         """
         try:
             group = zarr.open_group(str(path), mode="w-", zarr_format=3, attributes=group_attributes(output))
-            make_level(group, output.shape, output.chunk, output.block if shards else None, output)
+            make_level(group, output.shape, output.chunk, output.block if shards else None, output, kept=kept)
             group[DATA].attrs.update(array_attributes(output))
             write_coordinates(group, output.grid, output.bands)
         except OSError as error:
@@ -168,10 +177,10 @@ def make_level(
     chunk: tuple[int, int],
     block: tuple[int, int] | None,
     output: Output,
+    *,
+    kept: bool = True,
 ) -> None:
     """Make the empty arrays of one level of the pyramid; ``block`` is the size of its shards, None for none."""
-    # either finds a flipped bit: gzip has a checksum of its own
-    codec = GzipCodec(level=5) if output.compress == "deflate" else ZstdCodec(level=1, checksum=True)
     serializer = BytesCodec(endian="little" if np.dtype(output.dtype).itemsize > 1 else None)
     group.create_array(
         DATA,
@@ -180,7 +189,7 @@ def make_level(
         shards=(shape[0], *block) if block else None,
         dtype=output.dtype,
         fill_value=np.asarray(output.missing).astype(output.dtype).item(),
-        compressors=[codec],
+        compressors=_codecs(output, np.dtype(output.dtype).itemsize, kept),
         serializer=serializer,
         dimension_names=("band", "y", "x"),
     )
@@ -192,9 +201,18 @@ def make_level(
             shards=block or None,
             dtype="uint8",
             fill_value=0,
-            compressors=[codec],
+            compressors=_codecs(output, 1, kept),
             dimension_names=("y", "x"),
         )
+
+
+def _codecs(output: Output, size: int, kept: bool) -> list[Any]:
+    """Return how chunks of values of so many bytes are compressed; each way finds a flipped bit."""
+    if not kept:
+        return [BloscCodec(cname="lz4", clevel=1, shuffle="shuffle", typesize=size), Crc32cCodec()]
+    if output.compress == "deflate":
+        return [GzipCodec(level=5)]  # has a checksum of its own
+    return [ZstdCodec(level=1, checksum=True)]
 
 
 def provenance_text(output: Output) -> str:

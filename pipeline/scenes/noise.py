@@ -11,18 +11,11 @@ PATCH = 8
 MAX_PATCHES = 20_000
 
 
-def scene_noise(scene: Readable, dn: float | None = None) -> tuple[float, ...]:
-    """Return the noise level of each band, standard deviation in reflectance.
+def scene_noise(scene: Readable) -> tuple[float, ...]:
+    """Return the noise level of each band by `estimate_noise`, standard deviation in reflectance.
 
-    Parameters
-    ----------
-    scene : Readable
-    dn : float, optional
-        A known level in the scene's own units (DN), used for all bands; None: estimated in each window of the scene's
-        sample, of which the median is taken, so that neither a cloud nor a city decides.
+    The median over the windows of the scene's sample, so that neither a cloud nor a city decides.
     """
-    if dn is not None:
-        return tuple(dn * band.scale for band in scene.bands)
     estimates: list[list[float]] = [[] for _ in scene.bands]
     for region in scene.sample:
         for band, (values, valid) in enumerate(zip(region.values, region.valid, strict=True)):
@@ -36,7 +29,8 @@ def estimate_noise(values: NDArray[np.float32], valid: NDArray[np.bool_] | None 
 
     Small patches of a scene lie near a subspace; white noise lifts all eigenvalues of their covariance alike.
     The smallest ones, once their mean equals their median, are the noise alone (Chen, Zhu and Heng, "An
-    efficient statistical method for image noise level estimation", ICCV 2015).
+    efficient statistical method for image noise level estimation", ICCV 2015). Fine texture fills the subspace: of weak
+    noise in a textured scene this is an upper bound.
 
     Parameters
     ----------

@@ -13,6 +13,7 @@ from scenelift.models.errors import ModelError
 from scenelift.models.extras import Clamp, ClassMap, Consistency, SelfEnsemble, Strength, Uncertainty, apply_extras
 from scenelift.models.loading import load
 from scenelift.models.networks.architectures import build
+from scenelift.models.networks.generator import Generator
 from scenelift.models.receptive import check_halo
 from scenelift.models.sensing.blurs import Blur
 from scenelift.models.spec import ModelSpec
@@ -183,3 +184,18 @@ def test_a_self_ensemble_of_a_convolution_is_the_convolution_by_the_mean_of_its_
     turned = torch.stack([turn(kernel, way) for way in range(8)]).mean(0)
     torch.testing.assert_close(mean, torch.nn.functional.conv2d(image, turned, padding=1), atol=1e-5, rtol=1e-5)
     assert bool((spread >= 0).all())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_deeper_network_and_a_shallower_one_are_averaged(share):
+    deep, shallow = (Generator(1, 2, 16, blocks, valid=True).eval() for blocks in (4, 2))
+    x = torch.rand(1, 1, 24 + 2 * deep.halo, 24 + 2 * deep.halo)
+    border = deep.halo - shallow.halo
+    with torch.no_grad():
+        made = blend(deep, shallow, share)(x)
+        expected = (1 - share) * deep(x) + share * shallow(x[..., border:-border, border:-border])
+    torch.testing.assert_close(made, expected)
+    with pytest.raises(ModelError, match="a deeper one with a shallower one"):
+        blend(shallow, deep, share)
+    with pytest.raises(ModelError, match="a deeper one with a shallower one"):
+        blend(deep, Generator(3, 2, 16, 2, valid=True), share)

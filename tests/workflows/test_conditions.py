@@ -1,6 +1,7 @@
 """What networks are told about a scene, and what a job says it may gain: on a real scene shrunk in known ways."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -16,13 +17,13 @@ from scenelift.models.loading import load
 from scenelift.models.sensing.blurs import Blur, decimate
 from scenelift.models.sensing.estimation import CANDIDATES
 from scenelift.models.sensing.sensors import parse_blur, sensor_of
+from scenelift.pipeline.addresses import work_folder
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UnfitError, UsageError
-from scenelift.pipeline.scenes.noise import scene_noise
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows.choosing import Prepared, prepare
-from scenelift.workflows.conditions import Conditions, colour_bands, scene_conditions
+from scenelift.workflows.conditions import Conditions, colour_bands, noise_of, scene_conditions
 from scenelift.workflows.demo import packaged_scene
 from scenelift.workflows.enhance import enhance, planned, resume
 from scenelift.workflows.expect import expect
@@ -190,10 +191,45 @@ def test_a_network_says_what_it_has_not_seen(tmp_path):
     assert any("sr-x2-fast was trained for blurs" in note for note in summary.notes)
 
 
+@pytest.mark.parametrize("sigma", [0.0, 0.002, 0.006, 0.02, 0.06])
+def test_noise_is_found_in_a_textured_scene_weak_or_strong(tmp_path, sigma):
+    found = scene_conditions(write(tmp_path / "a.tif", Blur("area"), sigma=sigma)).noise
+    assert np.median(found) == pytest.approx(sigma, rel=0.25, abs=0.0004)
+    assert max(found) < 0.0008 + 1.5 * sigma
+
+
+def test_of_two_estimates_of_noise_each_counts_where_it_is_right():
+    assert noise_of(0.0003, 0.008) == 0.0003  # fine texture has no small eigenvalues
+    assert noise_of(0.009, 0.03) == 0.03  # the network was not shown so much
+    levels = [noise_of(each, each) for each in np.linspace(0, 0.05, 200)]
+    assert levels == sorted(levels)
+
+
+def test_denoising_first_does_a_clean_scene_no_harm(tmp_path):
+    truth = landscape()[0].numpy()
+    write(tmp_path / "a.tif", Blur("area"))
+    errors = {}
+    for models in ("sr-x2-fast", "denoise-fast,sr-x2-fast"):
+        enhance(tmp_path / "a.tif", tmp_path / "o.tif", models, EnhanceSettings(), HERE)
+        with rasterio.open(tmp_path / "o.tif") as out:
+            errors[models] = np.square(out.read()[:, 8:-8, 8:-8] * 1e-4 - truth[:, 8:-8, 8:-8]).mean()
+        (tmp_path / "o.tif").unlink()
+        shutil.rmtree(work_folder(tmp_path / "o.tif"), ignore_errors=True)
+    assert errors["denoise-fast,sr-x2-fast"] < 1.02 * errors["sr-x2-fast"]
+
+
+def test_back_projection_is_told_the_blur_as_networks_are(tmp_path):
+    write(tmp_path / "a.tif", Blur("area"), side=256)
+    prepared = prepare(SceneSource((str(tmp_path / "a.tif"),)), "ibp-x2", EnhanceSettings(blur="area"), HERE)
+    assert prepared.models[0].handle.load().mtf == pytest.approx(Blur("area").at_nyquist(2))
+    promised = expect(prepared.scene, [prepared.models[0].handle.load()], prepared.conditions)
+    assert promised.gain_db["ibp"].mean == pytest.approx(0, abs=1e-6)
+
+
 def test_the_noise_that_a_denoiser_is_told_is_printed(tmp_path):
-    scene = write(tmp_path / "a.tif", Blur("area"), side=128)
-    for given, origin in ((None, "estimated; fine texture counts as noise: --noise says otherwise"), (12.0, "given")):
-        levels = scene_noise(scene, given)
+    scene = write(tmp_path / "a.tif", Blur("area"), side=128, sigma=0.004)
+    for given, origin in ((None, "estimated: --noise says otherwise"), (12.0, "given")):
+        levels = scene_conditions(scene, noise=given).noise
         settings = EnhanceSettings(noise=given)
         notes = planned(tmp_path / "a.tif", tmp_path / "o.tif", "denoise-lean", settings, HERE).notes
         (line,) = [note for note in notes if "takes away noise" in note]

@@ -13,13 +13,12 @@ from scenelift.models.catalog import ModelRef, find, precision_for, with_colour,
 from scenelift.models.enhancer import pick_device
 from scenelift.models.loading import verify
 from scenelift.pipeline.cluster import ClusterSettings
-from scenelift.pipeline.scenes.noise import scene_noise
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.tiles import TileGrid, Window, patch_shape
 from scenelift.workflows.bench.bare import bare_forward
 from scenelift.workflows.bench.ceilings import ceilings
-from scenelift.workflows.conditions import colour_bands
+from scenelift.workflows.conditions import colour_bands, scene_conditions
 from scenelift.workflows.enhance import enhance
 from scenelift.workflows.settings import Device, EnhanceSettings, Precision
 
@@ -61,7 +60,7 @@ def run_bench(
     cluster = ClusterSettings(workers)
     scene = open_scene(source)
     threads = max(1, cluster.threads * max(1, cluster.local_workers))
-    noise = scene_noise(scene)
+    noise = scene_conditions(scene).noise
     ref = with_settings(find(model), device=chosen, precision=numbers, threads=threads, noise=noise)
     ref = with_colour(ref, colour_bands(scene))
     patches = _patches(source, ref)

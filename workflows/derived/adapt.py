@@ -16,11 +16,10 @@ from scenelift.models.sensing.sensors import parse_blur
 from scenelift.models.training.known import Known
 from scenelift.models.training.schedule import Phase
 from scenelift.pipeline.errors import SceneliftError, UnfitError
-from scenelift.pipeline.scenes.noise import estimate_noise, scene_noise
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.workflows.clouds import with_clouds
-from scenelift.workflows.conditions import ASSUMED, scene_conditions
+from scenelift.workflows.conditions import ASSUMED, image_noise, scene_conditions
 from scenelift.workflows.derived.parents import Parent, on, read_parent, sources
 from scenelift.workflows.derived.settings import Adaptation
 from scenelift.workflows.settings import band_list
@@ -196,5 +195,5 @@ def _levels(source: Source) -> np.ndarray:
     path = Path(source.path)
     if _is_images(path):
         values = read_source(path, SIDE, source.bands, most=PATCHES).reflectance(slice(32)).numpy()
-        return np.median([[estimate_noise(band) for band in image] for image in values], 0)
-    return np.array(scene_noise(_scene(path, source.bands)))
+        return np.median([[image_noise(band) for band in image] for image in values], 0)
+    return np.array(scene_conditions(_scene(path, source.bands)).noise)

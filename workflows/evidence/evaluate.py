@@ -15,7 +15,7 @@ from scenelift.models.errors import ModelError
 from scenelift.models.extras import Consistency, Extra, Uncertainty
 from scenelift.models.networks.perception import frechet_distance
 from scenelift.models.whole import Images, load_method, run_whole, spec_of
-from scenelift.pipeline.scenes.noise import estimate_noise
+from scenelift.workflows.conditions import image_noise
 from scenelift.workflows.evidence.cases import CLASSICAL, DENOISE, INPUT, REFERENCE, SHARPEN, Degradation
 from scenelift.workflows.evidence.metrics import Row, inside, psnrs, row_of
 from scenelift.workflows.evidence.samples import Sample
@@ -105,7 +105,7 @@ def evaluate(
 
 def _noise_of(images: Images) -> NDArray[np.float32]:
     """Return the noise of each image and band, as it is estimated from it."""
-    return np.array([[estimate_noise(band) for band in image] for image in images], np.float32)
+    return np.array([[image_noise(band) for band in image] for image in images], np.float32)
 
 
 def _parts(name: str, degradation: Degradation, extras: Sequence[Extra]) -> tuple[str, ...]:

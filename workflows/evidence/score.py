@@ -174,7 +174,7 @@ def _error_map(path: Path | None, pair: Pair | None, block: int) -> Iterator[Map
     output = Output(grid, "float32", (Band("absolute error", 1.0, 0.0, True),), float("nan"), False, side)
     part = MapPart(work / "store.zarr", output)
     try:
-        ZarrSink.create(part.store, output)
+        ZarrSink.create(part.store, output, kept=False)
         yield part
         write_cog(ZarrSink.open(part.store, side, cores()), output, work / path.name)
         (work / path.name).replace(path)

@@ -12,7 +12,7 @@ from scenelift.models.extras import Consistency, Uncertainty
 from scenelift.models.shipped import checkpoint_path
 from scenelift.models.training.tasks import SuperResolution
 from scenelift.models.whole import load_method, run_whole
-from scenelift.pipeline.scenes.noise import estimate_noise
+from scenelift.workflows.conditions import image_noise
 from scenelift.workflows.evidence.cases import Degradation
 from scenelift.workflows.evidence.evaluate import evaluate
 from scenelift.workflows.evidence.metrics import measure, row_of, to_markdown
@@ -82,7 +82,7 @@ def test_a_chain_stands_beside_its_parts(tmp_path):
     assert list(rows) == ["noisy", "bilateral", "denoise-fast", chain]
     low, sigma = case.apply(sample.images, sample.bands, sample.level)
     smooth = run_whole(load_method("bilateral"), low, sigma)
-    left = np.array([[estimate_noise(band) for band in image] for image in smooth], np.float32)
+    left = np.array([[image_noise(band) for band in image] for image in smooth], np.float32)
     out = run_whole(load_method("denoise-fast"), smooth, left)
     assert rows[chain].psnr == row_of("x", out, sample.images, 1, sample.peak, consistency=None, seconds=0).psnr
     best = max(rows["bilateral"].psnr, rows["denoise-fast"].psnr)
