@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scenelift.models.catalog import CLOSED, PAN, classical_names
 from scenelift.models.fitted import METHODS, VISUAL
-from scenelift.models.shipped import card
+from scenelift.models.shipped import card, work
 from scenelift.workflows.cli.console import table
 
 if TYPE_CHECKING:  # the list of models does not wait for GDAL
@@ -189,17 +189,5 @@ def _gain(about: dict[str, Any]) -> str:
 
 def _speed(facts: dict[str, Any], about: dict[str, Any]) -> str:
     """Return how many output pixels (of all bands) a model makes for the arithmetic of one of `REFERENCE`'s."""
-    own, other = _work(facts["bands"], about), _work(None, card(REFERENCE) or {})
+    own, other = work(facts["bands"], about), work(None, card(REFERENCE) or {})
     return f"{other / own:.1f}" if own and other else ""
-
-
-def _work(bands: int | None, about: dict[str, Any]) -> float:
-    """Return multiplications for one pixel of one band of the output; 0 where a card does not say.
-
-    Each weight is used once a pixel of the grid on which the convolutions run: the input's, which has scale ** 2 fewer
-    pixels than the output; a denoiser's has 4 times fewer.
-    """
-    if about.get("task") not in ("super-resolution", "denoise"):
-        return 0.0
-    pixels = about["scale"] ** 2 if about["task"] == "super-resolution" else 4
-    return float(about["parameters"]) / pixels / (bands or 1)

@@ -131,6 +131,7 @@ def print_demo(result: dict[str, Any]) -> None:
 def print_estimate(found: dict[str, Any]) -> None:
     """Print what a run would do."""
     minutes, seconds = divmod(round(found["seconds"]), 60)
+    measured = bool(found["measured"])
     rows = [
         ["scenes to do", str(found["scenes"])],
         ["done before", str(found["before"])],
@@ -139,10 +140,12 @@ def print_estimate(found: dict[str, Any]) -> None:
         ["blocks", str(found["blocks"])],
         ["output pixels", f"{found['megapixels']:.1f} million"],
         ["time, about", f"{minutes // 60} h {minutes % 60} min {seconds} s"],
-        ["disk for the outputs, about", f"{found['output_bytes'] / 1e9:.2f} GB"],
+        [f"disk for the outputs, {'about' if measured else 'at most'}", f"{found['output_bytes'] / 1e9:.2f} GB"],
         ["and while it runs up to", f"{found['scratch_bytes'] / 1e9:.2f} GB"],
     ]
     table("plan", ["", ""], rows)
+    if found["scenes"] and not measured:
+        print("The time is that of two cores with AMX: so short a run is not measured here.")
     if found["unusable"]:
         table("unusable", ["scene", "why"], [[name, why] for name, why in found["unusable"].items()][:50])
 
