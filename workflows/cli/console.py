@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("scenelift")
 EVERY = 60.0
 """Seconds from one line of the log to the next, where no one looks at a terminal."""
-
+SILENT = 3.0
+"""Seconds after which what is being done before the first block is said."""
 
 PATH = 30
 """Characters from which on what has no space is a path, which is cut where there is no room for it."""
@@ -117,6 +119,7 @@ class Console:
             disable=quiet or to_stream,
         )
         self._task: TaskID | None = None
+        self._waiting: threading.Timer | None = None
         self._started = 0.0
         self._pixels = 0
 
@@ -126,6 +129,7 @@ class Console:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._goes_on()
         if self._task is not None:  # else there is no bar, and rich would print an empty line before the error
             self._bar.stop()
 
@@ -133,8 +137,20 @@ class Console:
         """Print one line above the bar."""
         self._out.print(line, highlight=False)
 
+    def prepares(self, line: str) -> None:
+        """Say what is being done if the bar has not begun, nor all ended, after a few seconds."""
+        self._goes_on()
+        self._waiting = threading.Timer(SILENT, self.say, (line,))
+        self._waiting.daemon = True
+        self._waiting.start()
+
+    def _goes_on(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+
     def progress(self, total: int, record: BlockRecord | None, advance: int = 1) -> None:
         """Advance the bar by one finished block (or not, where it counts something else); None starts it."""
+        self._goes_on()
         if record is None or self._task is None:
             self._started, self._pixels, self._said = time.perf_counter(), 0, time.perf_counter()
             self._done, self._total = 0, total

@@ -25,7 +25,7 @@ from scenelift.workflows.cli.options import (
     refuse,
     with_options,
 )
-from scenelift.workflows.cli.scene.trying import Try, print_rehearsal
+from scenelift.workflows.cli.scene.trying import Try, preparing, print_rehearsal
 from scenelift.workflows.settings import STOPS, EnhanceSettings
 
 SCENES = "Scenes and archives"
@@ -111,11 +111,22 @@ class Running:
                 ) from None
             raise NothingKeptError(f"{stop}; no block was done, and nothing is left") from None
 
-    def scene(self, job: Callable[[Any, Any], Any], output: Path) -> None:
-        """Run ``job(progress, say)``, which makes an output, and print its summary; exit 3 if it published holes."""
+    def scene(self, job: Callable[[Any, Any], Any], output: Path, preparing: str | None = None) -> None:
+        """Run ``job(progress, say)``, which makes an output, and print its summary; exit 3 if it published holes.
+
+        Parameters
+        ----------
+        job : callable
+        output : Path
+        preparing : str, optional
+            What it does before the first block.
+        """
         from scenelift.workflows.cli.tables import print_enhanced
 
         def with_progress(stopper: Any, console: Any) -> Any:
+            if preparing:
+                console.prepares(preparing)
+
             def progress(total: int, record: Any) -> None:
                 stopper.progress()
                 console.progress(total, record)
@@ -161,6 +172,7 @@ def enhance(
     A part made with --window or --bbox equals that part of the whole output, bit for bit.
     """
     refuse(inputs, source, model, output, where)
+    from scenelift.workflows.cli.console import Console
     from scenelift.workflows.enhance import enhance as run
     from scenelift.workflows.enhance import planned
 
@@ -168,9 +180,16 @@ def enhance(
     if trial.dry_run:
         from scenelift.pipeline.jobs.trial import rehearse
 
-        running.show(rehearse(planned(scene, output, model, settings, cluster)).to_dict(), print_rehearsal)
+        with Console(running.as_json) as console:
+            console.prepares(preparing(model, settings))
+            found = rehearse(planned(scene, output, model, settings, cluster))
+        running.show(found.to_dict(), print_rehearsal)
         return
-    running.scene(lambda progress, say: run(scene, output, model, settings, cluster, progress, say), output)
+    running.scene(
+        lambda progress, say: run(scene, output, model, settings, cluster, progress, say),
+        output,
+        preparing(model, settings),
+    )
 
 
 @with_options(Source, EnhanceSettings, Where)
@@ -186,8 +205,11 @@ def expect(
     refuse(inputs, source, model, where=where)
     from scenelift.pipeline.errors import UnfitError, UsageError
     from scenelift.workflows.choosing import prepare
+    from scenelift.workflows.cli.console import Console
 
-    found = prepare(source.of(inputs), model, settings, where.settings(settings.device)).expect(settings)
+    with Console(as_json) as console:
+        console.prepares(preparing(model, settings))
+        found = prepare(source.of(inputs), model, settings, where.settings(settings.device)).expect(settings)
     if found is None:
         raise UsageError("this cannot be tried one level coarser: no model enlarges, or the scene has no window for it")
     print(json.dumps(found.to_dict()) if as_json else found.describe())

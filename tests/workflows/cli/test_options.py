@@ -8,6 +8,7 @@ import pkgutil
 import re
 import shutil
 import struct
+import time
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -119,6 +120,34 @@ def test_where_no_terminal_is_there_is_a_line_of_the_log_now_and_then(capsys: An
         strict=True,
     ):
         assert re.fullmatch(f"{stamp} {wanted}", line)
+
+
+@pytest.mark.parametrize(
+    ("models", "settings", "line"),
+    [
+        ("sharpen", EnhanceSettings(), "looking at the scene, fitting sharpen to it"),
+        ("destripe,sr-x2", EnhanceSettings(), "looking at the scene, fitting destripe to it"),
+        ("denoise,sr-x2", EnhanceSettings(), "looking at the scene, trying the models on it one level coarser"),
+        ("sr-x2", EnhanceSettings(expect=False), "looking at the scene"),
+        ("bicubic-x2", EnhanceSettings(), "looking at the scene"),
+    ],
+)
+def test_what_takes_long_before_the_first_block_is_said(
+    models: str, settings: EnhanceSettings, line: str, capsys: Any, monkeypatch: Any
+) -> None:
+    from scenelift.workflows.cli import console
+    from scenelift.workflows.cli.scene.trying import preparing
+
+    assert preparing(models, settings) == line
+    monkeypatch.setattr(console, "SILENT", 0.02)
+    with console.Console() as shown:
+        shown.prepares(line)
+        time.sleep(0.2)
+    assert capsys.readouterr().err == f"{line}\n"
+    with console.Console() as shown:  # what was done at once is not said
+        shown.prepares(line)
+    time.sleep(0.1)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
