@@ -28,15 +28,20 @@ NARROW = 0.1
 
 
 def describe_scene(source: SceneSource) -> dict[str, Any]:
-    """Return a scene's facts as plain values."""
+    """Return a scene's facts as plain values; of one that does not say where it is, too."""
     from scenelift.pipeline.addresses import without_secrets
+    from scenelift.pipeline.errors import UnplacedError
     from scenelift.pipeline.jobs.fingerprints import json_number
-    from scenelift.pipeline.scenes.scenes import crs_name
+    from scenelift.pipeline.scenes.scenes import PIXELS, crs_name
     from scenelift.workflows.conditions import band_names, scene_conditions
     from scenelift.workflows.familiarity import unfamiliar
     from scenelift.workflows.multigrid import one_grid, open_to_show
 
-    scene = open_to_show(source)
+    unplaced = None
+    try:
+        scene = open_to_show(source)
+    except UnplacedError as error:
+        scene, unplaced = open_to_show(dataclasses.replace(source, crs=PIXELS)), str(error)
     grid, told = scene.grid, one_grid(scene)
     conditions = scene_conditions(told)
     return {
@@ -44,10 +49,10 @@ def describe_scene(source: SceneSource) -> dict[str, Any]:
         "width": grid.width,
         "height": grid.height,
         "dtype": scene.dtype,
-        "crs": crs_name(grid.crs),
+        "crs": None if unplaced else crs_name(grid.crs),
         "transform": list(grid.transform)[:6],
         "ground_sample_distance": list(grid.resolution),
-        "corners": {name: list(xy) for name, xy in grid.corners.items()},
+        "corners": {} if unplaced else {name: list(xy) for name, xy in grid.corners.items()},
         "nodata": json_number(scene.nodata),
         "mask": scene.mask_kind,
         "product": scene.product,
@@ -61,7 +66,7 @@ def describe_scene(source: SceneSource) -> dict[str, Any]:
             for b, p in zip(scene.bands, scene.placements, strict=True)
         ],
         "tags": scene.tags,
-        "notes": list(scene.notes),
+        "notes": [*scene.notes, *([f"enhance refuses it: {unplaced}"] if unplaced else [])],
         "conditions": conditions.to_dict() | {"lines": list(conditions.lines())},
         "unfamiliar": unfamiliar(DEFAULTS, band_names(told), conditions),
     }
@@ -81,9 +86,9 @@ def print_scene(facts: dict[str, Any]) -> None:
     gsd = facts["ground_sample_distance"]
     rows = [
         ["size", f"{facts['width']} x {facts['height']} px, {len(facts['bands'])} bands, {facts['dtype']}"],
-        ["CRS", facts["crs"]],
-        ["ground sample distance", f"{gsd[0]:g} x {gsd[1]:g}"],
-        ["transform", ", ".join(f"{v:.12g}" for v in facts["transform"])],
+        ["CRS", facts["crs"] or "none"],
+        *([["ground sample distance", f"{gsd[0]:g} x {gsd[1]:g}"]] if facts["crs"] else []),
+        ["transform", _transform(facts)],
         *([["product", facts["product"]]] if facts["product"] else []),
         *([name, f"{x:.6f}, {y:.6f}"] for name, (x, y) in facts["corners"].items()),
         ["missing pixels", facts["mask"] if facts["nodata"] is None else f"nodata {', '.join(_nodata(facts))}"],
@@ -113,6 +118,11 @@ def print_scene(facts: dict[str, Any]) -> None:
         for i, band in enumerate(facts["bands"], start=1)
     ]
     table("bands", ["", "name", "reflectance", "", "colour"], bands)
+
+
+def _transform(facts: dict[str, Any]) -> str:
+    unplaced = facts["crs"] is None and facts["transform"] == [1, 0, 0, 0, 1, 0]
+    return "none" if unplaced else ", ".join(f"{v:.12g}" for v in facts["transform"])
 
 
 def _by_size(facts: dict[str, Any]) -> dict[str, list[str]]:
