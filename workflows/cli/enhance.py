@@ -26,6 +26,7 @@ from scenelift.workflows.cli.options import (
     with_options,
 )
 from scenelift.workflows.cli.scene.trying import Try, preparing, print_rehearsal
+from scenelift.workflows.cli.scene.verifying import verify
 from scenelift.workflows.settings import STOPS, EnhanceSettings
 
 SCENES = "Scenes and archives"
@@ -43,7 +44,7 @@ def register(app: typer.Typer) -> None:
         ),
         ("expect", expect, "expect scene.tif -m sr-x2", "expect scene.tif --blur sentinel-2 --json"),
         ("resume", resume, "resume better.tif", "resume better.zarr --walltime 2h"),
-        ("verify", verify, "verify better.tif", "verify better.tif --repair"),
+        ("verify", verify, "verify better.tif --repair", "verify archive/"),
         ("info", info, "info S2A_MSIL2A_20240501.SAFE", "info scene.tif --json"),
         ("models", models, "models", "models sr-x2"),
     ):
@@ -227,28 +228,6 @@ def resume(output: Finished, running: Running) -> None:
     from scenelift.workflows.enhance import resume as run
 
     running.scene(lambda progress, say: run(output, progress, say), output)
-
-
-def verify(
-    output: Finished,
-    repair: Annotated[bool, typer.Option("--repair", help="Compute damaged blocks again.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Check an output against its journal, byte by byte; with --repair, restore what is damaged."""
-    from scenelift.workflows.refusals import refuse_absent
-
-    refuse_absent(output)
-    if repair:
-        from scenelift.workflows.enhance import verify as run
-
-        verdict = run(output, repair)
-    else:  # needs nothing that makes outputs
-        from scenelift.pipeline.jobs.verifying import verify as look
-
-        verdict = look(output.absolute())
-    print(json.dumps(verdict.to_dict()) if as_json else "\n".join(verdict.lines()))
-    if not verdict.intact:
-        raise typer.Exit(4)
 
 
 @with_options(Source)

@@ -366,3 +366,27 @@ def test_a_plan_of_a_model_of_unknown_speed_is_measured_on_crops_of_one_scene(tm
     assert facts["seconds"] == pytest.approx(costs["start"] + work, abs=0.1)
     said = call(tmp_path, *command)
     assert "looking at 4 scenes" in said and "measuring on a crop of 2" in said
+
+
+@pytest.mark.parametrize("format", ["tif", "zarr"])
+def test_every_output_of_an_archive_is_verified_and_repaired(tmp_path, format):
+    for number in range(3):
+        scene(tmp_path / "in" / f"{number}.tif", number)
+    command = "archive", "in", "-o", "out", *MODEL, "--format", format
+    call(tmp_path, *command)
+    lines = call(tmp_path, "verify", "out").splitlines()
+    assert [line.split(": ")[1].split(" (")[0] for line in lines] == ["intact"] * 3 + ["3 of 3 outputs intact"]
+    damaged = tmp_path / "out" / table(tmp_path / "out")["1"]["output"]
+    damaged = max([damaged, *damaged.rglob("c/*/*/*")], key=lambda path: path.stat().st_size * path.is_file())
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-20] + bytes(20))
+    shutil.rmtree(tmp_path / "out" / "scenes" / "2")
+    found = call(tmp_path, "verify", "out", code=4)
+    assert "1: DAMAGED" in found.replace(f".{format}", "") and "no such file" in found and "1 of 3 outputs" in found
+    facts = json.loads(call(tmp_path, "verify", "out", "--json", code=4).splitlines()[0])
+    assert [verdict["intact"] for verdict in facts["outputs"]] == [True, False]
+    assert len(facts["failures"]) == 1 and not facts["intact"]
+    assert "repaired" in call(tmp_path, "verify", "out", "--repair", code=4)
+    assert damaged.read_bytes() == content
+    call(tmp_path, *command)
+    assert "3 of 3 outputs intact" in call(tmp_path, "verify", "out")
