@@ -23,6 +23,12 @@ VARIANTS = {"taught": "classifier", "gan": "for the eye"}
 """What networks of these endings were tuned for."""
 DOES = {"denoise": "noise", "dehaze": "haze"}
 """Tasks by what they take away."""
+KINDS = {
+    2: "an enhanced scene; after each band the standard deviation of its error",
+    3: "an enhanced scene; after each band a lower and an upper bound of the true value",
+    4: "an enhanced scene; after each band the standard deviation of its error, a lower and an upper bound",
+}
+"""What an output holds, by how many bands it has for each of the input."""
 NARROW = 0.1
 """Range of transfers below which a network was trained for one sensor's blur."""
 
@@ -31,6 +37,7 @@ def describe_scene(source: SceneSource) -> dict[str, Any]:
     """Return a scene's facts as plain values; of one that does not say where it is, too."""
     from scenelift.pipeline.addresses import without_secrets
     from scenelift.pipeline.errors import UnplacedError
+    from scenelift.pipeline.jobs.checks import no_image
     from scenelift.pipeline.jobs.fingerprints import json_number
     from scenelift.pipeline.scenes.scenes import PIXELS, crs_name
     from scenelift.workflows.conditions import band_names, scene_conditions
@@ -42,8 +49,11 @@ def describe_scene(source: SceneSource) -> dict[str, Any]:
         scene = open_to_show(source)
     except UnplacedError as error:
         scene, unplaced = open_to_show(dataclasses.replace(source, crs=PIXELS)), str(error)
-    grid, told = scene.grid, one_grid(scene)
-    conditions = scene_conditions(told)
+    grid, made, refused = scene.grid, _made(scene), unplaced or no_image(scene)
+    told = conditions = None
+    if not (no_image(scene) or (made and not made["every"])):
+        told = _without_errors(one_grid(scene), made["every"] if made else 1)
+        conditions = scene_conditions(told)
     return {
         "files": [without_secrets(path) for path in source.paths],
         "width": grid.width,
@@ -56,6 +66,7 @@ def describe_scene(source: SceneSource) -> dict[str, Any]:
         "nodata": json_number(scene.nodata),
         "mask": scene.mask_kind,
         "product": scene.product,
+        "made": made and {name: value for name, value in made.items() if name != "every"},
         "hidden": _hidden(scene),
         "classes": [layer.name for layer in scene.classes],
         "times": list(scene.times),
@@ -66,10 +77,43 @@ def describe_scene(source: SceneSource) -> dict[str, Any]:
             for b, p in zip(scene.bands, scene.placements, strict=True)
         ],
         "tags": scene.tags,
-        "notes": [*scene.notes, *([f"enhance refuses it: {unplaced}"] if unplaced else [])],
-        "conditions": conditions.to_dict() | {"lines": list(conditions.lines())},
-        "unfamiliar": unfamiliar(DEFAULTS, band_names(told), conditions),
+        "notes": [*(() if no_image(scene) else scene.notes), *([f"enhance refuses it: {refused}"] if refused else [])],
+        "conditions": conditions.to_dict() | {"lines": list(conditions.lines())} if conditions else {"lines": []},
+        "unfamiliar": unfamiliar(DEFAULTS, band_names(told), conditions) if told and conditions else [],
     }
+
+
+def _made(scene: Scene) -> dict[str, Any] | None:
+    """Return what an output of ours is, by its provenance; None of any other scene.
+
+    "every": which bands are the image, each so-manieth; 0: none of them.
+    """
+    from scenelift.pipeline.outputs.readback import provenance_of
+
+    found = provenance_of(scene)
+    try:
+        names = [model["name"] for model in found["models"]]
+        last, spec = found["models"][-1], found["models"][-1]["spec"]
+        every = 0 if spec["out_bands"] else spec["out_per_band"]
+        kind = KINDS.get(every, "an enhanced scene")
+        if not every:
+            kind = "a map of classes" if last.get("classes") else "a scene, a band a class or whatever the model finds"
+        elif names[-1].partition(":")[0] in VISUAL:
+            kind = "a picture for the eye: its values are no reflectance"
+        facts = {"kind": kind, "software": str(found["software"]), "models": names, "input": found["input"]["files"]}
+    except (KeyError, TypeError, AttributeError, IndexError):  # of another program, or nothing
+        return None
+    return facts | {"every": every}
+
+
+def _without_errors(scene: Scene, every: int) -> Scene:
+    """Return a scene without the bands that say how far off the others may be."""
+    from scenelift.pipeline.scenes.opening import open_scene
+
+    image = tuple(number for number in scene.numbers if (number - 1) % every == 0)
+    if not image or image == scene.numbers:
+        return scene
+    return open_scene(dataclasses.replace(scene.source, bands=image))
 
 
 def _hidden(scene: Scene) -> dict[str, Any] | None:
@@ -90,6 +134,7 @@ def print_scene(facts: dict[str, Any]) -> None:
         *([["ground sample distance", f"{gsd[0]:g} x {gsd[1]:g}"]] if facts["crs"] else []),
         ["transform", _transform(facts)],
         *([["product", facts["product"]]] if facts["product"] else []),
+        *_origin(facts["made"]),
         *([name, f"{x:.6f}, {y:.6f}"] for name, (x, y) in facts["corners"].items()),
         ["missing pixels", facts["mask"] if facts["nodata"] is None else f"nodata {', '.join(_nodata(facts))}"],
     ]
@@ -111,13 +156,19 @@ def print_scene(facts: dict[str, Any]) -> None:
         [
             str(i),
             band["description"] or "",
-            f"DN x {band['scale']:g} {band['offset']:+g}",
-            "declared" if band["declared"] else "assumed",
+            "none: classes or flags" if band["flags"] else f"DN x {band['scale']:g} {band['offset']:+g}",
+            "" if band["flags"] else "declared" if band["declared"] else "assumed",
             band["color"],
         ]
         for i, band in enumerate(facts["bands"], start=1)
     ]
     table("bands", ["", "name", "reflectance", "", "colour"], bands)
+
+
+def _origin(made: dict[str, Any] | None) -> list[list[str]]:
+    if made is None:
+        return []
+    return [["this is", made["kind"]], ["made by", f"{made['software']}: {' then '.join(made['models'])}"]]
 
 
 def _transform(facts: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from support.builders import UTM, write_raster
 
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.outputs.readback import provenance_of
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.places import Place, place_of
 from scenelift.pipeline.scenes.quicklooks import stretch_of, view_of
@@ -30,7 +31,6 @@ from scenelift.workflows.evidence.cases import Degradation
 from scenelift.workflows.report.charts import Line, line_chart
 from scenelift.workflows.report.curves import spectra
 from scenelift.workflows.report.evidence import busiest, consistency, open_triple
-from scenelift.workflows.report.html import provenance_of
 from scenelift.workflows.report.page import ReportSources, sources_of, write_report
 
 NAMES = ["B02", "B03", "B04"]
