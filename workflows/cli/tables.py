@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from scenelift.workflows.evidence.score import ScoreReport
 
 
-STAGES = {
-    "preparing": "all before the first block",
-    "blocks": "from the first to the last",
-    "publishing": "all behind the last",
-}
 CEILINGS = {
     "matmul": ("product of matrices, float32", "GFLOP/s", 0),
     "conv": ("convolution 3 x 3, 64 channels, float32", "GFLOP/s", 0),
@@ -33,6 +28,8 @@ CEILINGS = {
 
 def print_bench(facts: dict[str, Any]) -> None:
     """Print :func:`run_bench` for people."""
+    from scenelift.pipeline.jobs.summary import STAGES, WORK
+
     share = 100 * facts["engine_over_bare_throughput"]
     rows = [
         ["model", f"{facts['model']}, {facts['device']}, {facts['precision']}"],
@@ -48,11 +45,11 @@ def print_bench(facts: dict[str, Any]) -> None:
         ],
     ]
     table(f"median of {facts['runs']} alternating runs", ["", ""], rows)
-    stages, busy = facts["stages_s"], sum(facts["stages_s"][name] for name in ("reading", "model", "writing"))
+    stages, busy = facts["stages_s"], sum(facts["stages_s"][name] for name in WORK)
     rows = [[f"{name}, {said}", f"{stages[name]:.2f} s"] for name, said in STAGES.items()]
     rows += [
         [f"in the blocks: {name}", f"{stages[name]:.2f} s, {100 * stages[name] / max(busy, 1e-9):.0f}%"]
-        for name in ("reading", "model", "writing")
+        for name in WORK
     ]
     table("where the whole command's seconds go (in the blocks: of all workers)", ["", ""], rows)
     rows = [
