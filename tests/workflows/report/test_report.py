@@ -66,7 +66,7 @@ def page(run: Path) -> Path:
 def cell(text: str, table: str, row: str, column: int) -> str:
     body = re.search(rf'<table id="{table}">(.*?)</table>', text, re.S)[1]
     line = re.search(rf'<th scope="row">{row}</th>(.*?)</tr>', body, re.S)[1]
-    return re.findall(r"<td>([^<]*)", line)[column]
+    return re.findall(r"<td [^>]*>([^<]*)", line)[column]
 
 
 def test_the_numbers_are_those_of_the_whole_scenes(page, run):
@@ -130,6 +130,8 @@ def test_the_swipe_moves_by_mouse_and_keys_in_a_browser(page, tmp_path, width):
         assert sizes[0] == sizes[1]
         number = tab.run("return document.querySelector('#against-the-truth tr.best td').firstChild.data")
         assert number == cell(page.read_text(), "against-the-truth", "after", 0)
+        wide = "return [...document.querySelectorAll('.scroll, pre')].map(e => e.scrollWidth - e.clientWidth)"
+        assert set(tab.run(wide)) == {0}, "nothing scrolls sideways"
         assert tab.console() == []
 
 
