@@ -119,7 +119,6 @@ class Console:
             disable=quiet or to_stream,
         )
         self._task: TaskID | None = None
-        self._waiting: threading.Timer | None = None
         self._started = 0.0
         self._pixels = 0
 
@@ -129,7 +128,6 @@ class Console:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._goes_on()
         if self._task is not None:  # else there is no bar, and rich would print an empty line before the error
             self._bar.stop()
 
@@ -137,20 +135,19 @@ class Console:
         """Print one line above the bar."""
         self._out.print(line, highlight=False)
 
-    def prepares(self, line: str) -> None:
-        """Say what is being done if the bar has not begun, nor all ended, after a few seconds."""
-        self._goes_on()
-        self._waiting = threading.Timer(SILENT, self.say, (line,))
-        self._waiting.daemon = True
-        self._waiting.start()
-
-    def _goes_on(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
+    @contextmanager
+    def preparing(self, line: str) -> Iterator[None]:
+        """Say what is being done within, if that takes more than a few seconds."""
+        timer = threading.Timer(SILENT, self.say, (line,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def progress(self, total: int, record: BlockRecord | None, advance: int = 1) -> None:
         """Advance the bar by one finished block (or not, where it counts something else); None starts it."""
-        self._goes_on()
         if record is None or self._task is None:
             self._started, self._pixels, self._said = time.perf_counter(), 0, time.perf_counter()
             self._done, self._total = 0, total

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,27 +113,16 @@ class Running:
                 ) from None
             raise NothingKeptError(f"{stop}; no block was done, and nothing is left") from None
 
-    def scene(self, job: Callable[[Any, Any], Any], output: Path, preparing: str | None = None) -> None:
-        """Run ``job(progress, say)``, which makes an output, and print its summary; exit 3 if it published holes.
-
-        Parameters
-        ----------
-        job : callable
-        output : Path
-        preparing : str, optional
-            What it does before the first block.
-        """
+    def scene(self, job: Callable[[Any, Any], Any], output: Path) -> None:
+        """Run ``job(progress, console)``, which makes an output, and print its summary; exit 3 if it has holes."""
         from scenelift.workflows.cli.tables import print_enhanced
 
         def with_progress(stopper: Any, console: Any) -> Any:
-            if preparing:
-                console.prepares(preparing)
-
             def progress(total: int, record: Any) -> None:
                 stopper.progress()
                 console.progress(total, record)
 
-            return job(progress, console.say)
+            return job(progress, console)
 
         summary = self.stoppably(with_progress, output=output)
         self.show(summary.to_dict(), print_enhanced)
@@ -173,24 +163,26 @@ def enhance(
     A part made with --window or --bbox equals that part of the whole output, bit for bit.
     """
     refuse(inputs, source, model, output, where)
+    from scenelift.pipeline.jobs.running import Listener, carry_out
     from scenelift.workflows.cli.console import Console
-    from scenelift.workflows.enhance import enhance as run
     from scenelift.workflows.enhance import planned
 
+    started = time.perf_counter()
     scene, cluster, settings = source.of(inputs), where.settings(settings.device), trial.of(settings)
     if trial.dry_run:
         from scenelift.pipeline.jobs.trial import rehearse
 
-        with Console(running.as_json) as console:
-            console.prepares(preparing(model, settings))
+        with Console(running.as_json).preparing(preparing(model, settings)):
             found = rehearse(planned(scene, output, model, settings, cluster))
         running.show(found.to_dict(), print_rehearsal)
         return
-    running.scene(
-        lambda progress, say: run(scene, output, model, settings, cluster, progress, say),
-        output,
-        preparing(model, settings),
-    )
+
+    def job(progress: Any, console: Any) -> Any:
+        with console.preparing(preparing(model, settings)):
+            plan = planned(scene, output, model, settings, cluster, warm=True)
+        return carry_out(plan, Listener.of(progress, console.say), started=started)
+
+    running.scene(job, output)
 
 
 @with_options(Source, EnhanceSettings, Where)
@@ -208,8 +200,7 @@ def expect(
     from scenelift.workflows.choosing import prepare
     from scenelift.workflows.cli.console import Console
 
-    with Console(as_json) as console:
-        console.prepares(preparing(model, settings))
+    with Console(as_json).preparing(preparing(model, settings)):
         found = prepare(source.of(inputs), model, settings, where.settings(settings.device)).expect(settings)
     if found is None:
         raise UsageError("this cannot be tried one level coarser: no model enlarges, or the scene has no window for it")
@@ -227,7 +218,7 @@ def resume(output: Finished, running: Running) -> None:
     refuse_unstarted(output)
     from scenelift.workflows.enhance import resume as run
 
-    running.scene(lambda progress, say: run(output, progress, say), output)
+    running.scene(lambda progress, console: run(output, progress, console.say), output)
 
 
 @with_options(Source)

@@ -25,10 +25,11 @@ def verify(
 
     What holds no journal is named, and counts as damaged.
     """
-    from scenelift.workflows.archive.record import outputs_of
     from scenelift.workflows.refusals import refuse_absent
 
     refuse_absent(output)
+    from scenelift.workflows.archive.record import outputs_of
+
     if (outputs := outputs_of(output.absolute())) is not None:
         _verify_all(output, outputs, repair, as_json)
         return
