@@ -142,7 +142,7 @@ def print_estimate(found: dict[str, Any]) -> None:
     ]
     table("plan", ["", ""], rows)
     if found["scenes"] and not measured:
-        print("The time is that of two cores with AMX: so short a run is not measured here.")
+        print("The time is that of as many cores with AMX: so short a run is not measured.")
     if found["unusable"]:
         table("unusable", ["scene", "why"], [[name, why] for name, why in found["unusable"].items()][:50])
 
