@@ -49,6 +49,25 @@ def card(name: str) -> dict[str, Any] | None:
         raise
 
 
+def work(bands: int | None, about: dict[str, Any]) -> float:
+    """Return multiplications for one pixel of one band of the output; 0 where a card does not say.
+
+    Each weight is used once a pixel of the grid on which the convolutions run: the input's, which has scale ** 2 fewer
+    pixels than the output; a denoiser's has 4 times fewer.
+
+    Parameters
+    ----------
+    bands : int, optional
+        That the network takes together; None: each by itself.
+    about : dict
+        Its `card`.
+    """
+    if about.get("task") not in ("super-resolution", "denoise"):
+        return 0.0
+    pixels = about["scale"] ** 2 if about["task"] == "super-resolution" else 4
+    return float(about["parameters"]) / pixels / (bands or 1)
+
+
 def joint_of(name: str) -> str | None:
     """Return the shipped network for red, green and blue together that belongs to a shipped band-agnostic one."""
     plain = name.removesuffix(LEAN)

@@ -243,10 +243,9 @@ def blend(first: nn.Module, second: nn.Module, share: float) -> nn.Module:
     if skip is not None and other is not None and len(skip) > len(other):  # a filter for each band against one for all
         states[1]["skip.weight"] = other.repeat(len(skip) // len(other), 1, 1, 1)
     if {k: v.shape for k, v in states[0].items()} != {k: v.shape for k, v in states[1].items()}:
-        if type(first) is not type(second) or _farther(first, second) <= 0:
-            raise ModelError(
-                "only networks of one architecture can be blended, or one with another that looks less far"
-            )
+        ends = [(s["head.weight"].shape[1], len(s["tail.weight"])) for s in states if "head.weight" in s]
+        if type(first) is not type(second) or len(set(ends)) != 1 or _farther(first, second) <= 0:
+            raise ModelError("only networks of one architecture can be blended, or a deeper one with a shallower one")
         return _Averaged(first, second, share)
     if 0 < share < 1 and _apart(*states) > RELATED:
         return _Averaged(first, second, share)

@@ -27,6 +27,10 @@ class UsageError(SceneliftError, ValueError):
     exit_code = 2
 
 
+class UnplacedError(UsageError):
+    """A raster that does not say where on Earth its pixels are."""
+
+
 class HeldError(UsageError):
     """Another living run is at work on the same output."""
 

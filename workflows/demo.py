@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
-import operator
 import time
-import uuid
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenelift.pipeline.cluster import ClusterSettings
-from scenelift.pipeline.cluster.settings import cores
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.files import make_folder
 from scenelift.pipeline.outputs.geotiffs import write_geotiff
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
-from scenelift.pipeline.scores.blocks import ScoreJob, blocks_of, score_block
-from scenelift.pipeline.scores.scores import REFLECTANCE_RANGE, Convention, scores
+from scenelift.pipeline.scores.scores import REFLECTANCE_RANGE
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.enhance import Announce, EnhanceSettings, Progress, enhance
 from scenelift.workflows.evidence.cases import Degradation
+from scenelift.workflows.evidence.score import score
 from scenelift.workflows.pictures import before_after
+from scenelift.workflows.settings import ScoreSettings
 
 BANDS = ("B02", "B03", "B04", "B08")
 METHODS = ("nearest-x2", "bicubic-x2", "lanczos-x2", "ibp-x2", "sr-x2-lean", "sr-x2")
@@ -130,11 +126,8 @@ def _degraded(scene: Scene, reference: NDArray[np.generic], reference_path: Path
 
 
 def _score(reference_path: Path, path: Path) -> dict[str, float]:
-    """Score an image against the reference, in reflectance, data range 0.3: blocks in threads, added in order."""
+    """Score an image against the reference, in reflectance, data range 0.3."""
     reference, test = (SceneSource((str(p),)) for p in (reference_path, path))
-    convention = Convention(REFLECTANCE_RANGE, DEGRADATION.scale, SCORES)
-    job = ScoreJob(uuid.uuid4().hex, reference, test, convention, BORDER, BLOCK, None)
-    blocks = blocks_of(open_scene(reference), job)
-    with ThreadPoolExecutor(cores()) as pool:
-        parts = list(pool.map(functools.partial(score_block, job), range(len(blocks))))
-    return scores(functools.reduce(operator.add, (part.sums for part in parts)), convention).values
+    how = ScoreSettings(REFLECTANCE_RANGE, DEGRADATION.scale, BORDER, block=BLOCK, names=SCORES)
+    values = score(reference, test, how).values
+    return {name: values[name] for name in SCORES}

@@ -225,14 +225,36 @@ def _rule(gains: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     return share * first + slope * (first - gains[1]) + more * np.clip(first, 0, 1)
 
 
+def pixels_tried(shape: tuple[int, int], scale: int) -> int:
+    """Return how many pixels of a band the models make something of when a scene of this shape is tried.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Height and width.
+    scale : int
+        By which the models enlarge.
+    """
+    coarse, windows = _plan_windows(shape, scale)
+    levels = [coarse] + [coarse // scale] * (coarse >= LEAST * scale)
+    return windows * sum(side**2 for side in levels)
+
+
+def _plan_windows(shape: tuple[int, int], scale: int) -> tuple[int, int]:
+    """Return the side of a window in coarse pixels, and how many are tried; none of a scene that is too small."""
+    coarse = min(COARSE, max(min(shape) // (2 * scale), MIN_COARSE))  # small scenes: several windows too
+    if min(shape) < coarse * scale:
+        return coarse, 0
+    return coarse, int(np.clip(SHARE * math.prod(shape) / (coarse * scale) ** 2, FEWEST, MOST))
+
+
 def _windows(scene: Readable, scale: int) -> Iterator[NDArray[np.float32]]:
     """Yield windows (C, H, W) without missing pixels, spread over the scene."""
     height, width = scene.grid.shape
-    coarse = min(COARSE, max(min(height, width) // (2 * scale), MIN_COARSE))  # small scenes: several windows too
-    if min(height, width) < coarse * scale:
+    coarse, wanted = _plan_windows(scene.grid.shape, scale)
+    if not wanted:
         return
     side = coarse * scale
-    wanted = int(np.clip(SHARE * height * width / side**2, FEWEST, MOST))
     each = int(np.ceil(np.sqrt(2 * wanted)))
     rows, cols = (sorted({round(p) for p in np.linspace(0, n - side, each)}) for n in (height, width))
     corners = [(row, col) for row in rows for col in cols]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.jobs.summary import STAGES, WORK
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import TileGrid, Window
@@ -81,9 +82,8 @@ def stages(facts: dict[str, Any], picture: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    rows = ("preparing", "blocks", "publishing"), ("reading", "model", "writing")
     figure, axis = plt.subplots(figsize=(9, 2.6), layout="constrained")
-    for row, names in enumerate(rows):
+    for row, names in enumerate((STAGES, WORK)):
         seconds = [facts["stages_s"][name] for name in names]
         left = 0.0
         for name, length in zip(names, seconds, strict=True):

@@ -159,7 +159,7 @@ def score(
     coarse : str or Path, optional
         What `test` was super-resolved from: then opensr-test's measures are among the scores.
     **settings
-        Fields of `scenelift.workflows.settings.ScoreSettings`: data_range, ratio, border, windows, block.
+        Fields of `scenelift.workflows.settings.ScoreSettings`: data_range, ratio, border, windows, block, names.
 
     Returns
     -------

@@ -356,6 +356,8 @@ class ScoreSettings:
         True, "Measure SSIM, MS-SSIM, VIF and sharpness too; without them it is faster.", "--windows/--pixels-only"
     )
     block: int = option(1024, "Pixels a side of a task; changes memory, never a score.", panel=WHERE)
+    names: tuple[str, ...] | None = None
+    """Scores that are measured; None: all that the scenes and `windows` allow."""
 
     def __post_init__(self) -> None:
         if not 16 <= self.block <= 65536:

@@ -148,6 +148,7 @@ class Run:
         """Do the blocks that are left, if any."""
         todo = [index for index in range(len(self.plan.blocks)) if index not in self.done.commits]
         if not todo:
+            self.done.blocks_began = time.perf_counter()
             return
         with self._opened() as cluster:
             self.listener.progress(len(todo), None)

@@ -12,6 +12,15 @@ from scenelift.pipeline.jobs.blocks import BlockRecord
 from scenelift.pipeline.jobs.journal import Commit
 from scenelift.pipeline.jobs.plan import Plan
 
+STAGES = {
+    "preparing": "all before the first block",
+    "blocks": "from the first to the last",
+    "publishing": "all behind the last",
+}
+"""Where the seconds of a job go, and what that means."""
+WORK = {"reading": "read_s", "model": "model_s", "writing": "write_s"}
+"""What workers do in the blocks, and what their records call it."""
+
 
 @dataclass(frozen=True)
 class EnhanceSummary:
@@ -48,8 +57,7 @@ class EnhanceSummary:
     expected: dict[str, Any] | None = None
     """Gain in dB over classical methods, tried on the scene one level coarser; None where that was not done."""
     stages: dict[str, float] = field(default_factory=dict)
-    """Where the seconds went: "preparing" (all before the first block), "blocks", "publishing" (all behind the last);
-    and of all workers together in the blocks "reading", "model" and "writing"."""
+    """Where the seconds went (`STAGES`), and those of all workers together in the blocks (`WORK`)."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -65,25 +73,17 @@ class Tally:
     holes: dict[int, str] = field(default_factory=dict)
     resumed: int = 0
     blocks_began: float | None = None
-    """When the first block was handed out (`time.perf_counter`)."""
+    """When the first block was handed out, if one was left (`time.perf_counter`); None: there was nothing to do."""
     blocks_seconds: float = 0.0
 
 
 def summarize(plan: Plan, done: Tally, started: float) -> EnhanceSummary:
     """Return what to tell of a run that began at ``started`` (`time.perf_counter`)."""
     out, records, seconds = plan.job.output, done.records, time.perf_counter() - started
-    inside = {
-        "reading": sum(r.read_s for r in records),
-        "model": sum(r.model_s for r in records),
-        "writing": sum(r.write_s for r in records),
-    }
+    inside = {name: sum(getattr(record, step) for record in records) for name, step in WORK.items()}
     busy = sum(inside.values())
-    preparing = (done.blocks_began or started) - started
-    stages = {
-        "preparing": preparing,
-        "blocks": done.blocks_seconds,
-        "publishing": seconds - preparing - done.blocks_seconds,
-    }
+    preparing = seconds if done.blocks_began is None else done.blocks_began - started
+    stages = dict(zip(STAGES, (preparing, done.blocks_seconds, seconds - preparing - done.blocks_seconds), strict=True))
     return EnhanceSummary(
         output=str(plan.path),
         models=[model.name for model in plan.job.models],

@@ -131,11 +131,21 @@ def _cog_options(output: Output, overviews_made: bool) -> dict[str, Any]:
         overviews = {"OVERVIEW_COUNT": str(count)}
     return {
         **COG[output.compress or next(iter(COG))],
-        "BLOCKSIZE": SIDE,
+        "BLOCKSIZE": _tile_side(output.grid.shape, count),
         "BIGTIFF": "IF_SAFER",
         "OVERVIEW_RESAMPLING": "MODE" if output.categories else "AVERAGE",
         **overviews,
     }
+
+
+def _tile_side(shape: tuple[int, int], overviews: int) -> int:
+    """Return the side of a tile: another than the usual where a level is taller than a tile and just as wide.
+
+    Validators take tiles as wide as an image for strips.
+    """
+    levels = [(-(-shape[0] // 2**level), -(-shape[1] // 2**level)) for level in range(overviews + 1)]
+    taken = {width for height, width in levels if max(height, width) > SIDE}
+    return next((side for side in (SIDE, 256, 1024, 128, 2048, 64, 4096) if side not in taken), SIDE)
 
 
 def _overviews(shape: tuple[int, int]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,3 +72,16 @@ def open_as_scene(path: Path, recorded: dict[str, Any]) -> ReadableScene:
     except (RasterioError, ValueError, KeyError) as error:
         raise SceneError(" ".join(str(error).split())) from error
     return ReadableScene(scene, bool(recorded["mask"]))
+
+
+def provenance_of(scene: Scene) -> dict[str, Any]:
+    """Return what an enhanced scene says of its making; empty if it says nothing."""
+    group = Path(scene.source.paths[0]) / "zarr.json"
+    try:
+        if group.is_file():
+            found = json.loads(group.read_text(encoding="utf-8")).get("attributes", {}).get("scenelift", {})
+        else:
+            found = json.loads(scene.tags.get("SCENELIFT", "{}"))
+    except (ValueError, AttributeError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -12,7 +12,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from scenelift.pipeline.addresses import file_name
-from scenelift.pipeline.errors import GridsError, SceneError, UsageError
+from scenelift.pipeline.errors import GridsError, SceneError, UnplacedError, UsageError
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.scenes.limits import Limits, is_remote
 from scenelift.pipeline.scenes.masks import QA, SCL, Rule, SceneMask, kind_of_file
@@ -22,7 +22,7 @@ from scenelift.pipeline.scenes.products.kinds import ClassLayer, Layer, Product,
 from scenelift.pipeline.scenes.products.recognizing import find_product
 from scenelift.pipeline.scenes.radiometry import DTYPES, band_of, told_of
 from scenelift.pipeline.scenes.rasters import Reader, open_raster
-from scenelift.pipeline.scenes.scenes import Scene, SceneSource
+from scenelift.pipeline.scenes.scenes import PIXELS, Scene, SceneSource, no_crs
 from scenelift.pipeline.scenes.zarrs import is_zarr, open_zarr
 
 WARP = "warp one onto the other first"
@@ -87,7 +87,7 @@ def _opened(source: SceneSource) -> Scene:
     notes = [*product.notes] if product else []
     notes += [note for _, found in described for note in found] + [note for f in files for note in f.notes]
     notes += [f"masks differ by band: missing pixels are marked by {nodata:g} in each"] if apart else []
-    if first.has_gcps or any(f.has_gcps for f in files):
+    if source.crs != PIXELS and any(f.has_gcps for f in (first, *files)):
         notes.append("ground control points are not carried over: the affine transform says where the pixels are")
     return Scene(
         source=source,
@@ -292,10 +292,12 @@ def _open(path: str, limits: Limits, time: str | None = None) -> Reader:
 
 def _place(reader: Reader, source: SceneSource) -> CRS:
     """Return the CRS of a raster whose affine transform says where it is."""
+    if source.crs == PIXELS:
+        return no_crs()
     by_rpcs = "RPC" in reader.tag_domains
     if reader.transform.is_identity and (reader.has_gcps or by_rpcs):
         told, how = ("ground control points", "-tps") if reader.has_gcps else ("rational polynomials (RPC)", "-rpc")
-        raise UsageError(
+        raise UnplacedError(
             f"{reader.path} is placed by {told} alone, and its pixels follow no grid: "
             f"warp it first, e.g. gdalwarp {how} -t_srs EPSG:… IN OUT"
         )
@@ -307,9 +309,9 @@ def _place(reader: Reader, source: SceneSource) -> CRS:
                 f"--crs must be a coordinate reference system such as EPSG:32633, got {source.crs!r}"
             ) from None
     if reader.crs is None:
-        raise UsageError(f"{reader.path} has no coordinate reference system; give one with --crs EPSG:…")
+        raise UnplacedError(f"{reader.path} has no coordinate reference system; give one with --crs EPSG:…")
     if reader.transform.is_identity:
-        raise UsageError(
+        raise UnplacedError(
             f"{reader.path} has a coordinate reference system but no affine transform, so it is unknown where its "
             "pixels are; georeference it first, or give --crs to go on with pixel coordinates"
         )

@@ -26,6 +26,9 @@ from scenelift.pipeline.scenes.products.kinds import ClassLayer
 from scenelift.pipeline.scenes.rasters import Reader
 from scenelift.pipeline.tiles import Window, sample_windows
 
+PIXELS = 'LOCAL_CS["pixels",UNIT["metre",1]]'
+"""Coordinate reference system of what has none; as `SceneSource.crs` it lets any raster be opened, to be looked at."""
+
 
 @dataclass(frozen=True)
 class SceneSource:
@@ -286,4 +289,4 @@ def crs_name(crs: CRS) -> str:
 
 def no_crs() -> CRS:
     """Return the coordinate reference system of what has none: arrays."""
-    return CRS.from_wkt('LOCAL_CS["pixels",UNIT["metre",1]]')  # an empty one does not travel to workers
+    return CRS.from_wkt(PIXELS)  # an empty one does not travel to workers

@@ -1,5 +1,8 @@
 """Class maps: the same for every way of cutting the scene, named and coloured, at the scene's own place."""
 
+import json
+from importlib.metadata import version
+
 import numpy as np
 import pytest
 import rasterio
@@ -15,7 +18,7 @@ from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows.classify import classify
-from scenelift.workflows.enhance import resume
+from scenelift.workflows.enhance import enhance, resume
 from scenelift.workflows.settings import EnhanceSettings
 
 NAMES = ("Forest", "River & lake", "Rock")
@@ -176,3 +179,30 @@ def test_what_cannot_be_classified_is_said(scene, tmp_path):
     with pytest.raises(UsageError, match=r"wants 3 bands together, .* gives 2"):
         classify(SceneSource((str(scene),), bands=(1, 2)), tmp_path / "x.tif", MODEL, EnhanceSettings(), HERE)
     assert not (tmp_path / "x.tif").exists()
+
+
+@pytest.mark.parametrize("suffix", ["tif", "zarr"])
+def test_info_says_what_an_output_of_ours_is(scene, tmp_path, suffix):
+    probabilities, classes, deviations, bounds = (tmp_path / f"{name}.{suffix}" for name in "pcdb")
+    run(scene, classes)
+    run(scene, probabilities, probabilities=True)
+    enhance(scene, deviations, "sr-x2-lean", EnhanceSettings(uncertainty=True, expect=False), HERE)
+    enhance(scene, bounds, "nearest-x2,sr-x2-lean", EnhanceSettings(interval=0.9, expect=False), HERE)
+    told = {path.stem: json.loads(call(tmp_path, "info", path, "--json")) for path in tmp_path.glob(f"?.{suffix}")}
+    assert told["c"]["made"]["kind"] == "a map of classes" and told["c"]["made"]["models"] == [MODEL]
+    assert told["p"]["made"]["kind"].startswith("a scene, a band a class")
+    for name in "cp":
+        assert told[name]["conditions"] == {"lines": []} and told[name]["unfamiliar"] == []
+    assert any("enhance refuses it: band 1 is no image" in note for note in told["c"]["notes"])
+    assert told["d"]["made"]["kind"].endswith("after each band the standard deviation of its error")
+    assert told["b"]["made"]["kind"].endswith("after each band a lower and an upper bound of the true value")
+    assert told["b"]["made"] | {"kind": ""} == {
+        "kind": "", "software": f"scenelift {version('scenelift')}", "models": ["nearest-x2", "sr-x2-lean"],
+        "input": ["scene.tif"],
+    }  # fmt: skip
+    for name, count in (("d", 6), ("b", 9)):
+        assert len(told[name]["bands"]) == count and len(told[name]["conditions"]["blur"]) == 3
+        assert not any("uncertainty" in line or "bound" in line for line in told[name]["unfamiliar"])
+    text = " ".join(call(tmp_path, "info", classes).replace("│", " ").split())
+    assert "this is a map of classes made by" in text and "none: classes or flags" in text and "DN x" not in text
+    assert json.loads(call(tmp_path, "info", scene, "--json"))["made"] is None

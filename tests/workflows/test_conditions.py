@@ -9,6 +9,7 @@ import pytest
 import rasterio
 import torch
 from rasterio.transform import Affine
+from support.builders import write_raster
 from support.jobs import scenelift
 
 from scenelift.models.catalog import find, with_colour, with_settings
@@ -22,6 +23,7 @@ from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UnfitError, UsageError
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource
+from scenelift.workflows import expect as workflow
 from scenelift.workflows.choosing import Prepared, prepare
 from scenelift.workflows.conditions import Conditions, colour_bands, noise_of, scene_conditions
 from scenelift.workflows.demo import packaged_scene
@@ -330,3 +332,18 @@ def test_a_likely_resampling_that_would_cost_the_gain_is_named(tmp_path):
     sure = replace(unsure, chances=(tuple(chances),) * 4)
     assert sure.others() == [] and expect(scene, models, sure).doubts == ()
     assert Conditions((Blur("area"),), (0.0,), "estimated", chances=(tuple(chances),)).others() == []
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (70, 90), (128, 300), (512, 512), (700, 1400)])
+def test_how_much_is_tried_is_known_before(shape, tmp_path, monkeypatch):
+    tried, models, run = [], [load(find("bicubic-x2"))], workflow.run_chain
+
+    def counted(enhancers, image):
+        tried.append(image[0].size if enhancers is models else 0)
+        return run(enhancers, image)
+
+    monkeypatch.setattr(workflow, "run_chain", counted)
+    write_raster(tmp_path / "in.tif", np.random.default_rng(0).integers(500, 3000, (1, *shape)).astype("uint16"))
+    scene = open_scene(SceneSource((str(tmp_path / "in.tif"),)))
+    expect(scene, models, Conditions((Blur("area"),), (0.0,), "given"))
+    assert sum(tried) == workflow.pixels_tried(shape, 2)

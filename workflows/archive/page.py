@@ -23,6 +23,8 @@ WIDTH = 960
 """Width of the map, pixels."""
 LEAST = 12.0
 """Least side of a scene on the map, pixels of its width: of an archive of several continents a scene would be a dot."""
+LABEL = 30.0
+"""Height of a label on a phone, in pixels of the map."""
 STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60)
 """Distances between the lines of the grid, degrees."""
 Ring = list[tuple[float, float]]
@@ -39,7 +41,11 @@ def write_page(folder: Folder, records: Sequence[SceneRecord]) -> Path:
     known = {f"input_{score.name}" if score.kind == "pair" else score.name: score for score in columns("archive")}
     shown = {name: score for name, score in known.items() if any(name in record.scores for record in records)}
     why = any(record.reason for record in records)  # beside the status, or it would be out of sight
-    heads = [*COLUMNS[:3], *["why"] * why, *COLUMNS[3:], *(score.label for score in shown.values())]
+    rows = [_row(folder, record, shown, carried=len(records) <= CARRIED) for record in records]
+    names = [*COLUMNS[3:], *(score.label for score in shown.values())]
+    told = [number for number in range(len(names)) if any(row["cells"][number][0] for row in rows)]
+    names = [names[number] for number in told]  # a column of which nothing is known takes room alone
+    rows = [row | {"cells": [row["cells"][number] for number in told]} for row in rows]
     found = counts(records)
     facts = {name: str(number) for name, number in found.items() if number or name == "done"}
     facts |= {
@@ -51,9 +57,10 @@ def write_page(folder: Folder, records: Sequence[SceneRecord]) -> Path:
         title=f"{folder.root.name}: {len(records)} scenes",
         facts=facts,
         map=_map_of(records),
-        heads=heads,
+        heads=[*COLUMNS[:3], *["why"] * why, *names],
+        names=names,
         why=why,
-        rows=[_row(folder, record, shown, carried=len(records) <= CARRIED) for record in records],
+        rows=rows,
         footer=f"Written by scenelift {version('scenelift')}; links lead into the folder of this page.",
     )
     path = folder.root / "index.html"
@@ -100,7 +107,7 @@ def _text(text: str) -> tuple[str, str]:
 def _number(value: float | str | None, digits: int) -> tuple[str, str]:
     if not isinstance(value, int | float):
         return _text(str(value or ""))
-    return f"{value:.{digits}f}" if digits <= 2 else f"{value:.{digits}g}", repr(value)
+    return f"{value:.{digits}f}", repr(value)
 
 
 def _map_of(records: Sequence[SceneRecord]) -> dict[str, Any] | None:
@@ -134,7 +141,16 @@ def _map_of(records: Sequence[SceneRecord]) -> dict[str, Any] | None:
     for latitude in _multiples(south, north, step):
         y = at(0.0, latitude)[1]
         text = f"{abs(latitude):.{digits}f}° {'N' if latitude >= 0 else 'S'}"
-        marks.append({"path": f"M0,{y:.1f}H{width:.1f}", "x": 3, "y": f"{y - 3:.1f}", "text": text, "hangs": False})
+        hangs = y < 2 * LABEL  # or it would stand on those of the longitudes
+        marks.append(
+            {
+                "path": f"M0,{y:.1f}H{width:.1f}",
+                "x": 3,
+                "y": f"{max(y, LABEL) + 3 if hangs else y - 3:.1f}",
+                "text": text,
+                "hangs": hangs,
+            }
+        )
     return {
         "width": f"{width:.0f}",
         "height": f"{height:.0f}",

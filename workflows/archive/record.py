@@ -98,6 +98,16 @@ def all_records(folder: Path) -> Iterator[SceneRecord]:
             yield record
 
 
+def outputs_of(root: Path) -> list[Path] | None:
+    """Return the outputs of the scenes of an archive that are done, by id; None if a folder is no archive's."""
+    folder = root / ".scenelift" / "scenes"  # as `Folder.records`
+    if not folder.is_dir():
+        return None
+    done = (record.output for record in all_records(folder) if record.status == DONE)
+    paths = [root / output for output in done if output is not None]
+    return [path for path in paths if path.resolve().is_relative_to(root.resolve())]
+
+
 def is_settled(
     record: SceneRecord | None, key: str, inputs: Iterable[str], root: Path, publish: str | None = None
 ) -> bool:

@@ -37,6 +37,8 @@ class Wanted:
     source: SceneSource
     shape: tuple[int, int]
     """Height and width, input pixels."""
+    read: int
+    """Pixels of the input, of all bands."""
     blocks: int
     pixels: int
     """Of the output, each counted once for all bands."""
@@ -67,11 +69,12 @@ def survey(entries: Sequence[Entry], output: Path, settings: ArchiveSettings) ->
         The archive's folder, which need not exist.
     settings : ArchiveSettings
     """
-    folder, key = Folder(output.absolute()), settings.key()
+    folder = Folder(output.absolute())
+    key = settings.key() if folder.records.is_dir() else ""  # which needs torch
     found = Survey([], [], {}, {})
 
     def look(entry: Entry) -> Wanted | str | SceneliftError | None:
-        if is_settled(read_record(folder.records, entry.id), key, entry.paths, folder.root, settings.publish):
+        if key and is_settled(read_record(folder.records, entry.id), key, entry.paths, folder.root, settings.publish):
             return None
         try:
             return _look(entry, settings)
@@ -126,6 +129,7 @@ def _wanted(entry: Entry, source: SceneSource, scene: Scene, settings: ArchiveSe
         entry=entry,
         source=source,
         shape=(height, width),
+        read=height * width * len(scene.bands),
         blocks=len(TileGrid((height, width), (min(side, height), min(side, width)))),
         pixels=pixels,
         nbytes=pixels * bands * itemsize,

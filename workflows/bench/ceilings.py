@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from scenelift.models.enhancer import keep_buffers
 from scenelift.models.precision import no_tf32
 from scenelift.pipeline.outputs.compression import compress_in_memory
+from scenelift.pipeline.scenes.scenes import Scene
+from scenelift.pipeline.tiles import Window
 
 SECONDS, LEAST = 0.3, 3
 """Time for each figure, and repetitions; the best counts."""
@@ -36,7 +38,7 @@ def ceilings(device: str, folder: Path, pixels: NDArray[np.generic]) -> dict[str
     folder : Path
         On the disk that is timed.
     pixels : ndarray, shape (C, H, W)
-        What codecs compress, in the type of the file; at most `BUFFER` bytes are looked at.
+        What codecs compress, in the type of the file: `sample` of a scene.
 
     Returns
     -------
@@ -58,11 +60,16 @@ def ceilings(device: str, folder: Path, pixels: NDArray[np.generic]) -> dict[str
     found["memory"] = BUFFER / 1e9 / _best(lambda: np.copyto(target, source))
     found["disk"] = BUFFER / 1e6 / _best(lambda: _write(folder / "ceiling", source))
     (folder / "ceiling").unlink()
-    rows = max(1, min(pixels.shape[1], BUFFER // max(1, pixels[:, :1].nbytes)))
-    part = np.ascontiguousarray(pixels[:, :rows])
     for name in ("zstd", "deflate"):
-        found[name] = part.nbytes / 1e6 / _best(functools.partial(compress_in_memory, part, name))
+        found[name] = pixels.nbytes / 1e6 / _best(functools.partial(compress_in_memory, pixels, name))
     return found
+
+
+def sample(scene: Scene) -> NDArray[np.generic]:
+    """Return the stored values of a scene's first rows, at most `BUFFER` bytes but for a single row."""
+    height, width = scene.grid.shape
+    row = width * len(scene.bands) * np.dtype(scene.dtype).itemsize
+    return scene.read_dn(Window(0, 0, max(1, min(height, BUFFER // row)), width))[0]
 
 
 def _arithmetic(device: str) -> dict[str, float]:

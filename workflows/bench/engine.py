@@ -17,7 +17,7 @@ from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.tiles import TileGrid, Window, patch_shape
 from scenelift.workflows.bench.bare import bare_forward
-from scenelift.workflows.bench.ceilings import ceilings
+from scenelift.workflows.bench.ceilings import ceilings, sample
 from scenelift.workflows.conditions import colour_bands, scene_conditions
 from scenelift.workflows.enhance import enhance
 from scenelift.workflows.settings import Device, EnhanceSettings, Precision
@@ -69,7 +69,7 @@ def run_bench(
     if not quiet:
         print("what this machine can do at most …")
     with tempfile.TemporaryDirectory() as folder:
-        most = ceilings(chosen, Path(folder), scene.read_dn(Window(0, 0, *scene.grid.shape))[0])
+        most = ceilings(chosen, Path(folder), sample(scene))
     with tempfile.TemporaryDirectory() as folder:
         for run in range(runs + 1):
             settings = EnhanceSettings(device=device, precision=precision, overwrite=True)

@@ -73,14 +73,16 @@ def archive(
 
     entries = find_scenes(sources or [], output, settings.access, settings.filters.bbox)
     from scenelift.workflows.archive.estimate import estimate
-    from scenelift.workflows.archive.run import Told
-    from scenelift.workflows.archive.run import archive as run
+    from scenelift.workflows.cli.console import Console
     from scenelift.workflows.cli.tables import print_archive, print_estimate
 
     cluster = where.settings(settings.enhance.device)
     if dry_run:
-        running.show(estimate(entries, output, settings, cluster).to_dict(), print_estimate)
+        found = estimate(entries, output, settings, cluster, Console(running.as_json).say)
+        running.show(found.to_dict(), print_estimate)
         return
+    from scenelift.workflows.archive.run import Told
+    from scenelift.workflows.archive.run import archive as run
 
     def job(stopper: Any, console: Any) -> Any:
         def begins(scenes: int) -> None:

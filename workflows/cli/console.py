@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("scenelift")
 EVERY = 60.0
 """Seconds from one line of the log to the next, where no one looks at a terminal."""
-
+SILENT = 3.0
+"""Seconds after which what is being done before the first block is said."""
 
 PATH = 30
 """Characters from which on what has no space is a path, which is cut where there is no room for it."""
@@ -132,6 +134,17 @@ class Console:
     def say(self, line: str) -> None:
         """Print one line above the bar."""
         self._out.print(line, highlight=False)
+
+    @contextmanager
+    def preparing(self, line: str) -> Iterator[None]:
+        """Say what is being done within, if that takes more than a few seconds."""
+        timer = threading.Timer(SILENT, self.say, (line,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def progress(self, total: int, record: BlockRecord | None, advance: int = 1) -> None:
         """Advance the bar by one finished block (or not, where it counts something else); None starts it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ from scenelift.workflows.cli.options import (
     refuse,
     with_options,
 )
-from scenelift.workflows.cli.scene.trying import Try, print_rehearsal
+from scenelift.workflows.cli.scene.trying import Try, preparing, print_rehearsal
+from scenelift.workflows.cli.scene.verifying import verify
 from scenelift.workflows.settings import STOPS, EnhanceSettings
 
 SCENES = "Scenes and archives"
@@ -43,7 +45,7 @@ def register(app: typer.Typer) -> None:
         ),
         ("expect", expect, "expect scene.tif -m sr-x2", "expect scene.tif --blur sentinel-2 --json"),
         ("resume", resume, "resume better.tif", "resume better.zarr --walltime 2h"),
-        ("verify", verify, "verify better.tif", "verify better.tif --repair"),
+        ("verify", verify, "verify better.tif --repair", "verify archive/"),
         ("info", info, "info S2A_MSIL2A_20240501.SAFE", "info scene.tif --json"),
         ("models", models, "models", "models sr-x2"),
     ):
@@ -112,7 +114,7 @@ class Running:
             raise NothingKeptError(f"{stop}; no block was done, and nothing is left") from None
 
     def scene(self, job: Callable[[Any, Any], Any], output: Path) -> None:
-        """Run ``job(progress, say)``, which makes an output, and print its summary; exit 3 if it published holes."""
+        """Run ``job(progress, console)``, which makes an output, and print its summary; exit 3 if it has holes."""
         from scenelift.workflows.cli.tables import print_enhanced
 
         def with_progress(stopper: Any, console: Any) -> Any:
@@ -120,7 +122,7 @@ class Running:
                 stopper.progress()
                 console.progress(total, record)
 
-            return job(progress, console.say)
+            return job(progress, console)
 
         summary = self.stoppably(with_progress, output=output)
         self.show(summary.to_dict(), print_enhanced)
@@ -161,16 +163,26 @@ def enhance(
     A part made with --window or --bbox equals that part of the whole output, bit for bit.
     """
     refuse(inputs, source, model, output, where)
-    from scenelift.workflows.enhance import enhance as run
+    from scenelift.pipeline.jobs.running import Listener, carry_out
+    from scenelift.workflows.cli.console import Console
     from scenelift.workflows.enhance import planned
 
+    started = time.perf_counter()
     scene, cluster, settings = source.of(inputs), where.settings(settings.device), trial.of(settings)
     if trial.dry_run:
         from scenelift.pipeline.jobs.trial import rehearse
 
-        running.show(rehearse(planned(scene, output, model, settings, cluster)).to_dict(), print_rehearsal)
+        with Console(running.as_json).preparing(preparing(model, settings)):
+            found = rehearse(planned(scene, output, model, settings, cluster))
+        running.show(found.to_dict(), print_rehearsal)
         return
-    running.scene(lambda progress, say: run(scene, output, model, settings, cluster, progress, say), output)
+
+    def job(progress: Any, console: Any) -> Any:
+        with console.preparing(preparing(model, settings)):
+            plan = planned(scene, output, model, settings, cluster, warm=True)
+        return carry_out(plan, Listener.of(progress, console.say), started=started)
+
+    running.scene(job, output)
 
 
 @with_options(Source, EnhanceSettings, Where)
@@ -186,8 +198,10 @@ def expect(
     refuse(inputs, source, model, where=where)
     from scenelift.pipeline.errors import UnfitError, UsageError
     from scenelift.workflows.choosing import prepare
+    from scenelift.workflows.cli.console import Console
 
-    found = prepare(source.of(inputs), model, settings, where.settings(settings.device)).expect(settings)
+    with Console(as_json).preparing(preparing(model, settings)):
+        found = prepare(source.of(inputs), model, settings, where.settings(settings.device)).expect(settings)
     if found is None:
         raise UsageError("this cannot be tried one level coarser: no model enlarges, or the scene has no window for it")
     print(json.dumps(found.to_dict()) if as_json else found.describe())
@@ -204,29 +218,7 @@ def resume(output: Finished, running: Running) -> None:
     refuse_unstarted(output)
     from scenelift.workflows.enhance import resume as run
 
-    running.scene(lambda progress, say: run(output, progress, say), output)
-
-
-def verify(
-    output: Finished,
-    repair: Annotated[bool, typer.Option("--repair", help="Compute damaged blocks again.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Check an output against its journal, byte by byte; with --repair, restore what is damaged."""
-    from scenelift.workflows.refusals import refuse_absent
-
-    refuse_absent(output)
-    if repair:
-        from scenelift.workflows.enhance import verify as run
-
-        verdict = run(output, repair)
-    else:  # needs nothing that makes outputs
-        from scenelift.pipeline.jobs.verifying import verify as look
-
-        verdict = look(output.absolute())
-    print(json.dumps(verdict.to_dict()) if as_json else "\n".join(verdict.lines()))
-    if not verdict.intact:
-        raise typer.Exit(4)
+    running.scene(lambda progress, console: run(output, progress, console.say), output)
 
 
 @with_options(Source)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scenelift.models.catalog import CLOSED, PAN, classical_names
 from scenelift.models.fitted import METHODS, VISUAL
-from scenelift.models.shipped import card
+from scenelift.models.shipped import card, work
 from scenelift.workflows.cli.console import table
 
 if TYPE_CHECKING:  # the list of models does not wait for GDAL
@@ -23,34 +23,50 @@ VARIANTS = {"taught": "classifier", "gan": "for the eye"}
 """What networks of these endings were tuned for."""
 DOES = {"denoise": "noise", "dehaze": "haze"}
 """Tasks by what they take away."""
+KINDS = {
+    2: "an enhanced scene; after each band the standard deviation of its error",
+    3: "an enhanced scene; after each band a lower and an upper bound of the true value",
+    4: "an enhanced scene; after each band the standard deviation of its error, a lower and an upper bound",
+}
+"""What an output holds, by how many bands it has for each of the input."""
 NARROW = 0.1
 """Range of transfers below which a network was trained for one sensor's blur."""
 
 
 def describe_scene(source: SceneSource) -> dict[str, Any]:
-    """Return a scene's facts as plain values."""
+    """Return a scene's facts as plain values; of one that does not say where it is, too."""
     from scenelift.pipeline.addresses import without_secrets
+    from scenelift.pipeline.errors import UnplacedError
+    from scenelift.pipeline.jobs.checks import no_image
     from scenelift.pipeline.jobs.fingerprints import json_number
-    from scenelift.pipeline.scenes.scenes import crs_name
+    from scenelift.pipeline.scenes.scenes import PIXELS, crs_name
     from scenelift.workflows.conditions import band_names, scene_conditions
     from scenelift.workflows.familiarity import unfamiliar
     from scenelift.workflows.multigrid import one_grid, open_to_show
 
-    scene = open_to_show(source)
-    grid, told = scene.grid, one_grid(scene)
-    conditions = scene_conditions(told)
+    unplaced = None
+    try:
+        scene = open_to_show(source)
+    except UnplacedError as error:
+        scene, unplaced = open_to_show(dataclasses.replace(source, crs=PIXELS)), str(error)
+    grid, made, refused = scene.grid, _made(scene), unplaced or no_image(scene)
+    told = conditions = None
+    if not (no_image(scene) or (made and not made["every"])):
+        told = _without_errors(one_grid(scene), made["every"] if made else 1)
+        conditions = scene_conditions(told)
     return {
         "files": [without_secrets(path) for path in source.paths],
         "width": grid.width,
         "height": grid.height,
         "dtype": scene.dtype,
-        "crs": crs_name(grid.crs),
+        "crs": None if unplaced else crs_name(grid.crs),
         "transform": list(grid.transform)[:6],
         "ground_sample_distance": list(grid.resolution),
-        "corners": {name: list(xy) for name, xy in grid.corners.items()},
+        "corners": {} if unplaced else {name: list(xy) for name, xy in grid.corners.items()},
         "nodata": json_number(scene.nodata),
         "mask": scene.mask_kind,
         "product": scene.product,
+        "made": made and {name: value for name, value in made.items() if name != "every"},
         "hidden": _hidden(scene),
         "classes": [layer.name for layer in scene.classes],
         "times": list(scene.times),
@@ -61,10 +77,43 @@ def describe_scene(source: SceneSource) -> dict[str, Any]:
             for b, p in zip(scene.bands, scene.placements, strict=True)
         ],
         "tags": scene.tags,
-        "notes": list(scene.notes),
-        "conditions": conditions.to_dict() | {"lines": list(conditions.lines())},
-        "unfamiliar": unfamiliar(DEFAULTS, band_names(told), conditions),
+        "notes": [*(() if no_image(scene) else scene.notes), *([f"enhance refuses it: {refused}"] if refused else [])],
+        "conditions": conditions.to_dict() | {"lines": list(conditions.lines())} if conditions else {"lines": []},
+        "unfamiliar": unfamiliar(DEFAULTS, band_names(told), conditions) if told and conditions else [],
     }
+
+
+def _made(scene: Scene) -> dict[str, Any] | None:
+    """Return what an output of ours is, by its provenance; None of any other scene.
+
+    "every": which bands are the image, each so-manieth; 0: none of them.
+    """
+    from scenelift.pipeline.outputs.readback import provenance_of
+
+    found = provenance_of(scene)
+    try:
+        names = [model["name"] for model in found["models"]]
+        last, spec = found["models"][-1], found["models"][-1]["spec"]
+        every = 0 if spec["out_bands"] else spec["out_per_band"]
+        kind = KINDS.get(every, "an enhanced scene")
+        if not every:
+            kind = "a map of classes" if last.get("classes") else "a scene, a band a class or whatever the model finds"
+        elif names[-1].partition(":")[0] in VISUAL:
+            kind = "a picture for the eye: its values are no reflectance"
+        facts = {"kind": kind, "software": str(found["software"]), "models": names, "input": found["input"]["files"]}
+    except (KeyError, TypeError, AttributeError, IndexError):  # of another program, or nothing
+        return None
+    return facts | {"every": every}
+
+
+def _without_errors(scene: Scene, every: int) -> Scene:
+    """Return a scene without the bands that say how far off the others may be."""
+    from scenelift.pipeline.scenes.opening import open_scene
+
+    image = tuple(number for number in scene.numbers if (number - 1) % every == 0)
+    if not image or image == scene.numbers:
+        return scene
+    return open_scene(dataclasses.replace(scene.source, bands=image))
 
 
 def _hidden(scene: Scene) -> dict[str, Any] | None:
@@ -81,10 +130,11 @@ def print_scene(facts: dict[str, Any]) -> None:
     gsd = facts["ground_sample_distance"]
     rows = [
         ["size", f"{facts['width']} x {facts['height']} px, {len(facts['bands'])} bands, {facts['dtype']}"],
-        ["CRS", facts["crs"]],
-        ["ground sample distance", f"{gsd[0]:g} x {gsd[1]:g}"],
-        ["transform", ", ".join(f"{v:.12g}" for v in facts["transform"])],
+        ["CRS", facts["crs"] or "none"],
+        *([["ground sample distance", f"{gsd[0]:g} x {gsd[1]:g}"]] if facts["crs"] else []),
+        ["transform", _transform(facts)],
         *([["product", facts["product"]]] if facts["product"] else []),
+        *_origin(facts["made"]),
         *([name, f"{x:.6f}, {y:.6f}"] for name, (x, y) in facts["corners"].items()),
         ["missing pixels", facts["mask"] if facts["nodata"] is None else f"nodata {', '.join(_nodata(facts))}"],
     ]
@@ -106,13 +156,24 @@ def print_scene(facts: dict[str, Any]) -> None:
         [
             str(i),
             band["description"] or "",
-            f"DN x {band['scale']:g} {band['offset']:+g}",
-            "declared" if band["declared"] else "assumed",
+            "none: classes or flags" if band["flags"] else f"DN x {band['scale']:g} {band['offset']:+g}",
+            "" if band["flags"] else "declared" if band["declared"] else "assumed",
             band["color"],
         ]
         for i, band in enumerate(facts["bands"], start=1)
     ]
     table("bands", ["", "name", "reflectance", "", "colour"], bands)
+
+
+def _origin(made: dict[str, Any] | None) -> list[list[str]]:
+    if made is None:
+        return []
+    return [["this is", made["kind"]], ["made by", f"{made['software']}: {' then '.join(made['models'])}"]]
+
+
+def _transform(facts: dict[str, Any]) -> str:
+    unplaced = facts["crs"] is None and facts["transform"] == [1, 0, 0, 0, 1, 0]
+    return "none" if unplaced else ", ".join(f"{v:.12g}" for v in facts["transform"])
 
 
 def _by_size(facts: dict[str, Any]) -> dict[str, list[str]]:
@@ -189,17 +250,5 @@ def _gain(about: dict[str, Any]) -> str:
 
 def _speed(facts: dict[str, Any], about: dict[str, Any]) -> str:
     """Return how many output pixels (of all bands) a model makes for the arithmetic of one of `REFERENCE`'s."""
-    own, other = _work(facts["bands"], about), _work(None, card(REFERENCE) or {})
+    own, other = work(facts["bands"], about), work(None, card(REFERENCE) or {})
     return f"{other / own:.1f}" if own and other else ""
-
-
-def _work(bands: int | None, about: dict[str, Any]) -> float:
-    """Return multiplications for one pixel of one band of the output; 0 where a card does not say.
-
-    Each weight is used once a pixel of the grid on which the convolutions run: the input's, which has scale ** 2 fewer
-    pixels than the output; a denoiser's has 4 times fewer.
-    """
-    if about.get("task") not in ("super-resolution", "denoise"):
-        return 0.0
-    pixels = about["scale"] ** 2 if about["task"] == "super-resolution" else 4
-    return float(about["parameters"]) / pixels / (bands or 1)

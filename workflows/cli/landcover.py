@@ -205,7 +205,10 @@ def classify(
     from scenelift.workflows.classify import classify as run
 
     scene, cluster, kind = source.of(inputs), where.settings(settings.device), {"probabilities": how.probabilities}
-    running.scene(lambda progress, say: run(scene, output, how.model, settings, cluster, progress, say, **kind), output)
+    running.scene(
+        lambda progress, console: run(scene, output, how.model, settings, cluster, progress, console.say, **kind),
+        output,
+    )
 
 
 @with_options(Source, TileSettings)

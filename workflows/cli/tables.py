@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from scenelift.workflows.evidence.score import ScoreReport
 
 
-STAGES = {
-    "preparing": "all before the first block",
-    "blocks": "from the first to the last",
-    "publishing": "all behind the last",
-}
 CEILINGS = {
     "matmul": ("product of matrices, float32", "GFLOP/s", 0),
     "conv": ("convolution 3 x 3, 64 channels, float32", "GFLOP/s", 0),
@@ -33,6 +28,8 @@ CEILINGS = {
 
 def print_bench(facts: dict[str, Any]) -> None:
     """Print :func:`run_bench` for people."""
+    from scenelift.pipeline.jobs.summary import STAGES, WORK
+
     share = 100 * facts["engine_over_bare_throughput"]
     rows = [
         ["model", f"{facts['model']}, {facts['device']}, {facts['precision']}"],
@@ -48,11 +45,11 @@ def print_bench(facts: dict[str, Any]) -> None:
         ],
     ]
     table(f"median of {facts['runs']} alternating runs", ["", ""], rows)
-    stages, busy = facts["stages_s"], sum(facts["stages_s"][name] for name in ("reading", "model", "writing"))
+    stages, busy = facts["stages_s"], sum(facts["stages_s"][name] for name in WORK)
     rows = [[f"{name}, {said}", f"{stages[name]:.2f} s"] for name, said in STAGES.items()]
     rows += [
         [f"in the blocks: {name}", f"{stages[name]:.2f} s, {100 * stages[name] / max(busy, 1e-9):.0f}%"]
-        for name in ("reading", "model", "writing")
+        for name in WORK
     ]
     table("where the whole command's seconds go (in the blocks: of all workers)", ["", ""], rows)
     rows = [
@@ -131,6 +128,7 @@ def print_demo(result: dict[str, Any]) -> None:
 def print_estimate(found: dict[str, Any]) -> None:
     """Print what a run would do."""
     minutes, seconds = divmod(round(found["seconds"]), 60)
+    measured = bool(found["measured"])
     rows = [
         ["scenes to do", str(found["scenes"])],
         ["done before", str(found["before"])],
@@ -139,10 +137,12 @@ def print_estimate(found: dict[str, Any]) -> None:
         ["blocks", str(found["blocks"])],
         ["output pixels", f"{found['megapixels']:.1f} million"],
         ["time, about", f"{minutes // 60} h {minutes % 60} min {seconds} s"],
-        ["disk for the outputs, about", f"{found['output_bytes'] / 1e9:.2f} GB"],
+        [f"disk for the outputs, {'about' if measured else 'at most'}", f"{found['output_bytes'] / 1e9:.2f} GB"],
         ["and while it runs up to", f"{found['scratch_bytes'] / 1e9:.2f} GB"],
     ]
     table("plan", ["", ""], rows)
+    if found["scenes"] and not measured:
+        print("The time is that of as many cores with AMX: so short a run is not measured.")
     if found["unusable"]:
         table("unusable", ["scene", "why"], [[name, why] for name, why in found["unusable"].items()][:50])
 

@@ -18,9 +18,11 @@ import psutil
 
 from scenelift.pipeline.addresses import work_folder
 from scenelift.pipeline.cluster import Cluster, ClusterSettings, cores, open_cluster
+from scenelift.pipeline.cluster.attempts import Call, Failed, attempt_here
 from scenelift.pipeline.errors import SinkError, UsageError
 from scenelift.pipeline.jobs.journal import read_fingerprint
 from scenelift.pipeline.outputs.cogs import write_cog
+from scenelift.pipeline.outputs.ordered import in_order
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.sinks import ZarrSink
 from scenelift.pipeline.scenes.opening import open_scene
@@ -40,6 +42,8 @@ from scenelift.workflows.settings import ScoreSettings
 
 BYTE_RANGE = 1.0
 """Full scale for 8-bit images, whose 0 to 255 are read as 0 to 1."""
+THREADS = 4
+"""Most blocks that one process has in hand at once: each is read as float64, with its halo."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ def score(
         raise UsageError(f"--border {settings.border} leaves nothing of {columns} x {rows} pixels: give less")
     usual = BYTE_RANGE if scene.is_byte else REFLECTANCE_RANGE
     full_scale = usual if settings.data_range is None else settings.data_range
-    names = None if settings.windows or pair is None else pixel_names()
+    names = settings.names or (None if settings.windows or pair is None else pixel_names())
     if names is None and coarse is None:
         names = without_input()
     convention = Convention(full_scale, settings.ratio, names)
@@ -204,10 +208,22 @@ def _in_order(
     waiting: dict[int, BlockScore] = {}
     following = 0
     with open_cluster(where) if isinstance(where, ClusterSettings) else nullcontext(where) as place:
-        for record in place.run(functools.partial(score_block, job), range(len(blocks))):
+        for record in _scored(functools.partial(score_block, job), len(blocks), place):
             if progress:
                 progress(len(blocks), record)
             waiting[record.index] = record
             while following in waiting:
                 yield waiting.pop(following)
                 following += 1
+
+
+def _scored(task: Callable[[int], BlockScore], count: int, place: Cluster) -> Iterator[BlockScore]:
+    """Yield the blocks' records in any order; where there are no workers, some threads of this process make them."""
+    if not place.in_process:
+        yield from place.run(task, range(count))
+        return
+    boxed = Call(task)
+    for found in in_order(lambda item: attempt_here(item, boxed), range(count), min(cores(), THREADS)):
+        if isinstance(found, Failed):
+            raise found.error()
+        yield found

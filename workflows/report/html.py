@@ -6,11 +6,11 @@ import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.outputs.readback import provenance_of
 from scenelift.pipeline.scenes.places import place_of
 from scenelift.pipeline.scenes.quicklooks import Stretch, crop_of, data_uri, heat, png
 from scenelift.pipeline.scenes.scenes import Scene, crs_name
@@ -20,19 +20,6 @@ from scenelift.pipeline.tiles import Window
 from scenelift.workflows.report.charts import line_chart
 from scenelift.workflows.report.curves import histograms, spectra
 from scenelift.workflows.report.evidence import Row, Triple
-
-
-def provenance_of(scene: Scene) -> dict[str, Any]:
-    """Return what an enhanced scene says of its making; empty if it says nothing."""
-    group = Path(scene.source.paths[0]) / "zarr.json"
-    try:
-        if group.is_file():
-            found = json.loads(group.read_text(encoding="utf-8")).get("attributes", {}).get("scenelift", {})
-        else:
-            found = json.loads(scene.tags.get("SCENELIFT", "{}"))
-    except (ValueError, AttributeError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True)

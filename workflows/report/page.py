@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.files import make_folder
 from scenelift.pipeline.outputs.formats import FORMATS
+from scenelift.pipeline.outputs.readback import provenance_of
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.places import place_of
 from scenelift.pipeline.scenes.quicklooks import Stretch, data_uri, factor_for, heat, png, stretch_of, view_of
@@ -33,7 +34,7 @@ from scenelift.workflows.report.evidence import (
     texture_table,
     truth_table,
 )
-from scenelift.workflows.report.html import Table, charts, crop_row, facts, figure, job, place_text, provenance_of
+from scenelift.workflows.report.html import Table, charts, crop_row, facts, figure, job, place_text
 from scenelift.workflows.report.rendering import render
 
 TEMPLATE = Path(__file__).with_name("report.html")

@@ -98,6 +98,16 @@ def test_cog_is_valid_and_keeps_everything(tmp_path: Path, transform, dtype: str
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr", "out.tif"]
 
 
+@pytest.mark.parametrize(
+    "shape", [(1024, 512), (2048, 1024), (2600, 1023), (4096, 2048), (8000, 512), (600, 600), (4096, 1024)]
+)
+def test_levels_as_wide_as_a_tile_are_tiled_too(tmp_path: Path, shape: tuple[int, int]) -> None:
+    out = output(*shape)
+    sink = ZarrSink.create(tmp_path / "a.zarr", out)
+    write_cog(sink, out, tmp_path / "out.tif")
+    assert cog_validate(tmp_path / "out.tif", strict=True) == (True, [], [])
+
+
 def test_internal_mask_and_empty_blocks(tmp_path: Path) -> None:
     out = output(nodata=None, mask=True)
     values = noise_image(1, out.shape)

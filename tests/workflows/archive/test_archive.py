@@ -334,7 +334,7 @@ def test_scenes_run_side_by_side_on_workers_and_the_bytes_are_the_same(tmp_path)
     assert {n: r["sha256"] for n, r in table(tmp_path / "three").items()} == {n: r["sha256"] for n, r in one.items()}
 
 
-def test_a_plan_counts_and_measures_and_writes_nothing(tmp_path):
+def test_a_plan_counts_and_writes_nothing_and_a_short_run_is_not_measured(tmp_path):
     for number in range(3):
         scene(tmp_path / "in" / f"{number}.tif", number, 150)
     reasons = bad_scenes(tmp_path / "in")
@@ -345,4 +345,48 @@ def test_a_plan_counts_and_measures_and_writes_nothing(tmp_path):
     assert (facts["scenes"], facts["before"], facts["blocks"]) == (2, 1, 2 * 9)
     assert facts["megapixels"] == 2 * 0.09
     assert facts["unusable"].keys() == reasons.keys()
-    assert facts["seconds"] > 0 and 0 < facts["output_bytes"] < 10 * 2 * 3 * 2 * 90_000
+    assert facts["measured"] == {} and 3 < facts["seconds"] < 10
+    assert facts["output_bytes"] == 2 * 3 * 2 * 90_000, "at most: without compression"
+
+
+def test_a_plan_of_a_model_of_unknown_speed_is_measured_on_crops_of_one_scene(tmp_path):
+    for number, side in enumerate((100, 300, 320)):
+        scene(tmp_path / "in" / f"{number}.tif", number, side)
+    dark = scene(tmp_path / "in" / "3.tif", 3, 310, nodata=0)
+    with rasterio.open(dark, "r+") as file:  # the middle one by size holds nothing where a crop of it would be cut
+        file.write(np.zeros((3, 280, 280), "uint16"), window=rasterio.windows.Window(15, 15, 280, 280))
+    before = sorted(tmp_path.rglob("[!l]*"))
+    command = "archive", "in", "-o", "out", "-m", "wavelet", "--workers", 0, "--dry-run"
+    facts = json.loads(call(tmp_path, *command, "--json"))
+    assert sorted(tmp_path.rglob("[!l]*")) == before
+    costs = facts["measured"]
+    assert costs["scene"] > 0 and costs["megapixel"] > 0 and 0 < costs["compression"] < 1
+    read = 3 * sum(side**2 for side in (100, 300, 320, 310)) / 1e6
+    work = (4 * costs["scene"] + read * costs["megapixel"]) / min(costs["processors"], 4)
+    assert facts["seconds"] == pytest.approx(costs["start"] + work, abs=0.1)
+    said = call(tmp_path, *command)
+    assert "looking at 4 scenes" in said and "measuring on a crop of 2" in said
+
+
+@pytest.mark.parametrize("format", ["tif", "zarr"])
+def test_every_output_of_an_archive_is_verified_and_repaired(tmp_path, format):
+    for number in range(3):
+        scene(tmp_path / "in" / f"{number}.tif", number)
+    command = "archive", "in", "-o", "out", *MODEL, "--format", format
+    call(tmp_path, *command)
+    lines = call(tmp_path, "verify", "out").splitlines()
+    assert [line.split(": ")[1].split(" (")[0] for line in lines] == ["intact"] * 3 + ["3 of 3 outputs intact"]
+    damaged = tmp_path / "out" / table(tmp_path / "out")["1"]["output"]
+    damaged = max([damaged, *damaged.rglob("c/*/*/*")], key=lambda path: path.stat().st_size * path.is_file())
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-20] + bytes(20))
+    shutil.rmtree(tmp_path / "out" / "scenes" / "2")
+    found = call(tmp_path, "verify", "out", code=4)
+    assert "1: DAMAGED" in found.replace(f".{format}", "") and "no such file" in found and "1 of 3 outputs" in found
+    facts = json.loads(call(tmp_path, "verify", "out", "--json", code=4).splitlines()[0])
+    assert [verdict["intact"] for verdict in facts["outputs"]] == [True, False]
+    assert len(facts["failures"]) == 1 and not facts["intact"]
+    assert "repaired" in call(tmp_path, "verify", "out", "--repair", code=4)
+    assert damaged.read_bytes() == content
+    call(tmp_path, *command)
+    assert "3 of 3 outputs intact" in call(tmp_path, "verify", "out")

@@ -111,6 +111,11 @@ def test_the_page_sorts_filters_and_leads_from_the_map_to_the_table(made, tmp_pa
         assert tab.run("return document.querySelectorAll('svg polygon').length") == 2
         reason = "return document.querySelector('#scene-bad .why').getBoundingClientRect().right"
         assert tab.run(reason) <= width, "why a scene failed is seen without scrolling"
+        assert tab.run("return document.querySelector('.scroll').scrollWidth") <= width, "and so is all else"
+        told = "const cell = document.querySelector('#scene-two td[data-name=\"size, px\"]');"
+        told += "return [getComputedStyle(cell, '::before').content, cell.textContent]"
+        assert tab.run(told) == ['"size, px"' if width == 390 else "none", "80 × 80"]
+        assert "clouds, %" not in tab.run("return document.querySelector('thead').textContent"), "none is known"
         assert tab.run("return [...document.images].every(i => i.naturalWidth > 0) && document.images.length") == 2
         names = "return [...document.querySelectorAll('#scenes tbody tr:not([hidden])')].map(r => r.id.slice(6))"
         assert tab.run(names) == ["bad", "one", "two"]

@@ -10,7 +10,9 @@ import pytest
 from support.builders import noise_image, write_raster
 from support.jobs import Run
 
-from scenelift.workflows.bench.ceilings import ceilings
+from scenelift.pipeline.scenes.opening import open_scene
+from scenelift.pipeline.scenes.scenes import SceneSource
+from scenelift.workflows.bench.ceilings import ceilings, sample
 
 CEILINGS = {"matmul", "conv", "conv bf16", "memory", "disk", "zstd", "deflate"}
 
@@ -53,6 +55,11 @@ def test_what_cannot_be_drawn_or_timed_is_said_at_once(more: list[str], words: s
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
 def test_codecs_take_pixels_of_any_type(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scenelift.workflows.bench.ceilings.SECONDS", 0.0)
-    monkeypatch.setattr("scenelift.workflows.bench.ceilings.BUFFER", 1 << 16)
-    found = ceilings("cpu", tmp_path, np.ones((3, 40, 50), dtype))
-    assert found["zstd"] > 0 and found["deflate"] > 0 and list(tmp_path.iterdir()) == []
+    monkeypatch.setattr("scenelift.workflows.bench.ceilings.BUFFER", 1 << 12)
+    values = noise_image(1, (3, 40, 50), dtype)
+    scene = open_scene(SceneSource((str(write_raster(tmp_path / "scene.tif", values)),)))
+    part = sample(scene)
+    rows = 4096 // (3 * 50 * np.dtype(dtype).itemsize)
+    assert np.array_equal(part, values[:, :rows])
+    found = ceilings("cpu", tmp_path, part)
+    assert found["zstd"] > 0 and found["deflate"] > 0 and [each.name for each in tmp_path.iterdir()] == ["scene.tif"]

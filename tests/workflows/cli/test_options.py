@@ -8,6 +8,7 @@ import pkgutil
 import re
 import shutil
 import struct
+import time
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import typer
 from support.builders import noise_image, write_raster
 from support.jobs import Run
@@ -119,6 +121,33 @@ def test_where_no_terminal_is_there_is_a_line_of_the_log_now_and_then(capsys: An
         strict=True,
     ):
         assert re.fullmatch(f"{stamp} {wanted}", line)
+
+
+@pytest.mark.parametrize(
+    ("models", "settings", "line"),
+    [
+        ("sharpen", EnhanceSettings(), "looking at the scene, fitting sharpen to it"),
+        ("destripe,sr-x2", EnhanceSettings(), "looking at the scene, fitting destripe to it"),
+        ("denoise,sr-x2", EnhanceSettings(), "looking at the scene, trying the models on it one level coarser"),
+        ("sr-x2", EnhanceSettings(expect=False), "looking at the scene"),
+        ("bicubic-x2", EnhanceSettings(), "looking at the scene"),
+    ],
+)
+def test_what_takes_long_before_the_first_block_is_said(
+    models: str, settings: EnhanceSettings, line: str, capsys: Any, monkeypatch: Any
+) -> None:
+    from scenelift.workflows.cli import console
+    from scenelift.workflows.cli.scene.trying import preparing
+
+    assert preparing(models, settings) == line
+    monkeypatch.setattr(console, "SILENT", 0.02)
+    with console.Console().preparing(line):
+        time.sleep(0.2)
+    assert capsys.readouterr().err == f"{line}\n"
+    with console.Console().preparing(line):  # what is done at once is not said
+        pass
+    time.sleep(0.1)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -311,3 +340,28 @@ def test_settings_given_from_python_are_checked_too() -> None:
     for make in (lambda: EnhanceSettings(block=0), lambda: Where(workers=-1).settings()):
         with pytest.raises(UsageError, match="must be from"):
             make()
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ({"crs": None}, "no coordinate reference system; give one with --crs"),
+        ({"crs": None, "transform": rasterio.Affine.identity()}, "no coordinate reference system; give one with --crs"),
+        ({"transform": rasterio.Affine.identity()}, "no affine transform"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_info_tells_what_it_can_of_a_scene_that_enhance_refuses(
+    how: dict[str, Any], why: str, tmp_path: Path, run: Run
+) -> None:
+    path = write_raster(tmp_path / "in.tif", noise_image(1, (2, 40, 50)), **how)
+    code, out, err = run("info", path, "--json")
+    facts = json.loads(out)
+    assert (code, err, facts["crs"], facts["corners"]) == (0, "", None, {})
+    assert (facts["width"], facts["height"], len(facts["bands"])) == (50, 40, 2)
+    [note] = [note for note in facts["notes"] if note.startswith("enhance refuses it:")]
+    assert why in note
+    code, out, err = run("info", path)
+    assert code == 0 and why.split(";")[0] in " ".join(out.replace("│", " ").split())
+    code, out, err = run("enhance", path, "-o", tmp_path / "out.tif", "-m", "nearest-x2")
+    assert (code, out) == (2, "") and note.removeprefix("enhance refuses it: ") in err

@@ -98,6 +98,7 @@ SCENE: dict[str, Any] = {
     "dtype": "uint16",
     "crs": "EPSG:32633",
     "product": "Sentinel-2",
+    "made": {"kind": "an enhanced scene", "software": "scenelift 0.1.0", "models": S2, "input": [PATH]},
     "transform": [10.0, 0.0, 499980.0, 0.0, -10.0, 5300040.0],
     "ground_sample_distance": [10.0, 10.0],
     "nodata": 0,
@@ -116,6 +117,7 @@ SCENE: dict[str, Any] = {
             "scale": 1e-4,
             "offset": -0.1,
             "declared": True,
+            "flags": None,
             "color": "undefined",
             "nodata": 0.0,
             "ground_sample_distance": [10.0 * (1 + i % 2)] * 2,
@@ -154,7 +156,10 @@ PRINTED: dict[str, tuple[Callable[[], None], list[str]]] = {
     "enhanced": (lambda: tables.print_enhanced(JOB), ["43920", "123456.7", *NOTE.split()]),
     "rehearsal": (lambda: trying.print_rehearsal(JOB), ["43920", "100000.0", *NOTE.split()]),
     "scores": (lambda: tables.print_scores(REPORT), [*S2, "0.98765", "0.12346", "1.4815"]),  # type: ignore[arg-type]
-    "info": (lambda: inform.print_scene(SCENE), [*S2, "EPSG:32633", "5300040.000000", "declared", *NOTE.split()]),
+    "info": (
+        lambda: inform.print_scene(SCENE),
+        [*S2, "EPSG:32633", "5300040.000000", "declared", "enhanced", *NOTE.split()],
+    ),
     "models": (lambda: inform.print_models(list_models(), None), ["sr-x2-rgb-sentinel2", "landcover-eurosat-robust"]),
     "leftovers": (lambda: looking.print_leftovers(LEFT), ["10000.0", "1234", "12346"]),
 }

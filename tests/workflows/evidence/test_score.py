@@ -18,8 +18,8 @@ from scipy import ndimage
 from support.builders import UTM, write_raster
 from support.jobs import scenelift
 
-from scenelift.pipeline.cluster import ClusterSettings
-from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.cluster import ClusterSettings, attempts
+from scenelift.pipeline.errors import SceneError, UsageError
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.scores.opensr import measures
 from scenelift.pipeline.scores.scores import Convention, block_statistics, scores
@@ -78,6 +78,19 @@ def test_workers_change_no_bit(pair):
     many = score(source(pair[0]), source(pair[1]), settings, ClusterSettings(3))
     assert many.values == alone.values
     assert many.by_band == alone.by_band
+
+
+def test_scores_are_chosen_by_name_and_an_error_in_a_thread_is_one_of_the_caller(pair, tmp_path, monkeypatch):
+    every = score(source(pair[0]), source(pair[1]), ScoreSettings(block=64)).values
+    chosen = score(source(pair[0]), source(pair[1]), ScoreSettings(block=64, names=("psnr", "ssim"))).values
+    assert chosen == {name: every[name] for name in ("pixels", "psnr", "ssim")}
+    with pytest.raises(UsageError, match="unknown score 'psnrr'"):
+        score(source(pair[0]), source(pair[1]), ScoreSettings(names=("psnrr",)))
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(pair[1].read_bytes()[:-2000])
+    monkeypatch.setattr(attempts, "PAUSES", ())
+    with pytest.raises(SceneError, match=r"cut\.tif"):
+        score(source(pair[0]), source(cut), ScoreSettings(block=64))
 
 
 def test_the_border_is_that_of_the_scene_not_of_blocks(pair):

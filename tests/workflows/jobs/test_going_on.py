@@ -19,6 +19,7 @@ from scenelift.pipeline.cluster.attempts import Call, Failed, attempt_here
 from scenelift.pipeline.errors import SceneError, UsageError
 from scenelift.pipeline.jobs import running as engine
 from scenelift.pipeline.jobs.journal import Commit, Journal, read_journal
+from scenelift.pipeline.jobs.summary import STAGES, WORK
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows.enhance import verify
 from scenelift.workflows.evidence.score import score
@@ -196,6 +197,20 @@ def test_a_read_that_always_fails_keeps_the_finished_blocks(
         run(strip, out, integer_net(1), block=40)
     assert run(strip, out, integer_net(1), block=40).resumed == 5
     assert verify(out).intact
+
+
+def test_the_stages_of_what_is_left_to_do_add_up(strip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out.tif"
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="no disk"):
+        patched.setattr(engine, "publish", lambda *parts, **how: (_ for _ in ()).throw(OSError("no disk")))
+        run(strip, out, integer_net(1), block=40)
+    published, done = (run(strip, out, integer_net(1), block=40) for _ in range(2))
+    for summary in (published, done):
+        stages = summary.stages
+        assert sum(stages[name] for name in STAGES) == pytest.approx(summary.seconds, abs=0.002)
+        assert stages["blocks"] == 0 and not any(stages[name] for name in WORK)
+    assert published.stages["preparing"] > 0 and published.stages["publishing"] > 0
+    assert done.stages["publishing"] == 0, "there was nothing to do"
 
 
 def test_a_first_read_that_fails_leaves_things_as_they_were(

@@ -18,6 +18,7 @@ from support.builders import UTM, write_raster
 
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.outputs.readback import provenance_of
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.places import Place, place_of
 from scenelift.pipeline.scenes.quicklooks import stretch_of, view_of
@@ -30,7 +31,6 @@ from scenelift.workflows.evidence.cases import Degradation
 from scenelift.workflows.report.charts import Line, line_chart
 from scenelift.workflows.report.curves import spectra
 from scenelift.workflows.report.evidence import busiest, consistency, open_triple
-from scenelift.workflows.report.html import provenance_of
 from scenelift.workflows.report.page import ReportSources, sources_of, write_report
 
 NAMES = ["B02", "B03", "B04"]
@@ -66,7 +66,7 @@ def page(run: Path) -> Path:
 def cell(text: str, table: str, row: str, column: int) -> str:
     body = re.search(rf'<table id="{table}">(.*?)</table>', text, re.S)[1]
     line = re.search(rf'<th scope="row">{row}</th>(.*?)</tr>', body, re.S)[1]
-    return re.findall(r"<td>([^<]*)", line)[column]
+    return re.findall(r"<td [^>]*>([^<]*)", line)[column]
 
 
 def test_the_numbers_are_those_of_the_whole_scenes(page, run):
@@ -130,6 +130,8 @@ def test_the_swipe_moves_by_mouse_and_keys_in_a_browser(page, tmp_path, width):
         assert sizes[0] == sizes[1]
         number = tab.run("return document.querySelector('#against-the-truth tr.best td').firstChild.data")
         assert number == cell(page.read_text(), "against-the-truth", "after", 0)
+        wide = "return [...document.querySelectorAll('.scroll, pre')].map(e => e.scrollWidth - e.clientWidth)"
+        assert set(tab.run(wide)) == {0}, "nothing scrolls sideways"
         assert tab.console() == []
 
 

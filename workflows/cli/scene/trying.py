@@ -21,6 +21,26 @@ class Try:
         return settings if self.crop == Crop() else replace(settings, crop=self.crop)
 
 
+def preparing(names: str, settings: EnhanceSettings) -> str:
+    """Return a line that says what is done before the first block.
+
+    Parameters
+    ----------
+    names : str
+        Of the models, with commas between.
+    settings : EnhanceSettings
+    """
+    from scenelift.models.catalog import interpolates, is_fitted, is_sharpener
+
+    models = names.split(",")
+    fitted = [name for name in models if is_sharpener(name) or is_fitted(name)]
+    steps = ["looking at the scene"]
+    steps += [f"fitting {', '.join(fitted)} to it"] if fitted else []
+    tried = settings.expect and not fitted and not all(map(interpolates, models))
+    steps += ["trying the models on it one level coarser"] if tried else []
+    return ", ".join(steps)
+
+
 def print_rehearsal(facts: dict[str, Any]) -> None:
     """Print what a job would do."""
     from scenelift.workflows.cli.console import table
