@@ -158,7 +158,7 @@ def enhance(
 ) -> None:
     """Turn a scene into a better scene: denoised, sharper, on a finer grid, at the same place.
 
-    A part made with --window or --bbox equals that part of the whole output, bit for bit.
+    A part made with --window, --bbox or --geometry equals that part of the whole output, bit for bit.
     """
     refuse(inputs, source, model, output, where)
     from scenelift.workflows.enhance import enhance as run
