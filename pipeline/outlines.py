@@ -20,7 +20,7 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
 from scenelift.pipeline.errors import UsageError
-from scenelift.pipeline.grids import GeoGrid
+from scenelift.pipeline.grids import GeoGrid, crs_of
 from scenelift.pipeline.tiles import Window
 
 DEGREES = "EPSG:4326"
@@ -219,7 +219,7 @@ def outline_on(grid: GeoGrid, wkt: str, crs: str | None = None) -> Outline:
 
 def _reprojected(shape: Any, crs: str, to: CRS) -> Any:
     try:
-        given = CRS.from_user_input(crs)
+        given = crs_of(crs)
     except (RasterioError, ValueError):
         raise UsageError(f"--geometry: there is no CRS {crs!r}; name one with --bbox-crs EPSG:…") from None
     if given == to:

@@ -13,7 +13,7 @@ from rasterio.errors import CRSError
 
 from scenelift.pipeline.addresses import file_name
 from scenelift.pipeline.errors import GridsError, SceneError, UsageError
-from scenelift.pipeline.grids import GeoGrid
+from scenelift.pipeline.grids import GeoGrid, crs_of
 from scenelift.pipeline.scenes.limits import Limits, is_remote
 from scenelift.pipeline.scenes.masks import QA, SCL, Rule, SceneMask, kind_of_file
 from scenelift.pipeline.scenes.multigrid import EXTENTS, on_finest, placement_of
@@ -307,7 +307,7 @@ def _place(reader: Reader, source: SceneSource) -> CRS:
         )
     if source.crs is not None:
         try:
-            return CRS.from_user_input(source.crs)
+            return crs_of(source.crs)
         except (CRSError, ValueError):
             raise UsageError(
                 f"--crs must be a coordinate reference system such as EPSG:32633, got {source.crs!r}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import sys
@@ -111,8 +112,11 @@ class Running:
                 ) from None
             raise NothingKeptError(f"{stop}; no block was done, and nothing is left") from None
 
-    def scene(self, job: Callable[[Any, Any], Any], output: Path) -> None:
-        """Run ``job(progress, say)``, which makes an output, and print its summary; exit 3 if it published holes."""
+    def scene(self, job: Callable[[Any, Any], Any], output: Path, done: str = "enhanced") -> None:
+        """Run ``job(progress, say)``, which makes an output, and print its summary; exit 3 if it published holes.
+
+        `done` is what was done with the scene.
+        """
         from scenelift.workflows.cli.tables import print_enhanced
 
         def with_progress(stopper: Any, console: Any) -> Any:
@@ -123,7 +127,7 @@ class Running:
             return job(progress, console.say)
 
         summary = self.stoppably(with_progress, output=output)
-        self.show(summary.to_dict(), print_enhanced)
+        self.show(summary.to_dict(), functools.partial(print_enhanced, title=done))
         if summary.holes:
             print(f"scenelift: {len(summary.holes)} blocks failed and hold no data: {summary.holes}", file=sys.stderr)
             raise typer.Exit(3)
@@ -204,7 +208,7 @@ def resume(output: Finished, running: Running) -> None:
     refuse_unstarted(output)
     from scenelift.workflows.enhance import resume as run
 
-    running.scene(lambda progress, say: run(output, progress, say), output)
+    running.scene(lambda progress, say: run(output, progress, say), output, "resumed")
 
 
 def verify(

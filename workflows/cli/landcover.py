@@ -205,7 +205,11 @@ def classify(
     from scenelift.workflows.classify import classify as run
 
     scene, cluster, kind = source.of(inputs), where.settings(settings.device), {"probabilities": how.probabilities}
-    running.scene(lambda progress, say: run(scene, output, how.model, settings, cluster, progress, say, **kind), output)
+    running.scene(
+        lambda progress, say: run(scene, output, how.model, settings, cluster, progress, say, **kind),
+        output,
+        "classified",
+    )
 
 
 @with_options(Source, TileSettings)
