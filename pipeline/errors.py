@@ -6,10 +6,41 @@ Everything derived from :class:`SceneliftError` is shown on the command line as 
 from __future__ import annotations
 
 import errno
+import os
+import re
+
+COMMAND_LINE = "SCENELIFT_COMMAND_LINE"
+"""Variable of the environment that the command line sets, for its workers too."""
+_OPTION = re.compile(r"(?<![\w-])--(no-)?([a-z]+(?:-[a-z]+)*)")
+_IN_PYTHON = {"model": "models", "allow-remote": "remote=True", "input": "coarse", "map": "error_map"}
+"""Names in Python of options that are called otherwise there."""
+_SWITCHES = ("overwrite", "allow-holes", "keep-classes", "tta", "uncertainty", "clamp", "force")
+"""Options without a value that messages tell people to add."""
+
+
+def worded(message: str) -> str:
+    """Return a message as its reader knows things: it is written with options, which are settings in Python.
+
+    ``--require-gain`` is ``require_gain`` there, ``--overwrite`` ``overwrite=True``. Commands, which stand between
+    backticks, stay as they are.
+    """
+    if os.environ.get(COMMAND_LINE):
+        return message
+    parts = message.split("`")
+    parts[::2] = [_OPTION.sub(_setting, part) for part in parts[::2]]
+    return "`".join(parts)
+
+
+def _setting(option: re.Match[str]) -> str:
+    no, name = option.groups()
+    found = _IN_PYTHON.get(name, name.replace("-", "_"))
+    return f"{found}=False" if no else f"{found}=True" if name in _SWITCHES else found
 
 
 class SceneliftError(Exception):
     """Base of every error that scenelift raises on purpose.
+
+    Messages name options of the command line; read in Python (``str(error)``), they name settings instead.
 
     Attributes
     ----------
@@ -19,6 +50,9 @@ class SceneliftError(Exception):
     """
 
     exit_code = 4
+
+    def __str__(self) -> str:
+        return worded(super().__str__())
 
 
 class UsageError(SceneliftError, ValueError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scenelift.pipeline.errors import SinkError, UsageError
+from scenelift.pipeline.errors import DiskFullError, SinkError, UsageError
 
 
 def file_checksum(path: Path) -> str | None:
@@ -111,6 +112,26 @@ def write_durably(path: Path, content: bytes, folder: Path | None = None) -> Non
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
         raise SinkError.of(path, error) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder in which no file can be made; nothing of the try is ever seen there.
+
+    Raises
+    ------
+    UsageError
+        If the system refuses.
+    DiskFullError
+        If there is no room.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        problem = SinkError.of(folder, error)
+        if isinstance(problem, DiskFullError):
+            raise problem from None
+        raise UsageError(f"cannot write in {folder}: {error.strerror}; choose another folder") from None
 
 
 def sync_tree(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
@@ -12,6 +13,19 @@ from rasterio.warp import transform_bounds
 
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.tiles import Window
+
+
+def crs_of(text: object) -> CRS:
+    """Return the coordinate reference system that a text, a number or a table of attributes names.
+
+    Raises
+    ------
+    CRSError, ValueError, TypeError
+        If there is none; PROJ, which writes its own line on standard error for that, is kept quiet.
+    """
+    with rasterio.Env():
+        return CRS.from_user_input(text)
+
 
 EDGE = 1e-4
 """Part of a pixel by which bounds may lie beyond its edge and still end there: numbers are typed rounded."""
@@ -105,7 +119,7 @@ class GeoGrid:
         """
         if crs is not None:
             try:
-                given = CRS.from_user_input(crs)
+                given = crs_of(crs)
             except (RasterioError, ValueError):
                 raise UsageError(f"--bbox-crs must be a CRS such as EPSG:4326, got {crs!r}") from None
             try:

@@ -20,7 +20,7 @@ from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.jobs.plan import ModelHandle
 from scenelift.pipeline.outputs.outputs import Output, output_of
 from scenelift.pipeline.scenes.multigrid import Placement
-from scenelift.pipeline.scenes.radiometry import ASSUMED_SCALE, DTYPES
+from scenelift.pipeline.scenes.radiometry import ASSUMED_SCALE, DTYPES, READ_AS, held
 from scenelift.pipeline.scenes.scenes import Band, Scene, SceneSource, no_crs
 from scenelift.pipeline.tiles import TileGrid, Window
 from scenelift.workflows.choosing import prepare_opened
@@ -279,13 +279,10 @@ def _of_array(
     scene = _scene((bands, height, width), values.dtype, names, how)
     wanted = "float32" if np.issubdtype(values.dtype, np.floating) else str(values.dtype)
     settings = replace(settings, dtype=settings.dtype or wanted)
-    made, output = [], None
+    made, output, wide = [], None, str(values.dtype) in READ_AS
     for index in np.ndindex(*others):
-        image = values[index]
-        if image.dtype != scene.dtype:
-            image = image.astype(scene.dtype)
-        one, output = _of_image(image, scene, models, settings)
-        made.append(one if settings.dtype != "float32" or one.dtype == values.dtype else one.astype(_floats(values)))
+        one, output = _of_image(values[index], scene, models, settings)
+        made.append(_widened(one, output, how.nodata) if wide and settings.dtype == "float32" else one)
     if output is None:
         raise UsageError(f"the array is empty: its shape is {values.shape}")
     if not others:
@@ -295,15 +292,21 @@ def _of_array(
     return np.stack(made).reshape(*others, *made[0].shape), output
 
 
-def _floats(values: Any) -> Any:
-    return values.dtype if np.issubdtype(values.dtype, np.floating) else np.float32
+def _widened(made: Any, output: Output, nodata: float | None) -> Any:
+    """Return float32 as float64, with the nodata value that the array came with: float32 may round it, or lack it."""
+    missing = np.float32(output.missing)
+    wide = made.astype(np.float64)
+    if nodata is None or float(missing) == nodata or math.isnan(nodata):
+        return wide
+    return np.where(np.isnan(made) if np.isnan(missing) else made == missing, nodata, wide)
 
 
 def _scene(shape: tuple[int, int, int], dtype: Any, names: Sequence[str] | None, how: Radiometry) -> Scene:
     """Describe an array as the scene it would be in a file."""
-    kind = "float32" if str(dtype) == "float64" else str(dtype)
+    kind = READ_AS.get(str(dtype), str(dtype))
     if kind not in DTYPES:
-        raise UsageError(f"the array must be of {', '.join(DTYPES)} or float64, got {dtype}: convert it first")
+        supported = ", ".join((*DTYPES, *READ_AS))
+        raise UsageError(f"the array must be of one of {supported}, got {dtype}: convert it first")
     bands, height, width = shape
     nodata = None if how.nodata is None or (kind != "float32" and math.isnan(how.nodata)) else float(how.nodata)
     if kind == "float32" and nodata is None:
@@ -323,7 +326,7 @@ def _scene(shape: tuple[int, int, int], dtype: Any, names: Sequence[str] | None,
         grid=GeoGrid(no_crs(), Affine.translation(0, height) @ Affine.scale(1, -1), height, width),
         dtype=kind,
         bands=described,
-        nodata=nodata,
+        nodata=held(nodata, kind),
         mask_kind="none" if nodata is None else "nodata",
         tags={},
         tag_domains={},

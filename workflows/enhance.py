@@ -62,7 +62,8 @@ def enhance(
         Given lines worth telling a person (the dashboard's address).
     window : (int, int, int, int), optional
         Make this part only: first column and row, width and height in input pixels. It equals, bit for bit, that part
-        of the whole output. (By coordinates: ``Settings(crop=Crop(bbox=...))``.)
+        of the whole output. (By coordinates: ``Settings(crop=Crop(bbox=...))``, or
+        ``Crop(geometry=...)`` with GeoJSON, WKT or a file of either.)
 
     Returns
     -------

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.files import check_writable
 from scenelift.pipeline.jobs.summary import STAGES, WORK
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
@@ -59,12 +60,13 @@ def check_picture(picture: Path) -> None:
     Raises
     ------
     UsageError
-        If it does not end in .png, or its folder is not there.
+        If it does not end in .png, or its folder is not there or lets no file be made.
     """
     if picture.suffix.lower() != ".png":
         raise UsageError(f"the picture {picture} must end in .png")
     if not picture.parent.is_dir():
         raise UsageError(f"no such folder for the picture: {picture.parent}; make it first")
+    check_writable(picture.parent)
 
 
 def stages(facts: dict[str, Any], picture: Path) -> None:

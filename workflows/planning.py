@@ -70,6 +70,7 @@ def plan_prepared(prepared: Prepared, path: Path, settings: EnhanceSettings, clu
         stamps=prepared.stamps,
         notes=(
             *_masked(prepared),
+            *(["pixels that --geometry does not touch are missing"] if job.outline else []),
             *_left_out(scene, settings),
             *scene.notes,
             *doubts(scene, network=learnt),
@@ -181,6 +182,7 @@ def _job(
         block=(output.block[0] // scale, output.block[1] // scale),
         batch=settings.batch or _batch(prepared, output, cluster),
         window=settings.window_on(prepared.scene.grid),
+        outline=settings.outline_on(prepared.scene.grid),
     )
 
 
@@ -203,6 +205,7 @@ def _describe(prepared: Prepared, settings: EnhanceSettings) -> Output:
     """
     scene, specs = prepared.scene, [model.spec for model in prepared.models]
     source, conditions, part = scene.source, prepared.conditions, settings.window_on(scene.grid)
+    outline = settings.outline_on(scene.grid)
     provenance = {
         "software": f"scenelift {version('scenelift')}",
         "models": [m.handle.provenance() | {"spec": contract(m.spec)} for m in prepared.models],
@@ -215,6 +218,7 @@ def _describe(prepared: Prepared, settings: EnhanceSettings) -> Output:
             "nodata": json_number(source.nodata),
             **{name: value for name in ("extent", "time") if (value := getattr(source, name)) is not None},
             **({} if part is None else {"window": [part.col, part.row, part.width, part.height]}),
+            **({} if outline is None else {"outline": outline.digest}),
         },
         **_mask_facts(prepared),
     }
@@ -222,6 +226,8 @@ def _describe(prepared: Prepared, settings: EnhanceSettings) -> Output:
     output = _sized(output, scene, settings)
     if part is not None:
         output = cropped(output, part.scaled(output.grid.height // scene.grid.height))
+    if outline is not None and scene.alpha is None and output.nodata is None and output.dtype != "float32":
+        output = replace(output, mask=True)  # a nodata value would move the pixels that have it
     if getattr(specs[-1], "task", "") == "landcover":
         output = as_classes(output, getattr(specs[-1], "labels", ())) if settings.classes else as_shares(output)
     if settings.allow_holes and output.dtype != "float32" and output.nodata is None and not output.mask:

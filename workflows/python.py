@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scenelift.models.catalog import find, installed, load_spec
+from scenelift.models.catalog import CLOSED, PAN, find, installed, load_spec
 from scenelift.models.loading import verify as checked
 from scenelift.models.onnx import SUFFIX as ONNX
 from scenelift.models.shipped import card, shipped
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def list_models(name: str | None = None) -> list[dict[str, Any]]:
-    """Return the specs of the shipped and installed models, or of the one named, each with its card if it has one.
+    """Return the specs of the shipped and installed models and of sharpeners, or of the one named, each with its card.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def list_models(name: str | None = None) -> list[dict[str, Any]]:
     >>> model["bands"], model["scale"], model["card"]["licence"].partition(" ")[0]
     (3, 2, 'Apache-2.0')
     """
-    names = [name] if name else [*shipped(), *installed()]
+    names = [name] if name else [*shipped(), *installed(), CLOSED, PAN]
     return [{**json.loads(load_spec(find(n)).to_json()), "digest": find(n).digest, "card": card(n)} for n in names]
 
 

@@ -29,6 +29,7 @@ from scenelift.pipeline.settings import option, read_table, toml_value
 
 if TYPE_CHECKING:
     from scenelift.pipeline.grids import GeoGrid
+    from scenelift.pipeline.outlines import Outline
     from scenelift.pipeline.tiles import Window
 
 INPUT, MODEL, OUTPUT, WHERE, STOPS = "Input", "Model", "Output", "Where it runs", "When it stops"
@@ -171,13 +172,27 @@ class Crop:
     bbox: tuple[float, float, float, float] | None = option(
         None, "Make this part only: W,S,E,N in the scene's CRS.", panel=INPUT, parse=_parse_bbox
     )
-    bbox_crs: str | None = option(None, "CRS of --bbox, if another: EPSG:4326 for degrees.", panel=INPUT)
+    geometry: str | None = option(
+        None,
+        "Make this part only: a file of GeoJSON or WKT, or either itself; pixels that it does not touch are missing. "
+        "GeoJSON is in degrees, WKT in the scene's CRS.",
+        panel=INPUT,
+    )
+    """As text; a file is read at once, and what it holds is kept."""
+    bbox_crs: str | None = option(None, "CRS of --bbox or --geometry, if another: EPSG:4326 for degrees.", panel=INPUT)
 
     def __post_init__(self) -> None:
-        if self.window is not None and self.bbox is not None:
-            raise UsageError("--window and --bbox name one part each: leave one of them out")
-        if self.bbox_crs is not None and self.bbox is None:
+        parts = [name for name in ("window", "bbox", "geometry") if getattr(self, name) is not None]
+        if len(parts) > 1:
+            raise UsageError(f"--{parts[0]} and --{parts[1]} name one part each: leave one of them out")
+        if self.bbox_crs is not None and parts not in (["bbox"], ["geometry"]):
             raise UsageError("--bbox-crs says what --bbox is in: give --bbox too")
+        if self.geometry is not None:
+            from scenelift.pipeline.outlines import read_geometry
+
+            wkt, crs = read_geometry(str(self.geometry))
+            object.__setattr__(self, "geometry", wkt)
+            object.__setattr__(self, "bbox_crs", self.bbox_crs or crs)
         if self.window is not None and (min(self.window[:2]) < 0 or min(self.window[2:]) < 1):
             wanted = "must begin at column and row 0 or later and have at least one pixel"
             raise UsageError(f"--window {wanted}, got {_listed(self.window)}")
@@ -197,6 +212,8 @@ class Crop:
             if not found.size:
                 where = f"the scene, whose bounds in its CRS are {_listed(grid.bounds)}"
                 raise UsageError(f"--bbox {_listed(self.bbox)} does not meet {where}")
+        elif outline := self.outline_on(grid):
+            found = outline.window
         elif self.window is not None:
             from scenelift.pipeline.tiles import Window
 
@@ -208,6 +225,14 @@ class Crop:
         else:
             return None
         return None if found.shape == grid.shape else found
+
+    def outline_on(self, grid: GeoGrid) -> Outline | None:
+        """Return the pixels of a scene's grid that the geometry touches; None without one. Raises as `on` does."""
+        if self.geometry is None:
+            return None
+        from scenelift.pipeline.outlines import outline_on
+
+        return outline_on(grid, self.geometry, self.bbox_crs)
 
 
 def _listed(numbers: Sequence[float]) -> str:
@@ -294,6 +319,10 @@ class EnhanceSettings:
     def window_on(self, grid: GeoGrid) -> Window | None:
         """Return the window of a scene's grid that is made; None: all of it. Raises as `Crop.on` does."""
         return None if self.crop is None else self.crop.on(grid)
+
+    def outline_on(self, grid: GeoGrid) -> Outline | None:
+        """Return the pixels of a scene's grid that are made; None: all of the window. Raises as `Crop.on` does."""
+        return None if self.crop is None else self.crop.outline_on(grid)
 
     def side(self, nbytes: int) -> int:
         """Return the side of a block: ``block``, or the largest half of half of `BLOCK` that ``memory`` allows.

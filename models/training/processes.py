@@ -208,7 +208,7 @@ def drawn(draw: Callable[[int], Any], numbers: range, processes: int) -> Iterato
         reason = " ".join(str(error).split())
         raise ModelError(
             f"a process that draws training batches ended: {reason} Batches travel through /dev/shm: a container may "
-            "need more of it (docker run --shm-size 2g)"
+            "need more of it (`docker run --shm-size 2g`)"
         ) from None
 
 

@@ -154,7 +154,10 @@ def _process(job: EnhanceJob, opened: _Opened, index: int, effort: _Effort) -> B
     pixels, files, clock = pixel_checksum(), {}, time.perf_counter()
     if made.values is not None:
         if len(job.output.bands) > made.bands and (alpha := scene.read_alpha(target)) is not None:
-            made.values[-1] = recoded_alpha(alpha, job.output.dtype).repeat(job.scale, axis=0).repeat(job.scale, axis=1)
+            alpha = recoded_alpha(alpha, job.output.dtype)
+            if job.outline is not None:
+                alpha = np.where(job.outline.inside(target), alpha, np.zeros_like(alpha))
+            made.values[-1] = alpha.repeat(job.scale, axis=0).repeat(job.scale, axis=1)
         opened.sink.write(window, made.values, made.mask, durable=job.checked)
         if job.checked:
             pixels = pixel_checksum(made.values, made.mask)
@@ -210,7 +213,8 @@ def _enhance_part(
 ) -> None:
     """Read and enhance one part of a block, and store each patch of it as it comes."""
     clock = time.perf_counter()
-    if scene.hides(part):
+    inside = None if job.outline is None else job.outline.inside(part)
+    if scene.hides(part) or (inside is not None and not inside.any()):
         return
     wide = context(scene.grid.shape, part, [e.spec for e in enhancers], scene.masked)[0]
     region = scene.read(wide)
@@ -218,9 +222,14 @@ def _enhance_part(
     if not region.crop(part).valid.any():
         return
     values, output = made.begin(), job.output
+    kept = None if inside is None else inside.repeat(job.scale, axis=0).repeat(job.scale, axis=1)
     for piece in enhance_pieces(region, part, scene.grid.shape, enhancers, masked=scene.masked, batch=batch):
         rows, cols = piece.window.slices(made.window)
         made.bands = len(piece.values)
-        values[: len(piece.values), rows, cols] = output.encode(piece.values, None if piece.whole else piece.valid)
+        valid = None if piece.whole else piece.valid
+        if kept is not None:
+            valid = piece.valid & kept[piece.window.slices(part.scaled(job.scale))]
+        values[: len(piece.values), rows, cols] = output.encode(piece.values, valid)
         if made.mask is not None:
-            made.mask[rows, cols] = np.where(piece.valid.any(axis=0), np.uint8(255), np.uint8(0))
+            seen = piece.valid if valid is None else valid
+            made.mask[rows, cols] = np.where(seen.any(axis=0), np.uint8(255), np.uint8(0))

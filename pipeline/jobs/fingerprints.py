@@ -41,6 +41,7 @@ def fingerprint(
     software : sequence of str
         Distributions whose versions count.
     """
+    outline = output.provenance.get("settings", {}).get("outline")
     reading = asdict(scene.source)
     del reading["paths"], reading["limits"]
     told = reading.pop("told")
@@ -71,5 +72,6 @@ def fingerprint(
             "block": list(output.block),
             "shards": shards,
             **({} if output.compress is None else {"compress": output.compress}),
+            **({} if outline is None else {"outline": outline}),
         },
     }

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from scenelift.pipeline.addresses import work_folder
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import Enhancer
+from scenelift.pipeline.outlines import Outline
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.scenes.products.kinds import ClassLayer
 from scenelift.pipeline.scenes.scenes import SceneSource
@@ -58,6 +59,8 @@ class EnhanceJob:
     """Patches given to a model at once."""
     window: Window | None = None
     """The part of the scene that is made; None: all of it. Patches lie as they do in the whole scene."""
+    outline: Outline | None = None
+    """What of that is made, where it is no rectangle: other pixels are missing in the output."""
     checked: bool = True
     """Whether blocks are pushed to the disk and checksummed; without it only to measure what that costs."""
 

@@ -82,7 +82,7 @@ def carry_out(
     try:
         plan.work.mkdir(exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot write in {plan.path.parent}: {error.strerror}") from None
+        raise UsageError(f"cannot write in {plan.path.parent}: {error.strerror}; choose another folder") from None
     with Lock(plan.work) as lock:
         done = Run(plan, lock, listener, cluster, priority).go_on()
         sweep(plan.work)

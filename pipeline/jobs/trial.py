@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +13,7 @@ from rasterio.errors import RasterioError
 
 from scenelift.pipeline.errors import SceneError, SinkError, UsageError
 from scenelift.pipeline.faults import rehearsal
+from scenelift.pipeline.files import check_writable
 from scenelift.pipeline.jobs.journal import read_journal
 from scenelift.pipeline.jobs.locks import Lock
 from scenelift.pipeline.jobs.plan import Plan
@@ -99,8 +99,7 @@ def rehearse(plan: Plan) -> Rehearsal:
     history = read_journal(plan.work)
     finished = is_finished(plan, history)
     begun = None if finished else to_resume(plan, history)
-    if not os.access(plan.path.parent, os.W_OK):
-        raise UsageError(f"cannot write in {plan.path.parent}: no permission; choose another folder")
+    check_writable(plan.path.parent)
     Lock(plan.work).refuse_held()
     if begun is None and not finished:
         with tempfile.TemporaryDirectory() as folder:

@@ -37,7 +37,8 @@ class Output:
     bands: tuple[Band, ...]
     nodata: float | None
     mask: bool
-    """Whether an internal mask is stored beside the bands (the input had one, and no nodata value)."""
+    """Whether an internal mask is stored beside the bands: the input had one, or the part that is made is no rectangle,
+    and there is no nodata value."""
     block: tuple[int, int]
     """Height and width that one task writes: a whole number of chunks, written by no other task."""
     tags: dict[str, str] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from scenelift.pipeline.errors import SceneError, UsageError
+from scenelift.pipeline.grids import crs_of
 
 _NAMES = {
     "x": {"x", "lon", "long", "longitude", "easting", "eastings", "east", "xc", "rlon", "col", "cols", "column"},
@@ -283,7 +284,7 @@ def _crs(variable: Any, data: Any) -> CRS | None:
         for text in (*told[:3], told[3] and f"EPSG:{told[3]}", gdal.get("wkt"), gdal.get("url"), gdal.get("projjson")):
             if text:
                 try:
-                    return CRS.from_user_input(text)
+                    return crs_of(text)
                 except (CRSError, ValueError, TypeError):
                     continue
     return None

@@ -13,14 +13,14 @@ from rasterio.errors import CRSError
 
 from scenelift.pipeline.addresses import file_name
 from scenelift.pipeline.errors import GridsError, SceneError, UnplacedError, UsageError
-from scenelift.pipeline.grids import GeoGrid
+from scenelift.pipeline.grids import GeoGrid, crs_of
 from scenelift.pipeline.scenes.limits import Limits, is_remote
 from scenelift.pipeline.scenes.masks import QA, SCL, Rule, SceneMask, kind_of_file
 from scenelift.pipeline.scenes.multigrid import EXTENTS, on_finest, placement_of
 from scenelift.pipeline.scenes.products.bands import Label, choose
 from scenelift.pipeline.scenes.products.kinds import ClassLayer, Layer, Product, ProductBand
 from scenelift.pipeline.scenes.products.recognizing import find_product
-from scenelift.pipeline.scenes.radiometry import DTYPES, band_of, told_of
+from scenelift.pipeline.scenes.radiometry import DTYPES, READ_AS, band_of, held, told_of
 from scenelift.pipeline.scenes.rasters import Reader, open_raster
 from scenelift.pipeline.scenes.scenes import PIXELS, Scene, SceneSource, no_crs
 from scenelift.pipeline.scenes.zarrs import is_zarr, open_zarr
@@ -59,20 +59,21 @@ def _opened(source: SceneSource) -> Scene:
     every = _every(files, product)
     readers = [every[n - 1].at for n in numbers]
     facts = {one.at: one.product for one in every}
-    dtypes = sorted({f.dtypes[i - 1] for f, i in readers})
-    if len(dtypes) > 1 or dtypes[0] not in DTYPES:
+    stored = sorted({f.dtypes[i - 1] for f, i in readers})
+    dtypes = {READ_AS.get(kind, kind) for kind in stored}
+    if len(dtypes) > 1 or not dtypes <= {*DTYPES}:
         raise SceneError(
-            f"{first.path} holds {', '.join(dtypes)}; supported is one of {', '.join(DTYPES)}: "
+            f"{first.path} holds {', '.join(stored)}; supported is one of {', '.join((*DTYPES, *READ_AS))}: "
             "convert it, or choose --bands of one type"
         )
-    dtype = dtypes[0]
+    (dtype,) = dtypes
     told = told_of(files, source)
     described = [
         band_of(f, i, dtype, source, facts[f, i], told.get((f, i)), single=len(files) == 1) for f, i in readers
     ]
     bands = tuple(band for band, _ in described)
     alphas, alpha = _alphas(files, readers)
-    nodata = next((band.nodata for band in bands if band.nodata is not None), None)
+    nodata = held(next((band.nodata for band in bands if band.nodata is not None), None), dtype)
     crs, transform = _place(first, source), first.transform
     grid = GeoGrid(crs, transform, *first.shape)
     mask = _open_mask(source, product, grid)
@@ -85,6 +86,11 @@ def _opened(source: SceneSource) -> Scene:
         nodata = _lowest(dtype)
     kind = "alpha" if alpha else "nodata" if nodata is not None else "mask" if masked else "none"
     notes = [*product.notes] if product else []
+    notes += [
+        f"{kind} is read as {READ_AS[kind]}: 7 digits are kept, values beyond 3.4e38 are missing"
+        for kind in stored
+        if kind in READ_AS
+    ]
     notes += [note for _, found in described for note in found] + [note for f in files for note in f.notes]
     notes += [f"masks differ by band: missing pixels are marked by {nodata:g} in each"] if apart else []
     if source.crs != PIXELS and any(f.has_gcps for f in (first, *files)):
@@ -303,7 +309,7 @@ def _place(reader: Reader, source: SceneSource) -> CRS:
         )
     if source.crs is not None:
         try:
-            return CRS.from_user_input(source.crs)
+            return crs_of(source.crs)
         except (CRSError, ValueError):
             raise UsageError(
                 f"--crs must be a coordinate reference system such as EPSG:32633, got {source.crs!r}"

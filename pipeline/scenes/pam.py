@@ -12,6 +12,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from scenelift.pipeline.errors import SceneError
+from scenelift.pipeline.grids import crs_of
 
 ENDING = ".aux.xml"
 MOST = 16 << 20
@@ -83,7 +84,7 @@ def _facts(root: ElementTree.Element) -> SideCar:
     transform = Affine.from_gdal(*(float(v) for v in place.split(","))) if place else None
     crs = root.findtext("SRS")
     try:
-        found = CRS.from_user_input(crs.strip()) if crs and crs.strip() else None
+        found = crs_of(crs.strip()) if crs and crs.strip() else None
     except CRSError:
         raise ValueError("its SRS is no coordinate reference system") from None
     return SideCar(bands, transform, found, root.find("GCPList") is not None)

@@ -14,6 +14,9 @@ from scenelift.pipeline.scenes.rasters import Reader
 from scenelift.pipeline.scenes.scenes import Band, SceneSource
 
 DTYPES = ("uint8", "uint16", "int16", "float32")
+"""What scenes are read as, and outputs stored as."""
+READ_AS = {"float64": "float32"}
+"""What is read as another data type, as all arithmetic is float32; missing pixels are known before."""
 ASSUMED_SCALE = {"uint8": 1 / 255, "uint16": 1e-4, "int16": 1e-4, "float32": 1.0}
 """DN to reflectance where a file declares no scale: Sentinel-2's and Landsat's habit of reflectance x 10000."""
 
@@ -28,6 +31,18 @@ def has_value(dtype: str, value: float) -> bool:
         return True
     limits = np.iinfo(dtype)
     return math.isfinite(value) and value == int(value) and bool(limits.min <= value <= limits.max)
+
+
+def held(nodata: float | None, dtype: str) -> float | None:
+    """Return what marks missing pixels of a data type in place of a nodata value: NaN for one beyond float32's range.
+
+    Decimals such as -3.40282347e+38 are float32's lowest value, a little off: they become what they mean.
+    """
+    if dtype != "float32" or nodata is None or not abs(nodata) > float(np.finfo(np.float32).max):
+        return nodata
+    with np.errstate(over="ignore"):
+        nearest = float(np.float32(nodata))
+    return nearest if math.isfinite(nearest) or math.isinf(nodata) else math.nan
 
 
 def told_of(files: list[Reader], source: SceneSource) -> dict[tuple[Reader, int], Facts]:

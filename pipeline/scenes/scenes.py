@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -217,9 +217,11 @@ class Scene:
         values = np.empty((len(self.bands), *window.shape), self.dtype)
         valid = np.empty(values.shape, bool)
         for i, ((reader, index), band) in enumerate(zip(self.readers, self.bands, strict=True)):
-            values[i], valid[i] = reader.read(index, window)
+            plane, known = reader.read(index, window)
             if band.nodata is not None and not np.isnan(band.nodata):
-                valid[i] &= values[i] != np.asarray(band.nodata).astype(self.dtype)
+                known = known & (plane != _of_type(band.nodata, plane.dtype))  # before anything is rounded
+            values[i] = _as_float32(plane, known, band.nodata) if plane.dtype == np.float64 else plane
+            valid[i] = known
         if self.dtype == "float32":
             valid &= np.isfinite(values)
         if self.mask is not None:
@@ -243,6 +245,8 @@ class Scene:
         plane, known = self.alpha[0].read(self.alpha[1], window)
         if self.mask is not None:
             known = known & ~self.mask.read(window)
+        if plane.dtype == np.float64:
+            plane = _as_float32(plane, plane != 0, 0.0)
         return np.where(known, plane, np.zeros_like(plane))  # a mask beside it counts too
 
     def read(self, window: Window) -> Region:
@@ -271,6 +275,20 @@ class Scene:
             f"{self.name}: {width} x {height} px, {len(self.bands)} bands, {self.dtype}, "
             f"{sx:g} x {sy:g} {self.grid.crs.units_factor[0]}, {crs_name(self.grid.crs)}"
         )
+
+
+def _of_type(value: Any, dtype: Any) -> NDArray[np.generic]:
+    with np.errstate(over="ignore"):
+        return np.asarray(value).astype(dtype)
+
+
+def _as_float32(plane: NDArray[np.generic], known: NDArray[np.bool_], nodata: float | None) -> NDArray[np.generic]:
+    """Round float64 to float32: what is too large becomes infinite, and no known pixel becomes the nodata value."""
+    made = _of_type(plane, np.float32)
+    if nodata is not None:
+        missing = _of_type(nodata, np.float32)
+        made[known & np.isfinite(made) & (made == missing)] = beside(missing)
+    return made
 
 
 def beside(missing: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -128,7 +128,7 @@ def test_no_onnx_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_denoiser_is_told_its_noise_for_good(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
-    with pytest.raises(ModelError, match="say which by --noise"):
+    with pytest.raises(ModelError, match="say which by noise"):
         export("denoise-fast", path)
     lines = export("denoise-fast", path, noise=0.01)
     assert "differs from the network by at most" in lines[0]

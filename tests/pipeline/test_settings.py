@@ -142,7 +142,7 @@ def test_a_key_that_nobody_knows_is_one_line(key: str, value: int) -> None:
         ({"flag": 1}, "flag must be true or false, got 1"),
         ({"table": {"x": "y"}}, 'table.x must be a whole number, got "y"'),
         ({"number": "a", "flag": 3}, 'number must be a whole number, got "a" (and 1 more)'),
-        ({"number": -1}, "--number must be from 0 up, got -1"),
+        ({"number": -1}, "number must be from 0 up, got -1"),
         ({"text": 7, "x" * 80: 1}, "text must be a text, got 7 (and 1 more)"),
         ([], "the whole must be a table, got []"),
         ({"number": "x" * 80}, f'number must be a whole number, got "{"x" * 56}...'),
@@ -209,5 +209,5 @@ def test_numbers_out_of_range_are_refused_by_the_settings_themselves(number: flo
     if fits:
         assert EnhanceSettings(noise=number).noise == number
     else:
-        with pytest.raises(UsageError, match="--noise must be a number from 0 up"):
+        with pytest.raises(UsageError, match="noise must be a number from 0 up"):
             EnhanceSettings(noise=number)

@@ -34,7 +34,7 @@ def bad_scenes(folder: Path) -> dict[str, str]:
     write_raster(folder / "nowhere.tif", noise_image(1, (1, 40, 40)), crs=None)
     write_raster(folder / "unplaced.tif", noise_image(1, (1, 40, 40)), transform=rasterio.Affine.identity())
     write_raster(folder / "complex.tif", noise_image(1, (1, 40, 40)).astype("complex64"))
-    write_raster(folder / "double.tif", noise_image(1, (1, 40, 40)).astype("float64"))
+    write_raster(folder / "long.tif", noise_image(1, (1, 40, 40)).astype("int64"))
     (folder / "product.SAFE").mkdir()
     (folder / "store.zarr").mkdir()
     (folder / "store.zarr" / "zarr.json").write_text("{}")
@@ -46,7 +46,7 @@ def bad_scenes(folder: Path) -> dict[str, str]:
         "nowhere": "coordinate reference system",
         "unplaced": "no affine transform",
         "complex": "supported is one of",
-        "double": "supported is one of",
+        "long": "supported is one of",
         "product": "10 m file of band B02",
         "store": "found nothing",
     }

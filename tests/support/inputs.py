@@ -38,6 +38,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 """How a raster is stored; whichever way, it holds the same."""
 ENDINGS = {"ENVI": ".img", "JP2OpenJPEG": ".jp2"}
+LOWEST = -1.7976931348623157e308
+"""What many programs mark as missing in float64, and float32 lacks."""
 MASK_KINDS = ["none", "dataset", "beside", "alpha", "each file"]
 PLACES = ["coordinates", "transform", "both", "stale", "conventions"]
 
@@ -74,8 +76,8 @@ class Case:
     @property
     def missing_values(self) -> list[float | None]:
         """What the file declares as nodata of each band."""
-        lacking = {"uint8": -9999.0, "uint16": -9999.0, "int16": 99999.0, "float32": -9999.0}
-        value = {"uint8": 255.0, "uint16": 0.0, "int16": -32768.0, "float32": -9999.0}
+        lacking = {"uint8": -9999.0, "uint16": -9999.0, "int16": 99999.0, "float32": -9999.0, "float64": 0.1}
+        value = {"uint8": 255.0, "uint16": 0.0, "int16": -32768.0, "float32": -9999.0, "float64": LOWEST}
         known = {"none": None, "value": value, "side-car": value, "lacking": lacking}.get(self.nodata)
         first = float("nan") if self.nodata == "nan" else known and known[self.dtype]
         several = self.apart and first is not None and (self.nodata == "side-car" or self.mask == "each file")
@@ -86,8 +88,8 @@ class Case:
     def values(self) -> NDArray[Any]:
         """Stored values, (C, H, W): extremes of the data type among them."""
         random, size = self._random, (self.bands, *self.shape)
-        if self.dtype == "float32":
-            made = random.uniform(-1, 2, size).astype("float32")
+        if self.is_float:
+            made = random.uniform(-1, 2, size).astype(self.dtype)
             if self.seed % 2:  # missing, whatever is declared
                 made[random.random(size) < 0.1] = np.nan
         else:
@@ -100,8 +102,17 @@ class Case:
                 plane[gap] = np.asarray(missing).astype(self.dtype)
         return made
 
+    @property
+    def is_float(self) -> bool:
+        return self.dtype.startswith("float")
+
+    @property
+    def read_as(self) -> str:
+        """The data type of the scene."""
+        return "float32" if self.is_float else self.dtype
+
     def _stored(self, value: float) -> bool:
-        if self.dtype == "float32":
+        if self.is_float:
             return True
         return bool(np.isfinite(value) and np.iinfo(self.dtype).min <= value <= np.iinfo(self.dtype).max)
 
@@ -127,17 +138,18 @@ class Case:
     @property
     def reflectance(self) -> NDArray[np.float32]:
         """What the values mean."""
-        assumed = {"uint8": 1 / 255, "uint16": 1e-4, "int16": 1e-4, "float32": 1.0}[self.dtype]
+        assumed = {"uint8": 1 / 255, "uint16": 1e-4, "int16": 1e-4, "float32": 1.0}[self.read_as]
         told = self.scales or [(assumed, 0.0)] * self.bands
         scale, offset = (np.array(numbers, np.float32)[:, None, None] for numbers in zip(*told, strict=True))
-        return self.values.astype(np.float32) * scale + offset
+        with np.errstate(over="ignore"):  # of missing pixels
+            return self.values.astype(np.float32) * scale + offset
 
     def write(self, folder: Path) -> tuple[str, ...]:
         """Write it; return the paths of its files."""
         folder.mkdir()
         values, masks = self.values, self.masks.astype(np.uint8) * 255
         how: dict[str, Any] = {"transform": self.transform, "crs": CRS} | LAYOUTS[self.layout]
-        if self.dtype == "float32" and "predictor" in how:
+        if self.is_float and "predictor" in how:
             how["predictor"] = 3
         if self.mask == "each file":
             paths = [folder / f"b{i}.tif" for i in range(self.bands)]
@@ -149,7 +161,7 @@ class Case:
         said = self._said(slice(None))
         colors = [ColorInterp.gray, *[ColorInterp.undefined] * (self.bands - 1)]
         if self.mask == "alpha":
-            opaque = 1 if self.dtype == "float32" else np.iinfo(self.dtype).max
+            opaque = 1 if self.is_float else np.iinfo(self.dtype).max
             alpha = (masks[:1] // 255 * np.asarray(opaque).astype(self.dtype)).astype(self.dtype)
             values, colors = np.concatenate([values, alpha]), [*colors, ColorInterp.alpha]
             if self.scale:
@@ -184,20 +196,25 @@ class Case:
             return
         if self.mask == "alpha":
             told.append((self.bands + 1, told[0][1]))
-        bands = "".join(f'<PAMRasterBand band="{i}"><NoDataValue>{v:g}</NoDataValue></PAMRasterBand>' for i, v in told)
+        bands = "".join(f'<PAMRasterBand band="{i}"><NoDataValue>{v!r}</NoDataValue></PAMRasterBand>' for i, v in told)
         path.with_name(path.name + ".aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
 
 
 @st.composite
 def cases(draw: st.DrawFn, masks: tuple[str, ...] = tuple(MASK_KINDS)) -> Case:
     """Draw a raster of any kind."""
-    dtype = draw(st.sampled_from(["uint8", "uint16", "int16", "float32"]))
+    dtype = draw(st.sampled_from(["uint8", "uint16", "int16", "float32", "float64"]))
     mask = draw(st.sampled_from(masks))
     nodata = draw(st.sampled_from(NODATA_KINDS))
     scale = draw(st.sampled_from([None, (1e-4, 0.0), (2.75e-5, -0.2), (1e-4, -0.1)]))
     transforms = [(10, 0, -10, 0), (10, 0, 10, 0), (10, 3, -10, 2), (0.5, 0, -2, 0)]
     a, b, e, d = draw(st.sampled_from(transforms))
-    others = mask in ("none", "beside") and nodata in ("none", "side-car") and scale is None and dtype != "float32"
+    others = (
+        mask in ("none", "beside")
+        and nodata in ("none", "side-car")
+        and scale is None
+        and not dtype.startswith("float")
+    )
     layout = draw(st.sampled_from([name for name in LAYOUTS if others or "driver" not in LAYOUTS[name]]))
     if "driver" in LAYOUTS[layout]:
         a, b, e, d = transforms[0]
@@ -253,7 +270,7 @@ class Cube:
     @property
     def reflectance(self) -> NDArray[np.float32]:
         """What the values mean."""
-        assumed = {"uint8": 1 / 255, "uint16": 1e-4, "int16": 1e-4, "float32": 1.0}[str(self.values.dtype)]
+        assumed = {"uint8": 1 / 255, "uint16": 1e-4, "int16": 1e-4}.get(str(self.values.dtype), 1.0)
         scale, offset = self.scale or (assumed, 0.0)
         return self.values.astype(np.float32) * np.float32(scale) + np.float32(offset)
 
@@ -324,7 +341,7 @@ def cubes(draw: st.DrawFn) -> Cube:
     place = draw(st.sampled_from(PLACES))
     least = 2 if place in ("coordinates", "stale") else 1
     shape = bands, draw(st.integers(least, 8)), draw(st.integers(least, 8))
-    dtype = draw(st.sampled_from(["uint8", "uint16", "int16", "float32"]))
+    dtype = draw(st.sampled_from(["uint8", "uint16", "int16", "float32", "float64"]))
     values = np.random.default_rng(draw(st.integers(0, 2**31))).integers(1, 99, shape).astype(dtype)
     scale = draw(st.sampled_from([None, (1e-4, 0.0), (2e-4, -0.1)]))
     missing = draw(st.sampled_from(["", "_FillValue", "missing_value", "nodata", "nan"]))

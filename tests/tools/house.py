@@ -60,7 +60,7 @@ def fullest(root: Path) -> tuple[int, str]:
 
 def walk(root: Path, *arguments: str) -> list[str]:
     """Return the functions that are handed the scene's source while a command runs, in order, as "folder/file:name"."""
-    from scenelift.pipeline import errors  # noqa: F401 - the package must be there before it is watched
+    from scenelift.pipeline import errors  # the package must be there before it is watched
     from scenelift.workflows.cli import app
 
     stays: list[str] = []
@@ -82,6 +82,7 @@ def walk(root: Path, *arguments: str) -> list[str]:
             app.main()
     finally:
         sys.setprofile(None)
+        os.environ.pop(errors.COMMAND_LINE, None)
     return stays
 
 

@@ -146,7 +146,7 @@ assert not {"numpy", "torch", "dask", "rasterio", "xarray"} & set(sys.modules), 
 assert set(dir(scenelift)) == set(scenelift.__all__)
 for name in scenelift.__all__:
     assert getattr(scenelift, name) is not None
-assert {m["name"] for m in scenelift.list_models()} >= {"sr-x2", "denoise"}
+assert {m["name"] for m in scenelift.list_models()} >= {"sr-x2", "denoise", "pansharpen"}
 assert scenelift.load("nearest-x2").spec.scale == 2
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)

@@ -35,7 +35,7 @@ def test_a_block_is_as_large_as_memory_allows(memory: str, nbytes: int, side: in
 
 @pytest.mark.parametrize("text", ["", "much", "-1GB", "1 Gb s", "GB", "1e3"])
 def test_what_is_no_number_of_bytes_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=r"--memory must be a number of bytes such as 700MB or 1.5GB, got"):
+    with pytest.raises(UsageError, match=r"memory must be a number of bytes such as 700MB or 1.5GB, got"):
         EnhanceSettings(memory=text)
 
 

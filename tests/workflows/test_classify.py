@@ -152,7 +152,8 @@ def test_a_map_on_dask_workers_is_the_same(scene, tmp_path):
     run(scene, tmp_path / "there.tif", cluster=ClusterSettings(2), block=32)
     (tmp_path / "site.toml").write_text('[cluster]\nkind = "local"\nworkers = 2\n')
     options = ("--cluster", "site.toml", "--precision", "fp32", "--block", 32)
-    call(tmp_path, "classify", scene, "-o", "cluster.tif", "-m", MODEL, *options)
+    said = call(tmp_path, "classify", scene, "-o", "cluster.tif", "-m", MODEL, *options)
+    assert "classified" in said and "enhanced" not in said
     maps = []
     for name in ("here", "there", "cluster"):
         with rasterio.open(tmp_path / f"{name}.tif") as made:

@@ -275,17 +275,17 @@ def test_what_was_expected_is_said_again_when_the_job_goes_on(tmp_path, monkeypa
 def test_what_only_interpolates_is_not_tried_unless_a_gain_is_wanted(tmp_path):
     write(tmp_path / "in.tif", Blur("area"), side=256)
     assert enhance(tmp_path / "in.tif", tmp_path / "out.tif", "bicubic-x2", EnhanceSettings(), HERE).expected is None
-    with pytest.raises(UnfitError, match="--require-gain asks for 30"):
+    with pytest.raises(UnfitError, match="require_gain asks for 30"):
         wanted = EnhanceSettings(require_gain=30)
         enhance(tmp_path / "in.tif", tmp_path / "other.tif", "bicubic-x2", wanted, HERE)
 
 
 def test_a_gain_is_wanted_only_of_what_enlarges(tmp_path):
     write(tmp_path / "in.tif", Blur("area"), side=256)
-    with pytest.raises(UsageError, match="--require-gain needs a model that enlarges, got median: add one"):
+    with pytest.raises(UsageError, match="require_gain needs a model that enlarges, got median: add one"):
         enhance(tmp_path / "in.tif", tmp_path / "out.tif", "median", EnhanceSettings(require_gain=1), HERE)
     write(tmp_path / "in.tif", Blur("area"), side=64)
-    with pytest.raises(UnfitError, match=r"--require-gain: in\.tif has no window to try the gain on"):
+    with pytest.raises(UnfitError, match=r"require_gain: in\.tif has no window to try the gain on"):
         enhance(tmp_path / "in.tif", tmp_path / "out.tif", "bicubic-x2", EnhanceSettings(require_gain=1), HERE)
     assert not list(tmp_path.glob("*out.tif*"))
 

@@ -100,14 +100,36 @@ class Filters:
         None, "Only scenes with at most so many percent; with --mask as that measures it.", panel=INPUT
     )
 
+    geometry: str | None = option(
+        None,
+        "Only scenes that touch a geometry: a file of GeoJSON or WKT, or either itself, in degrees.",
+        panel=INPUT,
+    )
+    """As text; a file is read at once, and what it holds is kept."""
+
     def __post_init__(self) -> None:
+        if self.geometry is not None:
+            from scenelift.pipeline.outlines import degrees_of
+
+            object.__setattr__(self, "geometry", degrees_of(str(self.geometry)))
         if self.cloud_cover is not None and not 0 <= self.cloud_cover <= 100:
             raise UsageError(f"--cloud-cover must be a percentage from 0 to 100, got {self.cloud_cover:g}")
+
+    @property
+    def box(self) -> tuple[float, float, float, float] | None:
+        """West, south, east, north in degrees around what is wanted; None: anywhere."""
+        if self.bbox or self.geometry is None:
+            return self.bbox
+        from scenelift.pipeline.outlines import bounds_of
+
+        return bounds_of(self.geometry)
 
     def reason(self, facts: Facts) -> str | None:
         """Return why a scene is not wanted; None if it is. A scene whose facts are unknown is not wanted."""
         if self.bbox and not _touch(self.bbox, facts.place):
             return "outside --bbox"
+        if self.geometry and not _meet(self.geometry, facts.place):
+            return "outside --geometry"
         if self.dates:
             if facts.date is None:
                 return "no date known for --date"
@@ -215,6 +237,12 @@ def _touch(box: tuple[float, float, float, float], place: Place) -> bool:
     if place.south > north or place.north < south:
         return False
     return any(a <= d and c <= b for a, b in _spans(west, east) for c, d in _spans(place.west, place.east))
+
+
+def _meet(geometry: str, place: Place) -> bool:
+    from scenelift.pipeline.outlines import touches
+
+    return touches(geometry, [(a, place.south, b, place.north) for a, b in _spans(place.west, place.east)])
 
 
 def _spans(west: float, east: float) -> list[tuple[float, float]]:

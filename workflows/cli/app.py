@@ -250,6 +250,9 @@ def _unraisable(event: Any) -> None:
 
 def main() -> None:
     """Run the command line; anything a user can cause is one line and an exit code, never a traceback."""
+    from scenelift.pipeline.errors import COMMAND_LINE
+
+    os.environ[COMMAND_LINE] = "1"
     sys.unraisablehook = _unraisable
     gc.set_threshold(GARBAGE)
     for stream in (sys.stdout, sys.stderr):  # where the locale's encoding lacks a letter, a mark stands for it

@@ -71,7 +71,7 @@ def archive(
 
     check_compression(settings.format, settings.enhance.compress)
 
-    entries = find_scenes(sources or [], output, settings.access, settings.filters.bbox)
+    entries = find_scenes(sources or [], output, settings.access, settings.filters.box)
     from scenelift.workflows.archive.estimate import estimate
     from scenelift.workflows.cli.console import Console
     from scenelift.workflows.cli.tables import print_archive, print_estimate

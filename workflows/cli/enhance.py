@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import sys
@@ -113,8 +114,11 @@ class Running:
                 ) from None
             raise NothingKeptError(f"{stop}; no block was done, and nothing is left") from None
 
-    def scene(self, job: Callable[[Any, Any], Any], output: Path) -> None:
-        """Run ``job(progress, console)``, which makes an output, and print its summary; exit 3 if it has holes."""
+    def scene(self, job: Callable[[Any, Any], Any], output: Path, done: str = "enhanced") -> None:
+        """Run ``job(progress, console)``, which makes an output, and print its summary; exit 3 if it has holes.
+
+        `done` is what was done with the scene.
+        """
         from scenelift.workflows.cli.tables import print_enhanced
 
         def with_progress(stopper: Any, console: Any) -> Any:
@@ -125,7 +129,7 @@ class Running:
             return job(progress, console)
 
         summary = self.stoppably(with_progress, output=output)
-        self.show(summary.to_dict(), print_enhanced)
+        self.show(summary.to_dict(), functools.partial(print_enhanced, title=done))
         if summary.holes:
             print(f"scenelift: {len(summary.holes)} blocks failed and hold no data: {summary.holes}", file=sys.stderr)
             raise typer.Exit(3)
@@ -160,7 +164,7 @@ def enhance(
 ) -> None:
     """Turn a scene into a better scene: denoised, sharper, on a finer grid, at the same place.
 
-    A part made with --window or --bbox equals that part of the whole output, bit for bit.
+    A part made with --window, --bbox or --geometry equals that part of the whole output, bit for bit.
     """
     refuse(inputs, source, model, output, where)
     from scenelift.pipeline.jobs.running import Listener, carry_out
@@ -218,7 +222,7 @@ def resume(output: Finished, running: Running) -> None:
     refuse_unstarted(output)
     from scenelift.workflows.enhance import resume as run
 
-    running.scene(lambda progress, console: run(output, progress, console.say), output)
+    running.scene(lambda progress, console: run(output, progress, console.say), output, "resumed")
 
 
 @with_options(Source)

@@ -207,8 +207,7 @@ def print_models(facts: list[dict[str, Any]], name: str | None) -> None:
         "as it is delivered; denoise before it if it is noisy; -lean where time is short; -taught for classifiers; "
         f"-gan for the eye alone; sharpen for Sentinel-2's 20 m bands, {PAN} for Landsat. Without -rgb a network takes "
         "any bands, and leaves red, green and blue to its -rgb network if there is one.",
-        f"Without learning: {', '.join(classical_names())} (any factor: -x3, -x4); "
-        f"{CLOSED} for scenes of several grids.",
+        f"Without learning: {', '.join(classical_names())} (any factor: -x3, -x4), {CLOSED} and {PAN}.",
         f"Fitted to the whole scene: {', '.join(METHODS)} ({', '.join(VISUAL)} for the eye alone).",
         "Your own: a .safetensors checkpoint, an ONNX file, or module.path:factory. Of one: scenelift models NAME.",
     ):
@@ -226,7 +225,7 @@ def _row(facts: dict[str, Any]) -> list[str]:
 def _purpose(facts: dict[str, Any], about: dict[str, Any]) -> str:
     """Return what a model does, and for which imagery."""
     if facts["task"] == "sharpening":
-        return "20, 60 m to 10 m"
+        return "30 m to 15 m" if facts["name"] == PAN else "20, 60 m to 10 m"
     if facts["task"] == "landcover":
         return "classes, 10 m"
     does = f"x{facts['scale']}" if facts["scale"] > 1 else DOES.get(facts["task"], facts["task"])

@@ -208,6 +208,7 @@ def classify(
     running.scene(
         lambda progress, console: run(scene, output, how.model, settings, cluster, progress, console.say, **kind),
         output,
+        "classified",
     )
 
 

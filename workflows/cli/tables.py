@@ -164,12 +164,12 @@ def print_archive(summary: dict[str, Any]) -> None:
         table("failed", ["scene", "why"], [[name, why] for name, why in sorted(summary["failures"].items())][:50])
 
 
-def print_enhanced(facts: dict[str, Any]) -> None:
-    """Print the closing summary of an enhancement."""
+def print_enhanced(facts: dict[str, Any], title: str = "enhanced") -> None:
+    """Print the closing summary of an enhancement, or of what else a job did with a scene."""
     made = facts["resumed"] < facts["blocks"]  # else all was there, and a speed would say nothing
     speed = f", {facts['megapixels_per_second']:.2f} Mpx/s (all bands)"
     table(
-        "enhanced",
+        title,
         ["", ""],
         [
             ["output", facts["output"]],

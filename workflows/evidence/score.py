@@ -19,7 +19,8 @@ import psutil
 from scenelift.pipeline.addresses import work_folder
 from scenelift.pipeline.cluster import Cluster, ClusterSettings, cores, open_cluster
 from scenelift.pipeline.cluster.attempts import Call, Failed, attempt_here
-from scenelift.pipeline.errors import SinkError, UsageError
+from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.files import check_writable
 from scenelift.pipeline.jobs.journal import read_fingerprint
 from scenelift.pipeline.outputs.cogs import write_cog
 from scenelift.pipeline.outputs.ordered import in_order
@@ -169,10 +170,7 @@ def _error_map(path: Path | None, pair: Pair | None, block: int) -> Iterator[Map
     if pair is None:
         raise UsageError("--map needs two scenes: there is no error without a reference")
     _check_map(path, pair)
-    try:
-        work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    except OSError as error:
-        raise SinkError.of(path, error) from error
+    work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     grid = pair.reference.grid
     side = min(block, grid.height), min(block, grid.width)
     output = Output(grid, "float32", (Band("absolute error", 1.0, 0.0, True),), float("nan"), False, side)
@@ -191,6 +189,7 @@ def _check_map(path: Path, pair: Pair) -> None:
         raise UsageError(f"the error map {path} must end in .tif")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"no such folder for the error map: {path.absolute().parent}; make it first")
+    check_writable(path.absolute().parent)
     sources = {*pair.reference.source.paths, *pair.test.source.paths}
     if path.resolve() in {Path(p).resolve() for p in sources}:
         raise UsageError(f"the error map {path} is one of the inputs: choose another name")

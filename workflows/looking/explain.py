@@ -21,7 +21,7 @@ from scenelift.models.sensing.blurs import Blur
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.enhance import context, enhance_region
 from scenelift.pipeline.errors import UsageError
-from scenelift.pipeline.files import write_durably
+from scenelift.pipeline.files import check_writable, write_durably
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import TileGrid, Window, patch_shape
 from scenelift.workflows.choosing import Prepared, prepare
@@ -283,6 +283,7 @@ def check_output(path: Path) -> None:
         raise UsageError(f"the explanation {path} must end in .png or .json")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"no such folder for the explanation: {path.parent}; make it first")
+    check_writable(path.absolute().parent)
 
 
 def _picture(found: Explained) -> bytes:

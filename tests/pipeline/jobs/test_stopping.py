@@ -41,14 +41,14 @@ def test_any_other_text_is_refused_in_one_line(text: str) -> None:
     try:
         found = parse_walltime(text)
     except UsageError as error:
-        assert str(error).startswith("--walltime ") and "\n" not in str(error)
+        assert str(error).startswith("walltime ") and "\n" not in str(error)
     else:
         assert found is not None and found > 0 and text[:1].isdigit()
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5", "1:2", "1:2:3", "1:00:000", "2 h", "1e3", "5m30s", "1-2", " 5"])
 def test_what_is_no_walltime(text: str) -> None:
-    with pytest.raises(UsageError, match="--walltime must be seconds, 90m, 2h, HH:MM:SS or D-HH:MM:SS, got"):
+    with pytest.raises(UsageError, match="walltime must be seconds, 90m, 2h, HH:MM:SS or D-HH:MM:SS, got"):
         parse_walltime(text)
 
 

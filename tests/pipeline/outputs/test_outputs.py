@@ -263,13 +263,11 @@ def test_chains_multiply_their_scales() -> None:
 
 def test_what_cannot_be_made_is_refused() -> None:
     three = ModelSpec("three", "other", bands=3)
-    with pytest.raises(
-        UsageError, match=r"three wants 3 bands together, a\.tif gives 2; choose .* such as --bands red"
-    ):
+    with pytest.raises(UsageError, match=r"three wants 3 bands together, a\.tif gives 2; choose .* such as bands red"):
         output_of(scene(), [three], (16, 16))
     with pytest.raises(UsageError, match=r"wants 3 bands together, a\.tif gives 4"):
         output_of(scene(), [UNSURE, three], (16, 16))
-    with pytest.raises(UsageError, match="--dtype must be one of uint8, uint16, int16, float32, got 'complex64'"):
+    with pytest.raises(UsageError, match="dtype must be one of uint8, uint16, int16, float32, got 'complex64'"):
         output_of(scene(), [SAME], (16, 16), dtype="complex64")
 
 

@@ -163,7 +163,7 @@ def test_what_cannot_be_a_mask_is_refused(tmp_path: Path) -> None:
     cases = [
         ({"mask": "scl"}, UsageError, "a.tif is no product of Sentinel-2 or Landsat, which has none; name a raster"),
         ({"mask": str(tmp_path / "none.tif")}, UsageError, "no such file"),
-        ({"mask_classes": ("cloud",)}, UsageError, "give --mask too"),
+        ({"mask_classes": ("cloud",)}, UsageError, "give mask too"),
         ({"mask": mask_of(tmp_path, zeros, UTM @ Affine.scale(0.5), "f.tif")}, GridsError, "must be 1 to 60 times"),
         ({"mask": mask_of(tmp_path, zeros, UTM @ Affine.translation(0.2, 0), "s.tif")}, GridsError, "0.200 columns"),
         ({"mask": mask_of(tmp_path, zeros, UTM), "mask_classes": ("cloud",)}, UsageError, "must be whole numbers"),

@@ -194,7 +194,7 @@ def test_variables_of_one_long_name_are_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("nodata", [np.nan, np.inf, -1, 0.5, 1e300])
 def test_nodata_that_whole_numbers_lack_is_one_clear_error(tmp_path: Path, nodata: float) -> None:
     path = write_raster(tmp_path / "a.tif", noise_image(1, (1, 20, 30)))
-    with pytest.raises(UsageError, match="--nodata must be a value of uint16, got "):
+    with pytest.raises(UsageError, match="nodata must be a value of uint16, got "):
         scene_of(path, nodata=nodata)
 
 
@@ -206,7 +206,7 @@ def test_an_offset_must_be_a_number(tmp_path: Path) -> None:
 
 def test_pixel_coordinates_still_need_a_word(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", noise_image(1, (1, 20, 30)), transform=Affine.identity())
-    with pytest.raises(UsageError, match="give --crs"):
+    with pytest.raises(UsageError, match="give crs"):
         scene_of(path)
 
 

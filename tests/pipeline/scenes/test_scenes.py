@@ -234,15 +234,15 @@ def test_what_a_user_can_get_wrong_is_one_clear_error(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         path = write_raster(tmp_path / "nocrs.tif", noise_image(1, (1, 9, 9)), crs=None)
-    with pytest.raises(UsageError, match="--crs"):
+    with pytest.raises(UsageError, match="crs"):
         scene_of(path)
     with pytest.raises(UsageError, match="no affine transform"):
         scene_of(write_raster(tmp_path / "nowhere.tif", noise_image(1, (1, 9, 9)), transform=Affine.identity()))
     assert scene_of(path, crs="EPSG:4326").grid.crs.to_epsg() == 4326
-    with pytest.raises(UsageError, match="--crs must be a coordinate reference system"):
+    with pytest.raises(UsageError, match="crs must be a coordinate reference system"):
         scene_of(path, crs="EPSG:nonsense")
-    big = write_raster(tmp_path / "f64.tif", np.zeros((1, 9, 9), "float64"))
-    with pytest.raises(SceneError, match="float64"):
+    big = write_raster(tmp_path / "i64.tif", np.zeros((1, 9, 9), "int64"))
+    with pytest.raises(SceneError, match="holds int64; supported is one of"):
         scene_of(big)
     path = write_raster(tmp_path / "cut.tif", noise_image(1, (1, 400, 400)))
     path.write_bytes(path.read_bytes()[:100_000])

@@ -120,7 +120,7 @@ def test_what_cannot_be_searched_is_one_line(tmp_path: Path, api: Api) -> None:
         find_scenes([], tmp_path, Access(remote=remote, stac_api=address, collection=(collection,)))
 
     for why, how in (
-        ("add --allow-remote", {"address": api.address, "remote": False}),
+        ("add remote=True", {"address": api.address, "remote": False}),
         ("has no items of other there and then", {"address": api.address, "collection": "other"}),
         ("cannot search http://127.0.0.1:1", {"address": "http://user:secret@127.0.0.1:1"}),
         ("cannot search .*broken", {"address": f"{api.address}/broken"}),
@@ -128,9 +128,9 @@ def test_what_cannot_be_searched_is_one_line(tmp_path: Path, api: Api) -> None:
         with pytest.raises(UsageError, match=why) as found:
             search(**how)
         assert "\n" not in str(found.value) and "secret" not in str(found.value)
-    with pytest.raises(UsageError, match="--stac-api needs --collection"):
+    with pytest.raises(UsageError, match="stac_api needs collection"):
         Access(stac_api=api.address)
-    with pytest.raises(UsageError, match="give --stac-api URL too"):
+    with pytest.raises(UsageError, match="give stac_api URL too"):
         Access(collection=("some-l2a",))
     few = find_scenes([], tmp_path, Access(remote=True, stac_api=api.address, collection=("some-l2a",), max_items=2))
     assert [entry.id for entry in few] == ["item-1", "item-2"] and few[0].bands == ("B02", "B03", "B04")

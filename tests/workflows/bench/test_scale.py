@@ -51,7 +51,7 @@ def test_past_the_knee_the_shared_thing_sets_the_pace(name: str, change: dict[st
 def test_the_same_seed_gives_the_same_figures() -> None:
     machine = replace(PLAIN, jitter=0.3)
     assert simulate(machine, 7, 100, seed=1) == simulate(machine, 7, 100, seed=1) != simulate(machine, 7, 100, seed=2)
-    with pytest.raises(UsageError, match="--compute must be above 0"):
+    with pytest.raises(UsageError, match="compute must be above 0"):
         replace(PLAIN, compute_s=0)
 
 
@@ -88,10 +88,10 @@ def test_the_place_is_read_from_file_keys_and_flags(tmp_path: Path) -> None:
     assert (found.workers, found.maximum, found.job.cores, found.job.memory, found.tls) == (3, 9, 4, "8GB", False)
     assert Where().settings() == ClusterSettings()
     for cluster, options, words in (
-        ("slrum", (), "--cluster must be one of"),
+        ("slrum", (), "cluster must be one of"),
         (str(tmp_path / "none.toml"), (), "cannot read"),
         ("slurm", ("maximum",), "KEY=VALUE"),
-        ("slurm", ("maximum=x",), '--cluster-option: cluster.maximum must be a whole number, got "x"'),
+        ("slurm", ("maximum=x",), 'cluster_option: cluster.maximum must be a whole number, got "x"'),
         (str(file), ("maximum=1",), "cluster.toml: cluster maximum must be from 2"),
     ):
         with pytest.raises(UsageError, match=words):

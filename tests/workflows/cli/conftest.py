@@ -7,6 +7,7 @@ import sys
 import pytest
 from support.jobs import Run
 
+from scenelift.pipeline.errors import COMMAND_LINE
 from scenelift.workflows.cli import app as cli
 
 
@@ -17,6 +18,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["scenelift", *map(str, words)])
         monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv(COMMAND_LINE, "1")  # which the command sets, and does not take back
         with pytest.raises(SystemExit) as stop:
             cli.main()
         said = capsys.readouterr()

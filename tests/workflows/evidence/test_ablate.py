@@ -74,5 +74,5 @@ def test_the_page_puts_differences_beside_the_papers():
 
 
 def test_a_budget_of_nothing_is_refused():
-    with pytest.raises(UsageError, match="--steps"):
+    with pytest.raises(UsageError, match="steps"):
         AblateSettings(steps=0)

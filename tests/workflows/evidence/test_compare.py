@@ -143,7 +143,7 @@ def test_wrong_comparisons_are_refused(tmp_path):
         CompareSettings(cases=())
     with pytest.raises(UsageError, match="scales must be from 2 to 8, got 'x9'"):
         CompareSettings(cases=(Degradation(9),))
-    with pytest.raises(UsageError, match="--each"):
+    with pytest.raises(UsageError, match="each"):
         CompareSettings(each=0)
 
 

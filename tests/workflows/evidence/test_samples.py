@@ -100,7 +100,7 @@ def test_sources_that_do_not_go_together_are_told_apart(tmp_path):
     two = write_raster(tmp_path / "two.tif", textured(2, 128), descriptions=["B02", "B03"])
     other = write_raster(tmp_path / "other.tif", textured(2, 128), descriptions=["B02", "B08"])
     three = write_raster(tmp_path / "three.tif", textured(3, 128))
-    with pytest.raises(ModelError, match=r"2 bands, 64 x 64 pixels.*3 bands.*apart or choose --bands"):
+    with pytest.raises(ModelError, match=r"2 bands, 64 x 64 pixels.*3 bands.*apart or choose bands"):
         read_sample([two, three])
     with pytest.raises(ModelError, match=r"the bands B02, B03.*B02, B08: evaluate them apart"):
         read_sample([two, other])

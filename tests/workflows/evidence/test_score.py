@@ -166,8 +166,8 @@ def test_scenes_that_do_not_match_are_refused(tmp_path, change, message):
 def test_wrong_settings_are_refused(pair, tmp_path):
     truth, test = map(source, pair)
     for call, message in (
-        (lambda: ScoreSettings(block=3), "--block"),
-        (lambda: ScoreSettings(border=-1), "--border"),
+        (lambda: ScoreSettings(block=3), "block"),
+        (lambda: ScoreSettings(border=-1), "border"),
         (lambda: score(truth, test, ScoreSettings(data_range=-1)), "data range"),
         (lambda: score(truth, test, ScoreSettings(data_range=0)), "data range"),
         (lambda: score(truth, error_map=tmp_path / "m.tif"), "two scenes"),

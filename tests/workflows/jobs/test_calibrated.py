@@ -119,7 +119,7 @@ def test_an_error_model_of_another_network_is_not_used(tmp_path: Path, network: 
     shutil.copy(shipped()["sr-x2-sentinel2"], network)
     spread = run(path, tmp_path / "a.tif", str(network), uncertainty=True)
     assert any("another version of the network" in note for note in spread.notes)
-    with pytest.raises(ModelError, match=r"--interval.*another version of the network"):
+    with pytest.raises(ModelError, match=r"interval.*another version of the network"):
         run(path, tmp_path / "b.tif", str(network), interval=0.9)
 
 
@@ -130,10 +130,10 @@ def test_a_changed_error_model_is_another_job(tmp_path: Path, network: Path) -> 
     run(path, tmp_path / "a.tif", str(network), interval=0.9)
     assert (tmp_path / "a.tif").stat().st_mtime_ns == before, "the same job is done already"
     for changed in ({"interval": 0.8}, {}):
-        with pytest.raises(Exception, match="--overwrite"):
+        with pytest.raises(Exception, match="overwrite=True"):
             run(path, tmp_path / "a.tif", str(network), **changed)
     made_up(network, seed=1)
-    with pytest.raises(Exception, match="--overwrite"):
+    with pytest.raises(Exception, match="overwrite=True"):
         run(path, tmp_path / "a.tif", str(network), interval=0.9)
 
 
@@ -141,8 +141,8 @@ def test_a_changed_error_model_is_another_job(tmp_path: Path, network: Path) -> 
     ("model", "options", "words"),
     [
         ("nearest-x2", {"interval": 0.9}, "only shipped networks and checkpoints"),
-        ("sr-x2-rgb", {"interval": 0.9, "realism": 0.5}, "leave --realism out"),
-        ("sr-x2-rgb", {"interval": 0.9, "strength": 0.5}, "leave --strength out"),
+        ("sr-x2-rgb", {"interval": 0.9, "realism": 0.5}, "leave realism out"),
+        ("sr-x2-rgb", {"interval": 0.9, "strength": 0.5}, "leave strength out"),
         ("mine", {"interval": 0.3}, "from 0.5 to 0.99"),
         ("mine", {"interval": 1.0}, "from 0.5 to 0.99"),
     ],

@@ -240,11 +240,32 @@ def _has_cuda() -> bool:
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/sys").exists(), reason="cannot make an unwritable folder")
-def test_an_unwritable_folder_is_a_clear_error(tmp_path: Path) -> None:
-    path = write_raster(tmp_path / "in.tif", noise_image(1, (1, 40, 40)))
-    # /proc refuses new folders even to root
-    done = scenelift("enhance", path, "-o", "/proc/sys/out.tif", "--workers", 0, ok=False)
-    assert done.returncode == 2 and "cannot write" in done.stderr and "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    "command",
+    [
+        "enhance in.tif -m nearest-x2 --workers 0 -o out.tif",
+        "enhance in.tif -m nearest-x2 --workers 0 --dry-run -o out.tif",
+        "quicklook in.tif in.tif -o out.png",
+        "explain in.tif -m sr-x2-fast --at 9,9 -o out.png",
+        "score in.tif in.tif --map out.tif",
+    ],
+)
+def test_an_unwritable_folder_is_a_clear_error(tmp_path: Path, command: str) -> None:
+    write_raster(tmp_path / "in.tif", noise_image(1, (1, 40, 40)))
+    *words, out = command.split()
+    done = scenelift(*words, f"/proc/sys/{out}", cwd=tmp_path, ok=False)  # which refuses new files even to root
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert done.stderr.startswith("scenelift: cannot write in /proc/sys: ") and "another folder" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
+
+
+@pytest.mark.parametrize("words", ["--crs EPSG:99999", "--bbox 1,1,2,2 --bbox-crs EPSG:99999"])
+def test_a_crs_that_does_not_exist_is_one_line_of_ours(tmp_path: Path, words: str) -> None:
+    write_raster(tmp_path / "in.tif", noise_image(1, (1, 40, 40)))
+    command = "enhance", "in.tif", "-o", "out.tif", "-m", "nearest-x2", "--workers", "0", *words.split()
+    done = subprocess.run([*COMMAND, *command], cwd=tmp_path, capture_output=True, text=True)  # PROJ writes by itself
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "got 'EPSG:99999'" in done.stderr
 
 
 def test_a_truncated_scene_fails_cleanly_and_leaves_no_output(tmp_path: Path) -> None:

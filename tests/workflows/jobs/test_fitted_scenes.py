@@ -62,7 +62,7 @@ def test_workers_are_told_the_numbers_and_a_chain_is_fitted_to_what_comes_before
 def test_another_number_is_another_job(tmp_path: Path) -> None:
     scene = holed_scene(tmp_path / "in.tif")
     run(scene, tmp_path / "a.tif", "stretch")
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="overwrite=True"):
         run(scene, tmp_path / "a.tif", "stretch:low=1")
 
 

@@ -13,6 +13,9 @@ import pytest
 from support.builders import noise_image, write_raster
 from support.jobs import pixels
 
+import scenelift
+from scenelift.pipeline.errors import COMMAND_LINE, worded
+
 ROOT = Path(__file__).resolve().parents[3]
 IMAGE = noise_image(1, (1, 40, 50))
 WANTED = IMAGE.repeat(2, 1).repeat(2, 2)
@@ -71,6 +74,39 @@ assert numpy.array_equal(numpy.rint(better.values / 1e-4).clip(0), numpy.rint(ma
 """
     done = script(tmp_path, example + check)
     assert done.returncode == 0, done.stderr
+
+
+REFUSED = {
+    "Settings(block=0)": "block must be from 1 to 65536, got 0",
+    "Settings(require_gain=float('nan'))": "require_gain must be a number of dB, got nan",
+    "Settings(interval=3)": "interval must be from 0.5 to 0.99, got 3",
+    "Crop(window=(0, 0, 2, 2), bbox_crs='EPSG:4326')": "bbox_crs says what bbox is in: give bbox too",
+    "enhance('scene.tif', 'taken.tif', 'nearest-x2')": "choose another name or add overwrite=True",
+    "open('https://example.org/a.tif')": "add remote=True to read from the network",
+    "enhance('scene.tif', 'scene.tif', 'nearest-x2', Settings(crop=Crop((0, 0, 99, 9))))": "the input itself",
+    "enhance('scene.tif', 'x.tif', 'nearest-x2', Settings(crop=Crop((0, 0, 99, 9))))": "window 0,0,99,9 reaches beyond",
+}
+"""Calls, and what they are told, in the words of Python."""
+
+
+@pytest.mark.parametrize("call", REFUSED)
+def test_errors_name_settings_as_python_has_them(tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_raster(tmp_path / "scene.tif", IMAGE)
+    (tmp_path / "taken.tif").write_bytes(b"")
+    names = {name: getattr(scenelift, name) for name in ("Crop", "Settings", "enhance", "open")}
+    with pytest.raises((scenelift.SceneliftError, scenelift.ModelError)) as refused:
+        eval(call, names)
+    assert REFUSED[call] in str(refused.value) and "--" not in str(refused.value)
+    monkeypatch.setenv(COMMAND_LINE, "1")
+    assert str(refused.value) == refused.value.args[0]
+
+
+def test_commands_in_messages_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "b is damaged: restore it with `scenelift verify b --repair`, or --no-shards --mask-classes x--y (a --tta)"
+    assert worded(text).endswith("`scenelift verify b --repair`, or shards=False mask_classes x--y (a tta=True)")
+    monkeypatch.setenv(COMMAND_LINE, "1")
+    assert worded(text) == text
 
 
 def test_a_script_without_a_guard_is_told_so_in_one_line(tmp_path: Path) -> None:

@@ -118,7 +118,6 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
     "unknown limit": (whole, ["--limit", "bytes=1"], 2, "pixels, bands, chunk-mb"),
     "complex": (typed("complex64"), [], 2, "complex64"),
     "int64": (typed("int64"), [], 2, "int64"),
-    "float64": (typed("float64"), [], 2, "float64"),
     "no place": (placeless, [], 2, "--crs"),
     "zero size": (without_width, [], 2, "in.tif"),
     "a folder": (Path.mkdir, [], 2, "in.tif is a folder"),

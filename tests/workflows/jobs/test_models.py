@@ -88,7 +88,7 @@ def test_a_job_whose_twin_was_exchanged_does_not_go_on(tmp_path: Path, monkeypat
     run(scene, out, "sr-x2-rgb", realism=0.5, precision="fp32")
     other = shipped() | {"sr-x2-rgb-taught": shipped()["sr-x2-rgb-sentinel2"]}
     monkeypatch.setattr(shipped_networks, "shipped", lambda: other)
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="overwrite=True"):
         run(scene, out, "sr-x2-rgb", realism=0.5, precision="fp32")
 
 
@@ -184,7 +184,7 @@ def test_uncertainty_is_told_of_any_network_and_refused_where_there_is_none(tmp_
     run(path, tmp_path / "own.tif", "sure_models:good", uncertainty=True)
     values = pixels(tmp_path / "own.tif")
     assert values.shape == (2, 40, 40) and values[1].max() > 0, "the kernel is not symmetric: its eight answers differ"
-    with pytest.raises(UsageError, match=r"--uncertainty needs a network.*nearest-x2"):
+    with pytest.raises(UsageError, match=r"uncertainty=True needs a network.*nearest-x2"):
         run(path, tmp_path / "out.tif", "nearest-x2", uncertainty=True)
 
 

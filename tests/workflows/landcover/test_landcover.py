@@ -19,6 +19,7 @@ from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.errors import ModelError
 from scenelift.models.training.confusion import Confusion
 from scenelift.models.training.schedule import Phase
+from scenelift.pipeline.errors import COMMAND_LINE
 from scenelift.workflows.cli import app as cli
 from scenelift.workflows.evidence.cases import Degradation, networks_for
 from scenelift.workflows.evidence.landcover import (
@@ -92,6 +93,7 @@ def inside(monkeypatch, capsys):
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["scenelift", *map(str, words)])
+        monkeypatch.setenv(COMMAND_LINE, "1")  # which the command sets, and does not take back
         with pytest.raises(SystemExit) as ended:
             cli.main()
         return ended.value.code, capsys.readouterr()

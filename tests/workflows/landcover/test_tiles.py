@@ -122,7 +122,7 @@ def test_wrong_requests_leave_nothing(files, tmp_path):
         ("do not lie on the grid", TileSettings(32), source(folder / "elsewhere.tif")),
         ("one of whole numbers", TileSettings(32), scene),
         ("enough data", TileSettings(512), None),
-        ("--format", TileSettings(32, kind="png"), None),
+        ("format", TileSettings(32, kind="png"), None),
     ]:
         with pytest.raises(UsageError, match=words):
             cut_tiles(scene, tmp_path / "t", settings, labels)

@@ -149,7 +149,7 @@ def test_a_scene_of_one_scale_without_truth_has_a_report_too(tmp_path):
 def test_the_scene_before_is_found_by_the_name_in_the_tags(run):
     found = sources_of(run / "sr-x2-10m.tif", None, None)
     assert found.before.paths == (str(run / "degraded-20m.tif"),)
-    with pytest.raises(UsageError, match="--before"):
+    with pytest.raises(UsageError, match="before"):
         sources_of(run / "scene-10m.tif", None, None)
 
 

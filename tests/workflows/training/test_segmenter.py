@@ -215,7 +215,7 @@ def test_numbers_that_nobody_named():
 @pytest.mark.parametrize(
     ("own", "words"),
     [
-        (OwnScene("segmentation"), "needs --scene"),
+        (OwnScene("segmentation"), "needs scene"),
         (OwnScene("segments"), "must be segmentation"),
         (OwnScene(), "give either a recipe"),
     ],

@@ -48,7 +48,7 @@ def test_flat_arrays_and_half_precision_are_read_and_gaps_left_out(tmp_path):
 def test_bands_are_chosen_before_constant_ones_are_left_out(tmp_path):
     clear = np.dstack([noise(32, 32, 3), np.full((32, 32), 255, np.uint8)])
     path = zipped(tmp_path / "alpha.zip", Image.fromarray(clear), Image.fromarray(clear))
-    with pytest.raises(ModelError, match="a band is constant or empty; choose others by --bands"):
+    with pytest.raises(ModelError, match="a band is constant or empty; choose others by bands"):
         read_images(path)
     assert read_images(path, (1, 2, 3)).values.shape == (2, 3, 32, 32)
 
@@ -91,7 +91,7 @@ def test_samples_of_wide_and_high_images_reach_all_of_them():
 
 def test_a_network_of_several_bands_takes_no_others_first_ones():
     patches = PatchSet(np.zeros((4, 4, 8, 8), np.uint8), 1.0, np.arange(4))
-    with pytest.raises(ModelError, match="4 bands, the network wants 3 together: choose them by --bands"):
+    with pytest.raises(ModelError, match="4 bands, the network wants 3 together: choose them by bands"):
         PatchSampler([(patches, 1.0)], 3, 8)
     assert PatchSampler([(patches, 1.0)], 1, 8)(2, 1.0, torch.Generator()).shape == (2, 1, 8, 8)
 
@@ -129,7 +129,7 @@ def test_other_data_is_another_training(tmp_path):
     for name, tensor in load_file(train(settings(scenes), tmp_path / "run")).items():
         assert torch.equal(tensor, before[name])
     (scenes / "2.tif").unlink()
-    with pytest.raises(ModelError, match="another recipe or other data; use another --run folder, or --no-resume"):
+    with pytest.raises(ModelError, match="another recipe or other data; use another run folder, or resume=False"):
         train(settings(scenes), tmp_path / "run")
     train(settings(scenes), tmp_path / "run", resume=False)
     assert any(not torch.equal(tensor, before[name]) for name, tensor in load_file(weights).items())
