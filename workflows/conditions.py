@@ -21,8 +21,10 @@ POSSIBLE = 0.03
 """Probability from which on a resampling is one that the pixels may have been made by."""
 NOISIEST = 0.008
 """Largest noise (reflectance) that super-resolution networks were trained for."""
-SOME, MUCH = (0.001, 0.002), (0.0035, 0.006)
+SOME, MUCH = (0.0015, 0.004), (0.006, 0.012)
 """Noise (reflectance) by either estimate between which the second one takes over, see `noise_of`."""
+FEW = 16
+"""Tiles up to which the learned estimate is coarse, and the second one takes over from half as much noise on."""
 ASSUMED = Blur("gaussian", 0.26)
 """Of a band in which nothing is to be seen."""
 COLOURS = "red", "green", "blue"
@@ -105,7 +107,7 @@ def scene_conditions(scene: Readable, blur: str = "auto", noise: float | None = 
     return replace(_found(scene, tiles, blur, noise), statistics=_statistics(tiles))
 
 
-def noise_of(learned: float, eigenvalues: float) -> float:
+def noise_of(learned: float, eigenvalues: float, tiles: int) -> float:
     """Return the noise by two estimates, each of which is right where the other is wrong.
 
     On 108 clean crops of Sentinel-2, Landsat and NAIP the network of `scenelift.models.sensing.estimation` finds
@@ -117,8 +119,11 @@ def noise_of(learned: float, eigenvalues: float) -> float:
     ----------
     learned, eigenvalues : float
         Standard deviations, reflectance.
+    tiles : int
+        That the network saw.
     """
-    share = min(_ramp(learned, *SOME), _ramp(eigenvalues, *MUCH))
+    less = 2 if tiles <= FEW else 1
+    share = min(_ramp(less * learned, *SOME), _ramp(less * eigenvalues, *MUCH))
     return (1 - share) * learned + share * eigenvalues
 
 
@@ -128,9 +133,9 @@ def _ramp(value: float, low: float, high: float) -> float:
 
 def image_noise(band: np.ndarray) -> float:
     """Return the noise of one band (H, W) of an image, reflectance; see `noise_of`."""
-    (found,) = estimate_blur([cut_tiles(band)])
-    level = estimate_noise(band)
-    return noise_of(found.sigma, level) if found else level
+    tiles, level = cut_tiles(band), estimate_noise(band)
+    (found,) = estimate_blur([tiles])
+    return noise_of(found.sigma, level, len(tiles)) if found else level
 
 
 def _found(scene: Readable, tiles: list[np.ndarray], blur: str, noise: float | None) -> Conditions:
@@ -140,8 +145,8 @@ def _found(scene: Readable, tiles: list[np.ndarray], blur: str, noise: float | N
     if noise is not None:
         levels = tuple(noise * abs(band.scale) for band in scene.bands)
     else:
-        pairs = zip(found, scene_noise(scene), strict=True)
-        levels = tuple(noise_of(each.sigma, level) if each else level for each, level in pairs)
+        both = zip(found, scene_noise(scene), tiles, strict=True)
+        levels = tuple(noise_of(each.sigma, level, len(seen)) if each else level for each, level, seen in both)
     if given is not None:
         word = blur.strip().lower()
         origin = f"{word}, published" if word in SENSORS else "given"

@@ -22,9 +22,17 @@ COMMAND = [sys.executable, "-m", "scenelift"]
 """The command line in a process that begins with nothing, as users start it; takes seconds to import torch."""
 
 
+WAITING = "looking at the scene"
+
+
 def scenelift(*args: object, cwd: Path | None = None, ok: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process forked from one that has imported it; must exit with 0 if `ok`."""
+    """Run the command line in a process forked from one that has imported it; must exit with 0 if `ok`.
+
+    What a slow machine prints before the first block is left out of its stderr.
+    """
     done = processes.run(*args, cwd=cwd)
+    if isinstance(done.stderr, str):
+        done.stderr = "".join(line for line in done.stderr.splitlines(True) if not line.startswith(WAITING))
     if ok:
         done.check_returncode()
     return done

@@ -201,10 +201,12 @@ def test_noise_is_found_in_a_textured_scene_weak_or_strong(tmp_path, sigma):
 
 
 def test_of_two_estimates_of_noise_each_counts_where_it_is_right():
-    assert noise_of(0.0003, 0.008) == 0.0003  # fine texture has no small eigenvalues
-    assert noise_of(0.009, 0.03) == 0.03  # the network was not shown so much
-    levels = [noise_of(each, each) for each in np.linspace(0, 0.05, 200)]
-    assert levels == sorted(levels)
+    for tiles in (4, 400):
+        assert noise_of(0.0003, 0.008, tiles) == 0.0003  # fine texture has no small eigenvalues
+        assert noise_of(0.009, 0.03, tiles) == 0.03  # the network was not shown so much
+        levels = [noise_of(each, each, tiles) for each in np.linspace(0, 0.05, 200)]
+        assert levels == sorted(levels)
+    assert noise_of(0.0045, 0.006, 4) > noise_of(0.0045, 0.006, 400)  # of a small image it finds too little
 
 
 def test_denoising_first_does_a_clean_scene_no_harm(tmp_path):

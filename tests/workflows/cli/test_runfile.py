@@ -21,8 +21,8 @@ def archived(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> list
         given.extend((sources, output, access))
         return sources
 
-    def estimated(entries: Any, output: Path, *rest: Any) -> Any:
-        settings.extend(rest)
+    def estimated(entries: Any, output: Path, chosen: Any, cluster: Any, say: Any) -> Any:
+        settings.extend((chosen, cluster))
         raise UsageError("enough is known")
 
     monkeypatch.chdir(folder)
