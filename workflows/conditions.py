@@ -21,7 +21,7 @@ POSSIBLE = 0.03
 """Probability from which on a resampling is one that the pixels may have been made by."""
 NOISIEST = 0.008
 """Largest noise (reflectance) that super-resolution networks were trained for."""
-SOME, MUCH = (0.0015, 0.004), (0.006, 0.012)
+SOME, MUCH = (0.0015, 0.004), (0.006, 0.0095)
 """Noise (reflectance) by either estimate between which the second one takes over, see `noise_of`."""
 FEW = 16
 """Tiles up to which the learned estimate is coarse, and the second one takes over from half as much noise on."""

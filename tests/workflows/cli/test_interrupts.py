@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support.builders import noise_image, write_raster
+from support.jobs import WAITING
 from support.processes import finish, start, wait_until
 
 from scenelift.pipeline.addresses import work_folder
@@ -40,7 +41,7 @@ def interrupted(folder: Path, point: str) -> tuple[int, str]:
 
 
 def run_with(folder: Path, *words: str) -> tuple[int, str]:
-    """Run a command that finds modules in the folder; return exit code and what was said."""
+    """Run a command that finds modules in the folder; return exit code and what was said, as by a quick machine."""
 
     def hear() -> None:  # a shell's background job, as these tests may be, begins with Ctrl-C ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -48,7 +49,7 @@ def run_with(folder: Path, *words: str) -> tuple[int, str]:
     env = os.environ | {"PYTHONPATH": str(folder)}
     command = [sys.executable, "-m", "scenelift", *words]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, preexec_fn=hear)
-    return done.returncode, done.stderr
+    return done.returncode, "".join(line for line in done.stderr.splitlines(True) if not line.startswith(WAITING))
 
 
 def test_interrupted_before_anything_is_done_nothing_is_left(folder: Path) -> None:

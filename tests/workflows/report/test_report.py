@@ -48,7 +48,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fine = UTM @ Affine.scale(0.5)
     write_raster(folder / "scene-10m.tif", truth, fine, nodata=0, descriptions=NAMES)
     write_raster(folder / "degraded-20m.tif", coarse, nodata=0, descriptions=NAMES)
-    settings = EnhanceSettings(block=64)
+    settings = EnhanceSettings(block=64, blur="sentinel-2")
     summary = enhance(
         str(folder / "degraded-20m.tif"), folder / "sr-x2-10m.tif", "ibp-x2", settings, ClusterSettings(0)
     )
