@@ -127,6 +127,8 @@ def _in_squares(values: NDArray[np.float32], factor: int) -> bool:
     """Whether neighbours (C, H, W) are equal but at every so many rows and columns."""
     for axis in (1, 2):
         same = np.moveaxis(np.diff(values, axis=axis) == 0, axis, 0)
+        if not same.size:  # one row or column has no neighbours
+            return False
         shares = same.reshape(len(same), -1).mean(1)
         places = np.arange(len(same)) % factor
         if not any(

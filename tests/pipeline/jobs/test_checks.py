@@ -65,3 +65,9 @@ def test_other_images_are_not_doubted(tmp_path: Path, kind: str) -> None:
         "rows": textured(1, 100, 200, "uint8").repeat(2, 1),  # stretched one way alone
     }[kind]
     assert doubts(scene_of(write_raster(tmp_path / "a.tif", image)), network=True) == []
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (40, 1)])
+def test_a_row_a_column_and_a_pixel_are_scenes(tmp_path: Path, height: int, width: int) -> None:
+    path = write_raster(tmp_path / "a.tif", textured(3, height, width, "uint8"))
+    assert doubts(scene_of(path), network=True) == []
