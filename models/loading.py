@@ -156,6 +156,7 @@ def _folded(ref: ModelRef, module: Any, spec: ModelSpec) -> tuple[list[Any], Mod
 
     A network that wants to know blur and noise, and is told none, is one for Sentinel-2's blur without noise.
     """
+    from scenelift.models.networks.layers import wrong_bands
     from scenelift.models.sensing.blurs import Blur
 
     if spec.needs_statistics:
@@ -169,6 +170,8 @@ def _folded(ref: ModelRef, module: Any, spec: ModelSpec) -> tuple[list[Any], Mod
     blurs = ref.blur or (Blur(),) * together
     noise = (ref.noise or (0.0,)) if ref.blur else (0.0,)
     told = list(zip(blurs, itertools.islice(itertools.cycle(noise), len(blurs)), strict=True))
+    if len(told) % together:
+        raise wrong_bands(together, len(told))
     groups = [told[i : i + together] for i in range(0, len(told), together)]
     plain = dataclasses.replace(spec, needs_blur=False, needs_noise=False)
     return [module.fold([b for b, _ in group], [n for _, n in group]) for group in groups], plain

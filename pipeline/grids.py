@@ -126,6 +126,8 @@ class GeoGrid:
                 bounds = transform_bounds(given, self.crs, *bounds, densify_pts=21)
             except (RasterioError, ValueError) as error:
                 raise UsageError(f"bounds in {crs} have no place in the scene's CRS: {error}") from None
+            if not all(map(math.isfinite, bounds)):
+                raise UsageError(f"bounds in {crs} have no place in the scene's CRS: is that what they are in?")
         x0, y0, x1, y1 = bounds
         cols, rows = zip(*(~self.transform @ (x, y) for x in (x0, x1) for y in (y0, y1)), strict=True)
         first = [math.floor(min(along) + EDGE) for along in (rows, cols)]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # transform() lets GDAL's own errors through
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform
@@ -77,7 +78,7 @@ def read_geometry(given: str) -> tuple[str, str | None]:
 def degrees_of(given: str) -> str:
     """Return a geometry, given as to `read_geometry`, as WKT in degrees; WKT without a CRS is in degrees."""
     wkt, crs = read_geometry(given)
-    return wkt if crs is None else str(_reprojected(shapely.from_wkt(wkt), crs, CRS.from_epsg(4326)).wkt)
+    return str(_reprojected(shapely.from_wkt(wkt), crs or DEGREES, CRS.from_epsg(4326)).wkt)
 
 
 def bounds_of(wkt: str) -> tuple[float, float, float, float]:
@@ -222,14 +223,19 @@ def _reprojected(shape: Any, crs: str, to: CRS) -> Any:
         given = crs_of(crs)
     except (RasterioError, ValueError):
         raise UsageError(f"--geometry: there is no CRS {crs!r}; name one with --bbox-crs EPSG:…") from None
+    west, south, east, north = shape.bounds
+    if given.is_geographic and (max(-west, east) > 360 or max(-south, north) > 90):
+        raise UsageError(
+            f"--geometry in {crs} has coordinates that are no degrees, such as {west:.10g} {south:.10g}: "
+            "name their CRS (a crs member in GeoJSON, SRID=…; before WKT; enhance has --bbox-crs)"
+        )
     if given == to:
         return shape
-    west, south, east, north = shape.bounds
     if step := max(east - west, north - south) / STEPS:
         shape = shapely.segmentize(shape, step)
     try:
         xs, ys = transform(given, to, *shapely.get_coordinates(shape).T)
-    except (RasterioError, ValueError) as error:
+    except (RasterioError, CPLE_BaseError, ValueError) as error:
         raise UsageError(f"--geometry in {crs} has no place in {_name(to)}: {error}") from None
     there = np.column_stack([xs, ys])
     if not np.isfinite(there).all():

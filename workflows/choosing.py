@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import pickle
 from collections.abc import Mapping, Sequence
@@ -162,6 +163,12 @@ class Prepared:
     def interpolates(self) -> bool:
         """Whether there is nothing to be found out about what these models gain."""
         return all(isinstance(name, str) and interpolates(name) for name in self.names)
+
+    @property
+    def denoises_first(self) -> bool:
+        """Whether noise is taken away before the scene is made finer."""
+        coarse = itertools.takewhile(lambda pair: pair[1].spec.scale == 1, zip(self.names, self.models, strict=True))
+        return any(isinstance(name, str) and is_denoiser(name) for name, _ in coarse)
 
     def expect(self, settings: EnhanceSettings, seconds: float = math.inf) -> Expectation | None:
         """Try the models on the scene one level coarser.

@@ -75,16 +75,17 @@ class Conditions:
             if blur.kind != "gaussian" and chance >= POSSIBLE and blur.at_nyquist(2) > told
         ]
 
-    def lines(self) -> tuple[str, ...]:
-        """Return what a summary says of them."""
-        return (self.describe(), *self.warnings)
+    def lines(self, denoised: bool = False) -> tuple[str, ...]:
+        """Return what a summary says of them; `denoised`: of a job that denoises before super-resolution."""
+        warnings = [line for line in self.warnings if not (denoised and line == _too_noisy(self.noise))]
+        return (self.describe(), *warnings)
 
     def describe(self) -> str:
         """Return one line for people."""
         listed = [blur.describe() for blur in self.blur]
         blurs = listed[0] if len(set(listed)) == 1 else ", ".join(listed)
-        noise = sorted({f"{sigma:.4f}" for sigma in self.noise})
-        return f"blur {blurs} ({self.origin}); noise {' to '.join(dict.fromkeys((noise[0], noise[-1])))} reflectance"
+        noise = dict.fromkeys(f"{sigma:.4f}" for sigma in (min(self.noise), max(self.noise)))
+        return f"blur {blurs} ({self.origin}); noise {' to '.join(noise)} reflectance"
 
 
 def scene_conditions(scene: Readable, blur: str = "auto", noise: float | None = None) -> Conditions:
@@ -194,10 +195,14 @@ def _warnings(blurs: Sequence[Blur], noise: Sequence[float], certainty: float | 
     if outside:
         found.append(f"blur outside what the networks were trained for (MTF {low} to {high}): {outside[0]:g}")
     if max(noise) > NOISIEST:
-        found.append(f"more noise than super-resolution was trained for ({NOISIEST}): {max(noise):.4f}; denoise first")
+        found.append(_too_noisy(noise))
     if certainty is not None and certainty < UNSURE:
         found.append(f"the kind of blur is uncertain (probability {certainty:.2f}): give --blur if you know it")
     return found
+
+
+def _too_noisy(noise: Sequence[float]) -> str:
+    return f"more noise than super-resolution was trained for ({NOISIEST}): {max(noise):.4f}; denoise first"
 
 
 def band_names(scene: Readable) -> list[str]:

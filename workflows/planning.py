@@ -54,7 +54,7 @@ def make_plan(
 def plan_prepared(prepared: Prepared, path: Path, settings: EnhanceSettings, cluster: ClusterSettings) -> Plan:
     """Describe the output and the blocks of a prepared job; writes nothing."""
     scene, conditions = prepared.scene, prepared.conditions
-    told = () if conditions is None else conditions.lines()
+    told = () if conditions is None else conditions.lines(denoised=prepared.denoises_first)
     learnt = any(map(is_network, prepared.names))
     output = _describe(prepared, settings)
     output = replace(output, compress=compression_of(format_of(path).name, settings.compress, output))

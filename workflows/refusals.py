@@ -82,7 +82,7 @@ def check_output(path: Path, inputs: Sequence[str]) -> Path:
     Raises
     ------
     UsageError
-        If the suffix is unknown, the folder is missing, or the output is the input.
+        If the suffix is unknown, the folder is missing, the output is the input, or a folder that is no output.
     """
     check_suffix(path)
     path = Path(os.path.abspath(path))  # noqa: PTH100 - drops "..", which Path.absolute keeps
@@ -90,7 +90,20 @@ def check_output(path: Path, inputs: Sequence[str]) -> Path:
         raise UsageError(f"no such folder for the output: {path.parent}; make it first")
     if path.resolve() in {Path(p).resolve() for p in inputs}:
         raise UsageError(f"output {path} is the input itself: choose another name")
+    if path.is_dir() and not _may_be_output(path):
+        raise UsageError(f"output {path} is a folder that scenelift did not make: choose another name")
     return path
+
+
+def _may_be_output(folder: Path) -> bool:
+    """Whether a folder under an output's name may be an earlier output, which --overwrite removes: any Zarr store."""
+    suffix = folder.suffix.lower()
+    if suffix in (".tif", ".tiff"):
+        return False
+    if suffix != ".zarr" or work_folder(folder).is_dir():  # a format of another package; a job that was begun
+        return True
+    marks = "zarr.json", ".zgroup", ".zarray", ".zmetadata"
+    return not any(folder.iterdir()) or any((folder / name).is_file() for name in marks)
 
 
 def refuse_unstarted(output: Path) -> None:

@@ -186,7 +186,7 @@ class Crop:
         if len(parts) > 1:
             raise UsageError(f"--{parts[0]} and --{parts[1]} name one part each: leave one of them out")
         if self.bbox_crs is not None and parts not in (["bbox"], ["geometry"]):
-            raise UsageError("--bbox-crs says what --bbox is in: give --bbox too")
+            raise UsageError("--bbox-crs says what --bbox or --geometry is in: give one of them too")
         if self.geometry is not None:
             from scenelift.pipeline.outlines import read_geometry
 

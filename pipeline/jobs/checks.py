@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenelift.pipeline.errors import UsageError
+from scenelift.pipeline.outputs.outputs import pictures
 from scenelift.pipeline.scenes.scenes import Scene
 from scenelift.pipeline.tiles import sample_windows
 
@@ -62,7 +63,7 @@ def doubts(scene: Scene, network: bool) -> list[str]:
     found = [] if scene.alpha is None else _alpha_of_data(scene)
     found += _twice_offset(scene)
     if network:
-        found += _undeclared(scene) + _enlarged(scene)
+        found += _undeclared(scene) + _enlarged(scene) + _of_errors(scene)
     certain = scene.source.scale is not None or (scene.dtype != "float32" and not scene.bands[0].declared)
     if certain:
         return found
@@ -78,6 +79,16 @@ def doubts(scene: Scene, network: bool) -> list[str]:
     if network:
         raise UsageError(problem)
     return [*found, problem]
+
+
+def _of_errors(scene: Scene) -> list[str]:
+    """Tell of bands of our own outputs that hold uncertainties and bounds: they are sharpened as images are."""
+    images = pictures(scene.bands)
+    others = len(scene.bands) - len(images)
+    if not others:
+        return []
+    listed = ",".join(str(scene.numbers[index]) for index in images)
+    return [f"{others} bands hold uncertainties or bounds: --bands {listed} leaves them out"]
 
 
 def _undeclared(scene: Scene) -> list[str]:
@@ -116,6 +127,8 @@ def _in_squares(values: NDArray[np.float32], factor: int) -> bool:
     """Whether neighbours (C, H, W) are equal but at every so many rows and columns."""
     for axis in (1, 2):
         same = np.moveaxis(np.diff(values, axis=axis) == 0, axis, 0)
+        if not same.size:  # one row or column has no neighbours
+            return False
         shares = same.reshape(len(same), -1).mean(1)
         places = np.arange(len(same)) % factor
         if not any(

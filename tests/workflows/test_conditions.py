@@ -242,6 +242,22 @@ def test_the_noise_that_a_denoiser_is_told_is_printed(tmp_path):
     assert not any("takes away noise" in note for note in plan.notes)
 
 
+def test_noise_is_told_from_least_to_most_and_denoising_first_is_not_advised_to_who_does(tmp_path):
+    told = Conditions((Blur(),) * 3, (9.5, 11.25, 0.5), "given")
+    assert told.describe().endswith("noise 0.5000 to 11.2500 reflectance")
+    write(tmp_path / "a.tif", Blur("area"), side=128)
+    settings = EnhanceSettings(noise=200.0)
+    for models, advised in (("sr-x2-lean", True), ("denoise-lean,sr-x2-lean", False), ("sr-x2-lean,median", True)):
+        notes = planned(tmp_path / "a.tif", tmp_path / "o.tif", models, settings, HERE).notes
+        assert any(note.endswith("denoise first") for note in notes) == advised, models
+
+
+def test_a_joint_network_says_how_many_bands_the_scene_has(tmp_path):
+    write(tmp_path / "a.tif", Blur("area"), side=96)
+    with pytest.raises(ModelError, match="the network takes 3 bands, the scene has 4: choose them with bands"):
+        planned(tmp_path / "a.tif", tmp_path / "o.tif", "sr-x2-rgb-lean", EnhanceSettings(), HERE)
+
+
 def test_another_model_is_refused_by_its_name_alone(tmp_path):
     write(tmp_path / "a.tif", Blur("area"), side=96)
     enhance(tmp_path / "a.tif", tmp_path / "o.tif", "lanczos-x2", EnhanceSettings(), HERE)

@@ -222,6 +222,17 @@ def test_a_geometry_is_taken_from_a_file_or_a_text_in_any_crs(tmp_path: Path) ->
             ["--geometry", '{"type": "Point", "coordinates": [1, 2]}'],
             "--geometry, taken to be in EPSG:4326, does not meet",
         ),
+        (
+            ["--geometry", '{"type": "Point", "coordinates": [500000, 5000000]}'],
+            "--geometry in EPSG:4326 has coordinates that are no degrees, such as 500000 5000000: name their CRS",
+        ),
+        (
+            [
+                "--geometry",
+                '{"type": "Point", "coordinates": [105, 0]}',
+            ],  # a quarter of the globe from the middle of the zone
+            "--geometry in EPSG:4326 has no place in EPSG:32633",
+        ),
         (["--geometry", "POINT(1 2)", "--bbox-crs", "EPSG:0"], "--geometry: there is no CRS 'EPSG:0'"),
         (["--geometry", "POINT(1 2)", "--window", "0,0,1,1"], "--window and --geometry name one part each"),
         (["--geometry", "POINT(1 2)", "--bbox", "0,0,1,1"], "--bbox and --geometry name one part each"),
@@ -274,6 +285,7 @@ def test_an_archive_does_the_scenes_that_touch_a_geometry(tmp_path: Path) -> Non
     call(tmp_path, *how, "POINT(3 45)", "-o", "elsewhere")
     assert {row["reason"] for row in table(tmp_path / "elsewhere").values()} == {"outside --geometry"}
     assert "no such file" in call(tmp_path, *how, "none.geojson", "-o", "x", code=2)
+    assert "are no degrees" in call(tmp_path, *how, "POINT(500000 5000000)", "-o", "x", code=2)
     assert Filters(geometry="SRID=32633;POINT(500000 5000000)").box == pytest.approx((15, 45.15, 15, 45.15), abs=0.01)
     assert EnhanceSettings(crop=Crop()).outline_on(GeoGrid(CRS.from_epsg(32633), UTM, 4, 4)) is None
 

@@ -14,6 +14,7 @@ from scenelift.models.catalog import find, interpolates, load_spec
 from scenelift.models.shipped import card, work
 from scenelift.pipeline.cluster import Cluster, ClusterSettings, open_cluster
 from scenelift.pipeline.errors import SceneError
+from scenelift.pipeline.files import check_writable
 from scenelift.pipeline.outputs.geotiffs import write_geotiff
 from scenelift.pipeline.scenes.multigrid import own_grid
 from scenelift.pipeline.scenes.opening import open_scene
@@ -96,6 +97,8 @@ def estimate(
         Told what is being done.
     """
     settings.check()
+    target = output.absolute()
+    check_writable(next(folder for folder in (target, *target.parents) if folder.exists()))
     say(f"looking at {len(entries)} scene{'s' * (len(entries) != 1)}")
     found = survey(entries, output, settings)
     cluster = cluster or ClusterSettings()

@@ -39,7 +39,7 @@ def find_scenes(
     Raises
     ------
     UsageError
-        If a source names nothing, or two scenes would have one id.
+        If a source names nothing or is the output, or two scenes would have one id.
     """
     if not sources and access.stac_api is None:
         raise UsageError("no scenes given: name files, folders, patterns, a manifest or a STAC catalogue")
@@ -73,6 +73,11 @@ def _of(source: str, output: Path, access: Access) -> Iterator[Entry]:
         yield from _catalogue(source, access)
     elif _is_scene(path):
         yield Entry(id_from(path.name), (str(path),))
+    elif path.is_dir() and path.resolve() == output.resolve():
+        raise UsageError(
+            f"--output {output} is the folder of the scenes itself, and the next run would take outputs for scenes: "
+            f"choose another folder, such as {output / 'enhanced'}"
+        )
     elif path.is_dir():
         yield from (Entry(id_from(p.relative_to(path).as_posix()), (str(p),)) for p in _search(path, output))
     elif path.suffix.lower() == ".json" and path.is_file() and _is_stac(path):

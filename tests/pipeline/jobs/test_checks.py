@@ -48,6 +48,14 @@ def test_an_image_enlarged_by_nearest_neighbour_is_told(tmp_path: Path, factor: 
     )
 
 
+def test_bands_that_hold_errors_are_told_from_images(tmp_path: Path) -> None:
+    names = ["B02", "B02 uncertainty", "B02 lower bound", "B02 upper bound", "B03", "B03 uncertainty"]
+    path = write_raster(tmp_path / "a.tif", textured(6, 60, 60, "uint8"), descriptions=names)
+    assert doubts(scene_of(path), network=True) == ["4 bands hold uncertainties or bounds: --bands 1,5 leaves them out"]
+    assert doubts(scene_of(path, bands=(1, 5)), network=True) == []
+    assert doubts(scene_of(path, bands=(2, 6)), network=True) == []  # they are wanted
+
+
 @pytest.mark.parametrize("kind", ["noise", "smooth", "flat", "rows"])
 def test_other_images_are_not_doubted(tmp_path: Path, kind: str) -> None:
     image = {
@@ -57,3 +65,9 @@ def test_other_images_are_not_doubted(tmp_path: Path, kind: str) -> None:
         "rows": textured(1, 100, 200, "uint8").repeat(2, 1),  # stretched one way alone
     }[kind]
     assert doubts(scene_of(write_raster(tmp_path / "a.tif", image)), network=True) == []
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (40, 1)])
+def test_a_row_a_column_and_a_pixel_are_scenes(tmp_path: Path, height: int, width: int) -> None:
+    path = write_raster(tmp_path / "a.tif", textured(3, height, width, "uint8"))
+    assert doubts(scene_of(path), network=True) == []

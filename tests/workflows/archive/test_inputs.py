@@ -15,8 +15,10 @@ from support.archives import table
 from support.builders import noise_image, write_raster
 
 from scenelift.pipeline.cluster import ClusterSettings
+from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource
+from scenelift.workflows.archive.estimate import estimate
 from scenelift.workflows.archive.filters import facts_of
 from scenelift.workflows.archive.run import archive
 from scenelift.workflows.archive.settings import ArchiveSettings
@@ -47,6 +49,24 @@ def test_links_that_lead_round_give_each_scene_once(tmp_path: Path) -> None:
     write_raster(scenes / "._b.tif", noise_image(0, (1, 9, 9)))
     entries = find_scenes([str(scenes)], tmp_path / "out", Access())
     assert [(e.id, e.paths) for e in entries] == [("2024__a", (str(scenes / "2024" / "a.tif"),))]
+
+
+def test_a_folder_that_is_the_output_is_refused_and_one_below_is_no_source(tmp_path: Path) -> None:
+    write_raster(tmp_path / "a.tif", noise_image(0, (1, 9, 9)))
+    (tmp_path / "link").symlink_to(".")
+    for output in (tmp_path, tmp_path / "link"):
+        with pytest.raises(UsageError, match="is the folder of the scenes itself, and the next run would"):
+            find_scenes([str(tmp_path)], output, Access())
+    for _ in range(2):
+        assert list(do(tmp_path / "enhanced", tmp_path)) == ["a"]
+
+
+def test_a_dry_run_says_that_the_folder_cannot_be_written(tmp_path: Path) -> None:
+    write_raster(tmp_path / "a.tif", noise_image(0, (1, 9, 9)))
+    entries = find_scenes([str(tmp_path / "a.tif")], tmp_path / "out", Access())
+    (tmp_path / "out").touch()
+    with pytest.raises(UsageError, match=r"cannot write in .*out: Not a directory"):
+        estimate(entries, tmp_path / "out" / "deep", ArchiveSettings(model="nearest-x2"), HERE)
 
 
 def test_a_dead_link_costs_its_item(tmp_path: Path) -> None:

@@ -96,8 +96,12 @@ def test_a_box_is_the_pixels_that_it_touches() -> None:
         ("--bbox 0,0,1,1", "--bbox 0,0,1,1 does not meet the scene, whose bounds in its CRS are 500000,4999600,500500"),
         ("--bbox 1,0,0,1", "--bbox must be W,S,E,N with W below E"),
         ("--bbox a,0,0,1", "--bbox must be W,S,E,N, four numbers"),
-        ("--bbox-crs EPSG:4326", "--bbox-crs says what --bbox is in"),
+        ("--bbox-crs EPSG:4326", "--bbox-crs says what --bbox or --geometry is in"),
         ("--bbox 0,0,1,1 --bbox-crs EPSG:0", "--bbox-crs must be a CRS such as EPSG:4326, got 'EPSG:0'"),
+        (
+            "--bbox 500000,4999700,500300,4999950 --bbox-crs EPSG:4326",
+            "bounds in EPSG:4326 have no place in the scene's CRS: is that what they are in?",
+        ),
     ],
 )
 def test_a_part_that_there_is_not_is_one_line(tmp_path: Path, words: str, message: str) -> None:

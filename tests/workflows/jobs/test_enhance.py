@@ -196,6 +196,8 @@ MISTAKES = {
     "no folder": (["in.tif", "-o", "no/o.tif"], 2, "no such folder"),
     "output exists": (["in.tif", "-o", "there.tif"], 2, "--overwrite"),
     "output is input": (["in.tif", "-o", "in.tif", "--overwrite"], 2, "is the input"),
+    "output is a folder": (["in.tif", "-o", "folder.tif", "--overwrite"], 2, "is a folder that scenelift did not make"),
+    "folder is no store": (["in.tif", "-o", "mine.zarr", "--overwrite"], 2, "is a folder that scenelift did not make"),
     "no crs": (["nocrs.tif", "-o", "o.tif"], 2, "--crs"),
     "not a raster": (["bad.safetensors", "-o", "o.tif"], 2, "cannot open"),
     "bad block": (["in.tif", "-o", "o.tif", "--block", "0"], 2, "--block"),
@@ -216,6 +218,9 @@ def place(tmp_path_factory) -> Path:  # type: ignore[no-untyped-def]
     write_raster(folder / "in.tif", noise_image(1, (2, 40, 40)))
     write_raster(folder / "there.tif", noise_image(1, (2, 40, 40)))
     write_raster(folder / "nocrs.tif", noise_image(1, (1, 40, 40)), crs=None)
+    (folder / "folder.tif").mkdir()
+    (folder / "mine.zarr").mkdir()
+    (folder / "mine.zarr" / "notes.txt").touch()
     (folder / "bad.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}nothing")
     return folder
 
