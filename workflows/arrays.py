@@ -17,13 +17,14 @@ from scenelift.pipeline.cluster.arrays import Piece, is_lazy, lazily, stacked
 from scenelift.pipeline.enhance import Enhancer, context, enhance_region
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.grids import GeoGrid
+from scenelift.pipeline.jobs.checks import doubts
 from scenelift.pipeline.jobs.plan import ModelHandle
 from scenelift.pipeline.outputs.outputs import Output, output_of
 from scenelift.pipeline.scenes.multigrid import Placement
 from scenelift.pipeline.scenes.radiometry import ASSUMED_SCALE, DTYPES, READ_AS, held
 from scenelift.pipeline.scenes.scenes import Band, Scene, SceneSource, no_crs
 from scenelift.pipeline.tiles import TileGrid, Window
-from scenelift.workflows.choosing import prepare_opened
+from scenelift.workflows.choosing import is_network, prepare_opened
 from scenelift.workflows.refusals import model_names, refuse_models
 from scenelift.workflows.settings import BLOCK, EnhanceSettings
 
@@ -159,7 +160,8 @@ def apply(
     Raises
     ------
     UsageError
-        If the array's kind, shape or data type is none that can be enhanced.
+        If the array's kind, shape or data type is none that can be enhanced, or if a network is given floats that
+        cannot be reflectance, and no `scale`.
     ModelError
         If there is no such model, or it does not fit.
 
@@ -319,7 +321,7 @@ def _scene(shape: tuple[int, int, int], dtype: Any, names: Sequence[str] | None,
         for i in range(bands)
     )
     return Scene(
-        source=SceneSource(("array",)),
+        source=SceneSource(("array",), scale=float(scales[0]) if not assumed else None),
         readers=(),
         alphas=(None,) * bands,
         alpha=None,
@@ -340,7 +342,10 @@ def _of_image(image: Any, scene: Scene, models: Any, settings: EnhanceSettings) 
     whole = Window(0, 0, *scene.grid.shape)
     # a lazy array's blocks run side by side as its scheduler likes, each on one thread
     cluster = ClusterSettings(workers=cores() if is_lazy(image) else 0)
-    prepared = prepare_opened(_reading(scene, Pixels(image, whole)), (), model_names(models), settings, cluster)
+    seen, names = _reading(scene, Pixels(image, whole)), model_names(models)
+    if any(map(is_network, names)):
+        doubts(seen, network=True)  # refuses what cannot be reflectance, as of files
+    prepared = prepare_opened(seen, (), names, settings, cluster)
     specs = [model.spec for model in prepared.models]
     side = settings.block or BLOCK
     block = min(side, scene.grid.height), min(side, scene.grid.width)

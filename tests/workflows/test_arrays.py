@@ -137,6 +137,16 @@ def test_what_is_no_image_is_refused_in_one_line(wrong: object, said: str) -> No
     assert "\n" not in str(stop.value)
 
 
+def test_floats_that_are_no_reflectance_are_refused_as_in_files_unless_a_scale_is_given() -> None:
+    dn = noise_image(1, (3, 40, 40)).astype("float32")
+    with pytest.raises(scenelift.UsageError, match=r"cannot be reflectance \(float32, no scale is declared"):
+        scenelift.apply(dn, "sr-x2-fast")
+    told = scenelift.apply(dn, "sr-x2-fast", scale=1e-4)
+    np.testing.assert_allclose(told * 1e-4, scenelift.apply(dn * np.float32(1e-4), "sr-x2-fast"), atol=1e-4)
+    assert scenelift.apply(dn, "sr-x2-fast", scale=1.0).shape == (3, 80, 80)
+    assert scenelift.apply(dn, "bicubic-x2").shape == (3, 80, 80)  # which any numbers may be
+
+
 def test_the_package_says_what_it_has_and_imports_nothing_for_it(tmp_path: Path) -> None:
     code = """
 import sys
