@@ -274,6 +274,16 @@ def test_too_little_to_be_gained_stops_before_the_work(tmp_path):
     assert not list(tmp_path.glob("*out.tif*"))
 
 
+@pytest.mark.parametrize(
+    ("model", "code", "why"),
+    [("lanczos-x2", 4, "in.tif has no window to try models on: too small"), ("median", 2, "only what enlarges")],
+)
+def test_what_cannot_be_tried_says_why(tmp_path, model, code, why):
+    write(tmp_path / "in.tif", Blur("area"), side=32)
+    done = scenelift("expect", "in.tif", "-m", model, "--workers", 0, cwd=tmp_path, ok=False)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1) and why in done.stderr
+
+
 def test_what_was_expected_is_said_again_when_the_job_goes_on(tmp_path, monkeypatch):
     write(tmp_path / "in.tif", Blur("area"), side=256)
     settings = EnhanceSettings(blur="0.3", precision="fp32")

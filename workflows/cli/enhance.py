@@ -205,9 +205,12 @@ def expect(
     from scenelift.workflows.cli.console import Console
 
     with Console(as_json).preparing(preparing(model, settings)):
-        found = prepare(source.of(inputs), model, settings, where.settings(settings.device)).expect(settings)
+        prepared = prepare(source.of(inputs), model, settings, where.settings(settings.device))
+        found = prepared.expect(settings)
+    if found is None and all(chosen.spec.scale == 1 for chosen in prepared.models):
+        raise UsageError("only what enlarges can be tried one level coarser: add a super-resolution model")
     if found is None:
-        raise UsageError("this cannot be tried one level coarser: no model enlarges, or the scene has no window for it")
+        raise UnfitError(f"{prepared.scene.name} has no window to try models on: too small, masked, or flat everywhere")
     print(json.dumps(found.to_dict()) if as_json else found.describe())
     gain, wanted = found.gain_db["lanczos"].mean, settings.require_gain
     if wanted is not None and gain < wanted:
