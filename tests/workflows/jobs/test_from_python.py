@@ -80,7 +80,7 @@ REFUSED = {
     "Settings(block=0)": "block must be from 1 to 65536, got 0",
     "Settings(require_gain=float('nan'))": "require_gain must be a number of dB, got nan",
     "Settings(interval=3)": "interval must be from 0.5 to 0.99, got 3",
-    "Crop(window=(0, 0, 2, 2), bbox_crs='EPSG:4326')": "bbox_crs says what bbox or geometry is in: give one of them too",
+    "Crop(window=(0, 0, 2, 2), bbox_crs='EPSG:4326')": "bbox_crs says what bbox or geometry is in: give",
     "enhance('scene.tif', 'taken.tif', 'nearest-x2')": "choose another name or add overwrite=True",
     "open('https://example.org/a.tif')": "add remote=True to read from the network",
     "enhance('scene.tif', 'scene.tif', 'nearest-x2', Settings(crop=Crop((0, 0, 99, 9))))": "the input itself",

@@ -16,10 +16,13 @@ from support.jobs import run
 from scenelift.pipeline.addresses import work_folder
 from scenelift.pipeline.cluster import attempts
 from scenelift.pipeline.cluster.attempts import Call, Failed, attempt_here
-from scenelift.pipeline.errors import SceneError, UsageError
+from scenelift.pipeline.errors import SceneError, SinkError, UsageError
+from scenelift.pipeline.jobs import publishing
 from scenelift.pipeline.jobs import running as engine
 from scenelift.pipeline.jobs.journal import Commit, Journal, read_journal
 from scenelift.pipeline.jobs.summary import STAGES, WORK
+from scenelift.pipeline.outputs.outputs import Output
+from scenelift.pipeline.outputs.sinks import ZarrSink
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows.enhance import verify
 from scenelift.workflows.evidence.score import score
@@ -288,3 +291,24 @@ def test_an_error_map_leaves_the_folders_of_jobs_alone(strip: Path, tmp_path: Pa
     for _ in range(2):  # the second replaces the first
         score(*pair, error_map=tmp_path / "map.tif")
     assert foreign.is_dir() and len(list(tmp_path.glob(".map*"))) == 1
+
+
+def test_blocks_that_were_compressed_otherwise_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_raster(tmp_path / "in.tif", noise_image(2, (2, 90, 80)))
+    run(path, tmp_path / "whole.tif", "median")
+    create = ZarrSink.create.__func__  # type: ignore[attr-defined]
+
+    def as_before(cls: type[ZarrSink], store: Path, output: Output, *, shards: bool, kept: bool) -> ZarrSink:
+        made: ZarrSink = create(cls, store, output, shards=shards)
+        return made
+
+    def stop(point: str) -> None:
+        raise SinkError(f"stopped at {point}")
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(ZarrSink, "create", classmethod(as_before))
+        earlier.setattr(publishing, "commit_point", stop)
+        with pytest.raises(SinkError, match="stopped at blocks-done"):
+            run(path, tmp_path / "out.tif", "median")
+    assert run(path, tmp_path / "out.tif", "median").resumed == 0
+    assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
