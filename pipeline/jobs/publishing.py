@@ -20,7 +20,7 @@ from scenelift.pipeline.jobs.plan import Plan
 from scenelift.pipeline.jobs.salvage import damaged_files
 from scenelift.pipeline.outputs.formats import format_of
 from scenelift.pipeline.outputs.ordered import in_order
-from scenelift.pipeline.outputs.sinks import ZarrSink
+from scenelift.pipeline.outputs.sinks import Blocks, ZarrSink
 
 REPLACED = "replaced"
 """Name of an output that is being replaced until the new one is published, on systems that cannot swap."""
@@ -45,7 +45,7 @@ def publish(
         store.tidy()
         made = kind.make(store, output, plan.work / path.name, plan.shards)
         sums = _sums(made, store.threads) if checked else {}
-        if checked and kind.keeps_blocks:
+        if checked and kind.blocks is Blocks.FINAL:
             _compare(sums, commits)
         if checked:
             sync_tree(made)

@@ -125,16 +125,17 @@ def open_work(plan: Plan, history: History | None) -> tuple[Journal, ZarrSink, d
         store.rename(old)
     restore_replaced(plan.path, plan.work)
     sweep(plan.work, keep=(SPARE, "store.old") if history else (SPARE,))
-    block = ZarrSink.create(new, plan.job.output, shards=plan.shards, kept=format_of(plan.path).keeps_blocks).block
+    output = plan.job.output
+    ZarrSink.create(new, output, shards=plan.shards, blocks=format_of(plan.path).blocks)
     commit_point("store-created")
     kept = _carry_over(plan, history, old, new) if history else {}
     new.rename(store)
     shutil.rmtree(old, ignore_errors=True)
     if history:
-        return Journal.reopen(plan.work), ZarrSink.open(store, block, threads), kept
+        return Journal.reopen(plan.work), ZarrSink.open(store, output, threads), kept
     journal = Journal.create(plan.work, plan.fingerprint, plan.command, plan.expected, silent=not plan.job.checked)
     commit_point("journal-created")
-    return journal, ZarrSink.open(store, block, threads), kept
+    return journal, ZarrSink.open(store, output, threads), kept
 
 
 def _codecs(store: Path) -> Any:
