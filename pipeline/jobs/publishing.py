@@ -43,6 +43,8 @@ def publish(
     commit_point("blocks-done")
     try:
         store.tidy()
+        if checked:
+            _all_there(store, commits)
         made = kind.make(store, output, plan.work / path.name, plan.shards)
         sums = _sums(made, store.threads) if checked else {}
         if checked and kind.blocks is Blocks.FINAL:
@@ -61,6 +63,14 @@ def publish(
         commit_point("done-recorded")
     except OSError as error:
         raise SinkError.of(path, error) from error
+
+
+def _all_there(store: ZarrSink, commits: Iterable[Commit]) -> None:
+    """Check that no file of a block was deleted meanwhile: it would be taken for one without data."""
+    for commit in commits:
+        for name, wanted in commit.files.items():
+            if wanted is not None and not (store.path / name).exists():
+                raise SinkError(f"block {commit.block} is gone ({name}): give the same command again")
 
 
 def _sums(made: Path, threads: int) -> dict[str, str]:

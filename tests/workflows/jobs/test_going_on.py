@@ -22,7 +22,7 @@ from scenelift.pipeline.jobs import running as engine
 from scenelift.pipeline.jobs.journal import Commit, Journal, read_journal
 from scenelift.pipeline.jobs.summary import STAGES, WORK
 from scenelift.pipeline.outputs.outputs import Output
-from scenelift.pipeline.outputs.sinks import ZarrSink
+from scenelift.pipeline.outputs.sinks import Blocks, ZarrSink
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows.enhance import verify
 from scenelift.workflows.evidence.score import score
@@ -298,7 +298,7 @@ def test_blocks_that_were_compressed_otherwise_are_made_again(tmp_path: Path, mo
     run(path, tmp_path / "whole.tif", "median")
     create = ZarrSink.create.__func__  # type: ignore[attr-defined]
 
-    def as_before(cls: type[ZarrSink], store: Path, output: Output, *, shards: bool, kept: bool) -> ZarrSink:
+    def as_before(cls: type[ZarrSink], store: Path, output: Output, *, shards: bool, blocks: Blocks) -> ZarrSink:
         made: ZarrSink = create(cls, store, output, shards=shards)
         return made
 
@@ -311,4 +311,23 @@ def test_blocks_that_were_compressed_otherwise_are_made_again(tmp_path: Path, mo
         with pytest.raises(SinkError, match="stopped at blocks-done"):
             run(path, tmp_path / "out.tif", "median")
     assert run(path, tmp_path / "out.tif", "median").resumed == 0
+    assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+
+
+def test_a_block_that_was_deleted_before_publishing_is_no_hole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_raster(tmp_path / "in.tif", noise_image(2, (2, 90, 80)))
+    run(path, tmp_path / "whole.tif", "median")
+    honest = publishing.commit_point
+
+    def delete(point: str) -> None:
+        if point == "blocks-done":
+            next((tmp_path / ".out.tif.scenelift").glob("*/data/c/0/0/0")).unlink()
+        honest(point)
+
+    with monkeypatch.context() as unlucky:
+        unlucky.setattr(publishing, "commit_point", delete)
+        with pytest.raises(SinkError, match=r"block 0 is gone \(data/c/0/0/0\): give the same command again"):
+            run(path, tmp_path / "out.tif", "median")
+    assert not (tmp_path / "out.tif").exists()
+    run(path, tmp_path / "out.tif", "median")
     assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
