@@ -18,12 +18,10 @@ from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.outputs.geozarr import array_attributes, group_attributes, level_attributes, write_coordinates
 from scenelift.pipeline.outputs.halving import coarsen
 from scenelift.pipeline.outputs.ordered import in_order
-from scenelift.pipeline.outputs.outputs import Output
+from scenelift.pipeline.outputs.outputs import CHUNK, Output
 from scenelift.pipeline.outputs.readback import ReadableScene, open_as_scene
-from scenelift.pipeline.outputs.sinks import DATA, Blocks, Level, ZarrSink, make_level
+from scenelift.pipeline.outputs.sinks import DATA, Blocks, Level, ZarrSink, level_factors, make_level
 from scenelift.pipeline.tiles import TileGrid, Window
-
-CHUNK = 512
 
 
 class GeoZarr:
@@ -60,7 +58,6 @@ class GeoZarr:
 class Pyramid:
     """The coarser levels of a store, each half the size of the one before, in groups named by their factor."""
 
-    SMALLEST = 512
     STEP = 1 << 27
     """Bytes of a level made at once, all bands together, unless one chunk of each is more."""
 
@@ -68,16 +65,6 @@ class Pyramid:
         self._sink = sink
         self._output = output
         self._shards = shards
-
-    @property
-    def factors(self) -> list[int]:
-        """Reduction factors of the levels: 2, 4, … until the larger side is at most 512 pixels."""
-        factors: list[int] = []
-        side = max(self._output.grid.shape)
-        while side > self.SMALLEST:
-            side = -(-side // 2)
-            factors.append(2 ** (len(factors) + 1))
-        return factors
 
     def step(self, grid: GeoGrid) -> tuple[int, int]:
         """Return height and width of what is made at once (and of a shard): less where there are many bands."""
@@ -89,24 +76,30 @@ class Pyramid:
         return height, width
 
     def build(self) -> Iterator[int]:
-        """Write the levels one after the other, yielding each factor; memory holds few steps at a time."""
+        """Write those levels that blocks did not, one after the other, and describe all; yield each factor.
+
+        Memory holds few steps at a time.
+        """
         item = len(self._output.bands) * np.dtype(self._output.dtype).itemsize
         threads = max(1, min(self._sink.threads, 2 * self.STEP // (math.prod(self.step(self._output.grid)) * item)))
-        finer = self._sink.whole
-        for factor in self.factors:
+        finer, factors = self._sink.whole, level_factors(self._output.grid.shape)
+        for factor in factors:
             grid = self._output.grid.coarsened(factor)
-            group = self._sink.group.create_group(str(factor), attributes=level_attributes(grid))
-            step = self.step(grid)
-            coarse = make_level(group, grid.shape, (CHUNK, CHUNK), step if self._shards else None, self._output)
+            group = self._sink.group.require_group(str(factor))
+            coarse = self._sink.coarser.get(factor)
+            if coarse is None:
+                step = self.step(grid)
+                coarse = make_level(group, grid.shape, (CHUNK, CHUNK), step if self._shards else None, self._output)
+                # a step is whole chunks, and a shard where there are some: no two threads write to one file
+                make = functools.partial(halve_window, self._output, finer, coarse)
+                for _ in in_order(make, TileGrid(grid.shape, step), threads):
+                    pass
+            group.attrs.update(level_attributes(grid))
             group[DATA].attrs.update(array_attributes(self._output))
             write_coordinates(group, grid, self._output.bands)
-            # a step is whole chunks, and a shard where there are some: no two threads write to one file
-            make = functools.partial(halve_window, self._output, finer, coarse)
-            for _ in in_order(make, TileGrid(grid.shape, step), threads):
-                pass
             finer = coarse
             yield factor
-        self._sink.group.attrs.update(group_attributes(self._output, self.factors))
+        self._sink.group.attrs.update(group_attributes(self._output, factors))
 
 
 def copy_window(one: Level, other: Level, window: Window) -> None:

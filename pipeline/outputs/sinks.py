@@ -19,7 +19,7 @@ from scenelift.pipeline.files import sync
 from scenelift.pipeline.outputs.compression import COG
 from scenelift.pipeline.outputs.geozarr import array_attributes, group_attributes, write_coordinates
 from scenelift.pipeline.outputs.halving import coarsen
-from scenelift.pipeline.outputs.outputs import Output
+from scenelift.pipeline.outputs.outputs import CHUNK, Output
 from scenelift.pipeline.outputs.tiffs.tiles import BY_BLOCKS, TiffTile, overview_count, tile_side
 from scenelift.pipeline.scenes.zarrs import MASK
 from scenelift.pipeline.tiles import Window
@@ -82,7 +82,8 @@ class ZarrSink:
         self.whole = level_of(group, output.grid.shape)
         self.coarser = {
             factor: level_of(group[str(factor)], output.grid.coarsened(factor).shape)
-            for factor in (_own_factors(output) if self.whole.tiles else ())
+            for factor in _own_factors(output, self.whole.tiles is not None)
+            if str(factor) in group
         }
         """Levels that are written with the blocks, by their factor."""
 
@@ -106,12 +107,13 @@ class ZarrSink:
             blocks = Blocks.SCRATCH
         try:
             group = zarr.open_group(str(path), mode="w-", zarr_format=3, attributes=group_attributes(output))
-            chunk = (tile_side(output.grid.shape),) * 2 if blocks is Blocks.TILES else output.chunk
-            for factor in (1, *(_own_factors(output) if blocks is Blocks.TILES else ())):
+            own = [] if blocks is Blocks.SCRATCH else _own_factors(output, blocks is Blocks.TILES)
+            for factor in (1, *own):
                 block = output.block[0] // factor, output.block[1] // factor
                 level = group if factor == 1 else group.create_group(str(factor))
-                shape = output.grid.coarsened(factor).shape
-                make_level(level, shape, chunk, block if shards else None, output, blocks)
+                side = tile_side(output.grid.shape) if blocks is Blocks.TILES else CHUNK
+                chunk = (side, side) if factor > 1 or blocks is Blocks.TILES else output.chunk
+                make_level(level, output.grid.coarsened(factor).shape, chunk, block if shards else None, output, blocks)
             if blocks is not Blocks.TILES:
                 group[DATA].attrs.update(array_attributes(output))
                 write_coordinates(group, output.grid, output.bands)
@@ -191,10 +193,21 @@ class ZarrSink:
         ]
 
 
-def _own_factors(output: Output) -> list[int]:
-    """Return the factors of the coarser levels of which each block makes whole tiles."""
-    side, count = tile_side(output.grid.shape), overview_count(output.grid.shape)
-    factors = [2**level for level in range(1, count + 1)]
+def level_factors(shape: tuple[int, int]) -> list[int]:
+    """Return by how much the levels of a Zarr store are coarser: 2, 4, … until the larger side is at most a chunk."""
+    factors, side = [], max(shape)
+    while side > CHUNK:
+        side = -(-side // 2)
+        factors.append(2 ** (len(factors) + 1))
+    return factors
+
+
+def _own_factors(output: Output, tiles: bool) -> list[int]:
+    """Return the factors of the coarser levels of which each block makes whole chunks."""
+    shape = output.grid.shape
+    side, factors = CHUNK, level_factors(shape)
+    if tiles:
+        side, factors = tile_side(shape), [2**level for level in range(1, overview_count(shape) + 1)]
     return [factor for factor in factors if not any(length % (side * factor) for length in output.block)]
 
 
