@@ -35,8 +35,13 @@ LISTEN = 0.2
 """Seconds between two looks whether the workers are up; an interruption is noticed at once."""
 PATIENCE = 10.0
 """Seconds that an interruption waits for workers which are being started."""
-FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
-"""glibc keeps one malloc arena per thread; limiting it to two bounds a worker's memory."""
+MALLOC = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 29),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
+}
+"""What glibc is told in workers. It keeps one arena per thread: two bound a worker's memory. Dask has it give freed
+memory back at once: then each array waits for the kernel to map and zero its pages again."""
 
 
 @contextmanager
@@ -99,7 +104,7 @@ def _config(settings: ClusterSettings, environment: dict[str, str]) -> dict[str,
     if not settings.queued:
         config["distributed.deploy.lost-worker-timeout"] = LOST
     own_gpu = {"SCENELIFT_OWN_GPU": "1"} if settings.kind == "cuda" else {}
-    spawned = FEW_ARENAS | own_gpu | environment
+    spawned = MALLOC | own_gpu | environment
     if settings.kind == "local" and settings.scheduler is None and not settings.gpus:
         import distributed  # noqa: F401 - its settings are Dask's from then on
 
@@ -315,7 +320,7 @@ def queue_cluster(settings: ClusterSettings, environment: dict[str, str]) -> Any
 
 
 def _exports(environment: dict[str, str]) -> list[str]:
-    own = FEW_ARENAS | {"OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms"}
+    own = MALLOC | {"OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms"}
     own["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = "False"
     return [f"export {name}={shlex.quote(value)}" for name, value in sorted((own | environment).items())]
 

@@ -97,7 +97,7 @@ def open_job(job: EnhanceJob) -> _Opened:
         found = _opened.pop(job.token, None)
         if found is None:
             keep_tiles()
-            sink = ZarrSink.open(job.store, job.output.block)
+            sink = ZarrSink.open(job.store, job.output)
             found = _Opened(open_scene(job.source), sink, tuple(m.load(worker_index()) for m in job.models))
         _opened[job.token] = found  # the last one is the last to go
         while len(_opened) > OPEN_JOBS:

@@ -14,6 +14,7 @@ from scenelift.pipeline.jobs.journal import Commit, History, differences
 from scenelift.pipeline.jobs.salvage import damaged_files
 from scenelift.pipeline.outputs.formats import format_of
 from scenelift.pipeline.outputs.readback import Readable
+from scenelift.pipeline.outputs.sinks import Blocks
 from scenelift.pipeline.tiles import TileGrid, Window
 
 
@@ -34,7 +35,7 @@ def problems(path: Path, wanted: dict[str, Any]) -> list[str]:
 def damaged_blocks(path: Path, history: History) -> set[int]:
     """Return the blocks that are not in a damaged output as they were stored."""
     kind = format_of(path)
-    if kind.keeps_blocks:
+    if kind.blocks is Blocks.FINAL:
         return {commit.block for commit in history.commits.values() if damaged_files(path, commit.files)}
     recorded = history.fingerprint["output"]
     try:

@@ -20,7 +20,7 @@ from scenelift.pipeline.jobs.plan import Plan
 from scenelift.pipeline.jobs.salvage import damaged_files
 from scenelift.pipeline.outputs.formats import format_of
 from scenelift.pipeline.outputs.ordered import in_order
-from scenelift.pipeline.outputs.sinks import ZarrSink
+from scenelift.pipeline.outputs.sinks import Blocks, ZarrSink
 
 REPLACED = "replaced"
 """Name of an output that is being replaced until the new one is published, on systems that cannot swap."""
@@ -43,9 +43,11 @@ def publish(
     commit_point("blocks-done")
     try:
         store.tidy()
+        if checked:
+            _all_there(store, commits)
         made = kind.make(store, output, plan.work / path.name, plan.shards)
         sums = _sums(made, store.threads) if checked else {}
-        if checked and kind.keeps_blocks:
+        if checked and kind.blocks is Blocks.FINAL:
             _compare(sums, commits)
         if checked:
             sync_tree(made)
@@ -61,6 +63,14 @@ def publish(
         commit_point("done-recorded")
     except OSError as error:
         raise SinkError.of(path, error) from error
+
+
+def _all_there(store: ZarrSink, commits: Iterable[Commit]) -> None:
+    """Check that no file of a block was deleted meanwhile: it would be taken for one without data."""
+    for commit in commits:
+        for name, wanted in commit.files.items():
+            if wanted is not None and not (store.path / name).exists():
+                raise SinkError(f"block {commit.block} is gone ({name}): give the same command again")
 
 
 def _sums(made: Path, threads: int) -> dict[str, str]:

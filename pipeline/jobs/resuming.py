@@ -20,7 +20,7 @@ from scenelift.pipeline.jobs.journal import (
 )
 from scenelift.pipeline.jobs.plan import Plan
 from scenelift.pipeline.jobs.publishing import damage, published_intact, restore_replaced, sweep
-from scenelift.pipeline.jobs.salvage import carry_over
+from scenelift.pipeline.jobs.salvage import carry_over, of_layout
 from scenelift.pipeline.outputs.formats import format_of
 from scenelift.pipeline.outputs.sinks import DATA, ZarrSink
 from scenelift.pipeline.scenes.inputs import input_digest, input_stamps
@@ -125,16 +125,17 @@ def open_work(plan: Plan, history: History | None) -> tuple[Journal, ZarrSink, d
         store.rename(old)
     restore_replaced(plan.path, plan.work)
     sweep(plan.work, keep=(SPARE, "store.old") if history else (SPARE,))
-    block = ZarrSink.create(new, plan.job.output, shards=plan.shards, kept=format_of(plan.path).keeps_blocks).block
+    output = plan.job.output
+    empty = ZarrSink.create(new, output, shards=plan.shards, blocks=format_of(plan.path).blocks)
     commit_point("store-created")
-    kept = _carry_over(plan, history, old, new) if history else {}
+    kept = _carry_over(plan, history, old, empty) if history else {}
     new.rename(store)
     shutil.rmtree(old, ignore_errors=True)
     if history:
-        return Journal.reopen(plan.work), ZarrSink.open(store, block, threads), kept
+        return Journal.reopen(plan.work), ZarrSink.open(store, output, threads), kept
     journal = Journal.create(plan.work, plan.fingerprint, plan.command, plan.expected, silent=not plan.job.checked)
     commit_point("journal-created")
-    return journal, ZarrSink.open(store, block, threads), kept
+    return journal, ZarrSink.open(store, output, threads), kept
 
 
 def _codecs(store: Path) -> Any:
@@ -145,12 +146,13 @@ def _codecs(store: Path) -> Any:
         return None
 
 
-def _carry_over(plan: Plan, history: History, old: Path, new: Path) -> dict[int, Commit]:
+def _carry_over(plan: Plan, history: History, old: Path, new: ZarrSink) -> dict[int, Commit]:
     """Link the intact blocks of an earlier run into a new store."""
-    commits = history.commits.values() if _codecs(old) == _codecs(new) else ()
-    kept = {commit.block: commit for commit in carry_over(old, new, commits)}
+    commits = of_layout(plan, new, history.commits.values())
+    same = _codecs(old) == _codecs(new.path)
+    kept = {commit.block: commit for commit in carry_over(old, new.path, commits if same else ())}
     if history.named and plan.path.is_dir():  # a finished output with holes gives its other blocks
-        missing = [commit for commit in history.commits.values() if commit.block not in kept]
-        kept |= {commit.block: commit for commit in carry_over(plan.path, new, missing)}
+        missing = [commit for commit in commits if commit.block not in kept]
+        kept |= {commit.block: commit for commit in carry_over(plan.path, new.path, missing)}
     commit_point("salvaged")
     return kept

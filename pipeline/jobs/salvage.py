@@ -10,6 +10,8 @@ from pathlib import Path
 from scenelift.pipeline.errors import SinkError
 from scenelift.pipeline.files import file_checksum
 from scenelift.pipeline.jobs.journal import Commit
+from scenelift.pipeline.jobs.plan import Plan
+from scenelift.pipeline.outputs.sinks import ZarrSink
 
 
 def damaged_files(store: Path, files: dict[str, str | None]) -> list[str]:
@@ -20,6 +22,15 @@ def damaged_files(store: Path, files: dict[str, str | None]) -> list[str]:
 def intact(store: Path, commits: Iterable[Commit]) -> Iterator[Commit]:
     """Yield the recorded blocks whose files in `store` have the recorded bytes."""
     return (commit for commit in commits if not damaged_files(store, commit.files))
+
+
+def of_layout(plan: Plan, store: ZarrSink, commits: Iterable[Commit]) -> list[Commit]:
+    """Return the blocks that wrote the files that they would write now: with earlier versions they were others."""
+
+    def expected(commit: Commit) -> set[str]:
+        return set(store.files(plan.blocks[commit.block].scaled(plan.job.scale)))
+
+    return [commit for commit in commits if not commit.files or commit.files.keys() == expected(commit)]
 
 
 def carry_over(old: Path, new: Path, commits: Iterable[Commit]) -> list[Commit]:

@@ -18,10 +18,10 @@ from scenelift.pipeline.jobs.journal import read_journal
 from scenelift.pipeline.jobs.locks import Lock
 from scenelift.pipeline.jobs.plan import Plan
 from scenelift.pipeline.jobs.resuming import is_finished, to_resume
-from scenelift.pipeline.outputs.cogs import SIDE
 from scenelift.pipeline.outputs.formats import format_of
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.sinks import ZarrSink
+from scenelift.pipeline.outputs.tiffs.tiles import SIDE
 
 MOST = SIDE + 8
 """Longest side of the trial, pixels: long enough to have an overview."""
@@ -42,7 +42,7 @@ def try_output(plan: Plan) -> None:
     try:
         with rehearsal():
             kind = format_of(plan.path)
-            sink = ZarrSink.create(store, output, shards=plan.shards, kept=kind.keeps_blocks)
+            sink = ZarrSink.create(store, output, shards=plan.shards, blocks=kind.blocks)
             made = kind.make(sink, output, made, plan.shards)
             _check(made, plan, output)
     except (RasterioError, ValueError, TypeError) as error:

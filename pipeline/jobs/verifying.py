@@ -18,9 +18,9 @@ from scenelift.pipeline.jobs.journal import SPARE, Commit, History, Journal, dif
 from scenelift.pipeline.jobs.locks import Lock
 from scenelift.pipeline.jobs.plan import Plan
 from scenelift.pipeline.jobs.publishing import damage, publish, published_intact, restore_replaced, sweep
-from scenelift.pipeline.jobs.salvage import carry_over
+from scenelift.pipeline.jobs.salvage import carry_over, of_layout
 from scenelift.pipeline.outputs.formats import format_of
-from scenelift.pipeline.outputs.sinks import ZarrSink
+from scenelift.pipeline.outputs.sinks import Blocks, ZarrSink
 
 
 @dataclass(frozen=True)
@@ -155,14 +155,17 @@ def _rebuild(plan: Plan, history: History, verdict: Verdict) -> None:
         sweep(plan.work)
         if not history.done and published_intact(path, history) is history.published[0]:
             journal.finish()  # or the next publication would take it for one that never came to be
-        keeps = format_of(path).keeps_blocks
-        store = ZarrSink.create(plan.job.store, plan.job.output, shards=plan.shards, kept=keeps)
+        blocks = format_of(path).blocks
+        store = ZarrSink.create(plan.job.store, plan.job.output, shards=plan.shards, blocks=blocks)
         wanting = {*verdict.damaged_blocks, *verdict.holes}
         healthy = [c for n, c in history.commits.items() if n not in wanting]
-        kept = carry_over(path, plan.job.store, healthy) if keeps else _copy_pixels(plan, history, store, healthy)
+        if blocks is Blocks.FINAL:
+            kept = carry_over(path, plan.job.store, of_layout(plan, store, healthy))
+        else:
+            kept = _copy_pixels(plan, history, store, healthy)
         commits = {c.block: c for c in kept}
         commits |= _recompute(plan, history, [n for n in range(len(plan.blocks)) if n not in commits], journal)
-        store = ZarrSink.open(plan.job.store, store.block, plan.cluster.own_threads)
+        store = ZarrSink.open(plan.job.store, plan.job.output, plan.cluster.own_threads)
         publish(plan, store, journal, lock, commits.values(), holes={})
         sweep(plan.work)
 

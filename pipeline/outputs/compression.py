@@ -21,6 +21,13 @@ COG: Mapping[str, Mapping[str, Any]] = {
     "jpeg": {"COMPRESS": "JPEG", "QUALITY": QUALITY},
 }
 """Creation options of GDAL's COG driver, the default first."""
+_PLAIN_NAMES: Mapping[str, Mapping[str, str]] = {
+    "deflate": {"LEVEL": "ZLEVEL"},
+    "zstd": {"LEVEL": "ZSTD_LEVEL"},
+    "lerc": {},
+    "jpeg": {"QUALITY": "JPEG_QUALITY"},
+}
+"""What the driver of plain GeoTIFFs calls them."""
 CHOICES: Mapping[str, tuple[str, ...]] = {"tif": tuple(COG), "zarr": ("zstd", "deflate")}
 """By the format's name, the default first."""
 LOSSY = ("jpeg",)
@@ -50,22 +57,38 @@ def compression_of(format_name: str, wanted: str | None, output: Output) -> str 
     return None if wanted == CHOICES[format_name][0] else wanted
 
 
-def compress_in_memory(pixels: NDArray[np.generic], name: str) -> int:
-    """Compress pixels (C, H, W) as the tiles of a GeoTIFF, by one thread; return the number of bytes, headers included.
+def one_tile(pixels: NDArray[np.generic], name: str, alpha: bool = False) -> bytes:
+    """Compress pixels as a GeoTIFF of one tile, by one thread, as GDAL's COG driver would compress that tile.
 
-    With the levels of `COG`; the predictor is what YES means for the type.
+    Parameters
+    ----------
+    pixels : ndarray, shape (C, side, side), or (side, side) of a mask
+        A mask (0 and 255) is stored as bits, and never lossily.
+    name : str
+        One of ``COG``.
+    alpha : bool
+        Whether the last band is transparency.
     """
     import rasterio.io
 
-    level = COG[name]["LEVEL"]
-    how: dict[str, Any] = {"compress": name, "zlevel" if name == "deflate" else "zstd_level": level, "tiled": True}
-    how |= {"predictor": 3 if pixels.dtype.kind == "f" else 2, "transform": Affine.scale(10)}
+    how: dict[str, Any] = {"COMPRESS": "DEFLATE", "NBITS": 1}
+    if pixels.ndim == 2:
+        pixels = (pixels != 0).astype(np.uint8)[None]
+    else:
+        how = {_PLAIN_NAMES[name].get(option, option): value for option, value in COG[name].items()}
+        if "PREDICTOR" in how:
+            how["PREDICTOR"] = 3 if pixels.dtype.kind == "f" else 2
+        if name == "jpeg" and len(pixels) == 3:
+            how["PHOTOMETRIC"] = "YCBCR"
+        if alpha:
+            how["ALPHA"] = "YES"
     count, height, width = pixels.shape
-    shape = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name}
+    profile = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name, "INTERLEAVE": "PIXEL"}
+    profile |= {"tiled": True, "blockxsize": width, "blockysize": height, "transform": Affine.scale(10)}
     with rasterio.io.MemoryFile() as memory:
-        with memory.open(driver="GTiff", **shape, **how) as file:
+        with memory.open(driver="GTiff", **profile, **how) as file:
             file.write(pixels)
-        return len(memory.getbuffer())
+        return bytes(memory.getbuffer())
 
 
 def check_compression(format_name: str, wanted: str | None) -> None:

@@ -11,7 +11,7 @@ from scenelift.pipeline.errors import UsageError
 if TYPE_CHECKING:  # a wrong suffix is refused without GDAL
     from scenelift.pipeline.outputs.outputs import Output
     from scenelift.pipeline.outputs.readback import Readable
-    from scenelift.pipeline.outputs.sinks import ZarrSink
+    from scenelift.pipeline.outputs.sinks import Blocks, ZarrSink
 
 GROUP = "scenelift.formats"
 """Entry points of other packages: each loads a `Format`; asked for when a suffix is not known."""
@@ -36,8 +36,8 @@ class Format(Protocol):
         ...
 
     @property
-    def keeps_blocks(self) -> bool:
-        """Whether the files of the store's blocks are files of the output too, by the same names."""
+    def blocks(self) -> Blocks:
+        """How the store keeps blocks; if `Blocks.FINAL`, their files are files of the output too, by the same names."""
         ...
 
     def make(self, store: ZarrSink, output: Output, path: Path, shards: bool) -> Path:

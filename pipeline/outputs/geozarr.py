@@ -83,7 +83,7 @@ def group_attributes(output: Output, factors: list[int] | None = None) -> dict[s
             relative = {"scale": [2.0, 2.0], "translation": [0.0, 0.0]}
             before = "." if factor == 2 else str(factor // 2)
             layout.append({"asset": str(factor), "derived_from": before, "transform": relative, **_level(grid)})
-        attributes["multiscales"] = {"layout": layout, "resampling_method": "average"}
+        attributes["multiscales"] = {"layout": layout, "resampling_method": "mode" if output.categories else "average"}
     return {"zarr_conventions": _conventions(*names), **attributes}
 
 

@@ -29,7 +29,7 @@ class MapPart:
         """Write the mean over bands of errors (C, H, W), NaN where there are none."""
         count = np.isfinite(error).sum(axis=0)
         mean = np.where(count, np.nansum(error, axis=0) / np.maximum(count, 1), np.nan)
-        ZarrSink.open(self.store, self.output.block).write(window, mean[None].astype(np.float32), None)
+        ZarrSink.open(self.store, self.output).write(window, mean[None].astype(np.float32), None)
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,10 @@ def test_zarr_maps_name_their_values_and_keep_classes_in_the_pyramid(scene, tmp_
     run(scene, tmp_path / "map.zarr", f"nearest-x8,{MODEL}")
     group = zarr.open_group(str(tmp_path / "map.zarr"), mode="r")
     assert group["data"].attrs["flag_meanings"] == "Forest River_&_lake Rock"
-    assert np.array_equal(group["2/data"][0], group["data"][0, ::2, ::2])
+    quarters = np.stack([group["data"][0, row::2, col::2] for row in (0, 1) for col in (0, 1)])
+    votes = np.stack([(quarters == quarter).sum(0) for quarter in quarters])
+    votes[quarters == 255] = 0
+    assert np.array_equal(group["2/data"][0], np.take_along_axis(quarters, votes.argmax(0)[None], 0)[0])
 
 
 def test_a_map_on_dask_workers_is_the_same(scene, tmp_path):

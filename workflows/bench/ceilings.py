@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from scenelift.models.enhancer import keep_buffers
 from scenelift.models.precision import no_tf32
-from scenelift.pipeline.outputs.compression import compress_in_memory
+from scenelift.pipeline.outputs.compression import one_tile
 from scenelift.pipeline.scenes.scenes import Scene
 from scenelift.pipeline.tiles import Window
 
@@ -60,8 +60,9 @@ def ceilings(device: str, folder: Path, pixels: NDArray[np.generic]) -> dict[str
     found["memory"] = BUFFER / 1e9 / _best(lambda: np.copyto(target, source))
     found["disk"] = BUFFER / 1e6 / _best(lambda: _write(folder / "ceiling", source))
     (folder / "ceiling").unlink()
+    tile = np.pad(pixels[:, :512, :512], [(0, 0), *((0, -min(side, 512) % 16) for side in pixels.shape[1:])], "edge")
     for name in ("zstd", "deflate"):
-        found[name] = pixels.nbytes / 1e6 / _best(functools.partial(compress_in_memory, pixels, name))
+        found[name] = tile.nbytes / 1e6 / _best(functools.partial(one_tile, tile, name))
     return found
 
 

@@ -25,7 +25,7 @@ from scenelift.pipeline.jobs.journal import read_fingerprint
 from scenelift.pipeline.outputs.cogs import write_cog
 from scenelift.pipeline.outputs.ordered import in_order
 from scenelift.pipeline.outputs.outputs import Output
-from scenelift.pipeline.outputs.sinks import ZarrSink
+from scenelift.pipeline.outputs.sinks import Blocks, ZarrSink
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Band, Scene, SceneSource
 from scenelift.pipeline.scores.blocks import (
@@ -176,9 +176,9 @@ def _error_map(path: Path | None, pair: Pair | None, block: int) -> Iterator[Map
     output = Output(grid, "float32", (Band("absolute error", 1.0, 0.0, True),), float("nan"), False, side)
     part = MapPart(work / "store.zarr", output)
     try:
-        ZarrSink.create(part.store, output, kept=False)
+        ZarrSink.create(part.store, output, blocks=Blocks.TILES)
         yield part
-        write_cog(ZarrSink.open(part.store, side, cores()), output, work / path.name)
+        write_cog(ZarrSink.open(part.store, output, cores()), output, work / path.name)
         (work / path.name).replace(path)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -19,8 +19,9 @@ from support.jobs import run
 
 from scenelift.models.spec import ModelSpec
 from scenelift.pipeline.grids import GeoGrid
+from scenelift.pipeline.outputs.halving import halve
 from scenelift.pipeline.outputs.outputs import Output, as_shares, output_of
-from scenelift.pipeline.outputs.pyramids import Pyramid, halve
+from scenelift.pipeline.outputs.pyramids import Pyramid
 from scenelift.pipeline.outputs.sinks import ZarrSink
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.radiometry import ASSUMED_SCALE, DTYPES

@@ -20,8 +20,9 @@ from scenelift.pipeline.errors import SceneError, SinkError, UsageError
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.outputs import sinks
 from scenelift.pipeline.outputs.cogs import write_cog
+from scenelift.pipeline.outputs.halving import halve
 from scenelift.pipeline.outputs.outputs import Output
-from scenelift.pipeline.outputs.pyramids import Pyramid, halve
+from scenelift.pipeline.outputs.pyramids import Pyramid
 from scenelift.pipeline.outputs.sinks import ZarrSink
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import Band, SceneSource
@@ -214,7 +215,7 @@ def test_a_block_owns_the_files_that_its_writing_makes(  # type: ignore[no-untyp
     assert made == set(sink.files(window)) and len(sink.files(window)) == len(made)
     others = [sink.files(other) for other in grid if other != window]
     assert not made & {name for names in others for name in names}, "no two blocks share a file"
-    again = ZarrSink.open(sink.path, block)
+    again = ZarrSink.open(sink.path, out)
     assert np.array_equal(again.read(window), values)
     if mask:
         assert (again.read_mask(window) == 255).all()
@@ -280,7 +281,7 @@ def test_what_is_no_store_is_a_clear_error(tmp_path: Path) -> None:
     group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
     group.create_group("data")
     with pytest.raises(SinkError, match="holds no array named data"):
-        ZarrSink(tmp_path / "a.zarr", group, (4, 4))
+        ZarrSink(tmp_path / "a.zarr", group, output())
 
 
 def test_a_flipped_bit_is_an_error_and_never_a_pixel(tmp_path: Path) -> None:
@@ -363,8 +364,8 @@ def test_chunks_of_nothing_but_fill_value_leave_no_file_and_others_do(
         mask = np.where(part[0] == 7, 255, 0).astype("uint8") if out.mask else None
         mine.write(window, part, mask)
         theirs.data[(slice(None), *window.slices())] = part
-        if theirs.mask is not None:
-            theirs.mask[window.slices()] = mask
+        if theirs.whole.mask is not None:
+            theirs.whole.mask[window.slices()] = mask
     found, wanted = (
         {
             str(path.relative_to(root)): path.read_bytes()

@@ -30,15 +30,19 @@ SHAPE, BLOCK, WRITERS = (200, 330), (64, 64), 4
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
-def make(path: Path) -> ZarrSink:
+def described() -> Output:
     band = Band("B02", 1e-4, 0.0, True)
     grid = GeoGrid(CRS.from_epsg(32633), UTM, *SHAPE)
-    return ZarrSink.create(path, Output(grid, "uint16", (band, band), 0, False, BLOCK))
+    return Output(grid, "uint16", (band, band), 0, False, BLOCK)
+
+
+def make(path: Path) -> ZarrSink:
+    return ZarrSink.create(path, described())
 
 
 def write_share(path: Path, share: int, barrier: object) -> None:
     """Write every fourth block, with values that only depend on where it lies."""
-    sink = ZarrSink.open(path, BLOCK)
+    sink = ZarrSink.open(path, described())
     if barrier is not None:
         barrier.wait()
     for number, window in enumerate(TileGrid(SHAPE, BLOCK)):

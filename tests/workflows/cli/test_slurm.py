@@ -143,4 +143,5 @@ def test_slurms_refusal_is_told_in_a_line(slurm: Slurm, bench: Bench, tmp_path: 
     assert "\n" not in said and "invalid partition" in said
     options = ["--cluster", "slurm", "--cluster-option", "queue=nowhere"]
     said = scenelift(slurm, folder, *enhance(*options, workers=None)[1:], code=2)
-    assert "\n" not in said and "Slurm refuses" in said and "nvalid partition" in said
+    *before, said = said.splitlines()  # a slow machine is told what takes so long
+    assert len(before) <= 1 and "Slurm refuses" in said and "nvalid partition" in said

@@ -14,8 +14,8 @@ from support.builders import noise_image, write_raster
 from support.jobs import pixels, run, scenelift
 
 from scenelift.pipeline.errors import SinkError
-from scenelift.pipeline.outputs import cogs
 from scenelift.pipeline.outputs.compression import CHOICES
+from scenelift.pipeline.outputs.tiffs import tiles
 
 
 def picture(path: Path, **more: object) -> Path:
@@ -67,7 +67,7 @@ def test_jpeg_is_near_and_says_so_and_is_verified(tmp_path: Path, monkeypatch: p
     (tmp_path / "a.tif").write_bytes(before[: len(before) // 2] + bytes(50) + before[len(before) // 2 + 50 :])
     assert "repaired" in scenelift("verify", "a.tif", "--repair", cwd=tmp_path).stdout
     assert (tmp_path / "a.tif").read_bytes() == before
-    monkeypatch.setattr(cogs, "MEAN_OFF", -1.0)
+    monkeypatch.setattr(tiles, "MEAN_OFF", -1.0)
     with pytest.raises(SinkError, match="reads back wrong"):
         run(str(tmp_path / "scene.tif"), tmp_path / "b.tif", "nearest-x2", compress="jpeg")
     assert not (tmp_path / "b.tif").exists()

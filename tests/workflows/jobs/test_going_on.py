@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
+import zarr
 from support import faults
 from support.builders import integer_net, noise_image, write_raster
 from support.faults import Bench, arguments, make_bench
@@ -17,12 +20,14 @@ from scenelift.pipeline.addresses import work_folder
 from scenelift.pipeline.cluster import attempts
 from scenelift.pipeline.cluster.attempts import Call, Failed, attempt_here
 from scenelift.pipeline.errors import SceneError, SinkError, UsageError
+from scenelift.pipeline.files import file_checksum, tree_files
 from scenelift.pipeline.jobs import publishing
 from scenelift.pipeline.jobs import running as engine
 from scenelift.pipeline.jobs.journal import Commit, Journal, read_journal
 from scenelift.pipeline.jobs.summary import STAGES, WORK
+from scenelift.pipeline.outputs import sinks
 from scenelift.pipeline.outputs.outputs import Output
-from scenelift.pipeline.outputs.sinks import ZarrSink
+from scenelift.pipeline.outputs.sinks import Blocks, ZarrSink
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows.enhance import verify
 from scenelift.workflows.evidence.score import score
@@ -298,7 +303,7 @@ def test_blocks_that_were_compressed_otherwise_are_made_again(tmp_path: Path, mo
     run(path, tmp_path / "whole.tif", "median")
     create = ZarrSink.create.__func__  # type: ignore[attr-defined]
 
-    def as_before(cls: type[ZarrSink], store: Path, output: Output, *, shards: bool, kept: bool) -> ZarrSink:
+    def as_before(cls: type[ZarrSink], store: Path, output: Output, *, shards: bool, blocks: Blocks) -> ZarrSink:
         made: ZarrSink = create(cls, store, output, shards=shards)
         return made
 
@@ -312,3 +317,60 @@ def test_blocks_that_were_compressed_otherwise_are_made_again(tmp_path: Path, mo
             run(path, tmp_path / "out.tif", "median")
     assert run(path, tmp_path / "out.tif", "median").resumed == 0
     assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+
+
+def test_a_block_that_was_deleted_before_publishing_is_no_hole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_raster(tmp_path / "in.tif", noise_image(2, (2, 90, 80)))
+    run(path, tmp_path / "whole.tif", "median")
+    honest = publishing.commit_point
+
+    def delete(point: str) -> None:
+        if point == "blocks-done":
+            next((tmp_path / ".out.tif.scenelift").glob("*/data/c/0/0/0")).unlink()
+        honest(point)
+
+    with monkeypatch.context() as unlucky:
+        unlucky.setattr(publishing, "commit_point", delete)
+        with pytest.raises(SinkError, match=r"block 0 is gone \(data/c/0/0/0\): give the same command again"):
+            run(path, tmp_path / "out.tif", "median")
+    assert not (tmp_path / "out.tif").exists()
+    run(path, tmp_path / "out.tif", "median")
+    assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["out.zarr", "out.tif"])
+def test_levels_that_blocks_write_are_those_that_publishing_would_make(tmp_path: Path, name: str) -> None:
+    path = write_raster(tmp_path / "in.tif", noise_image(2, (2, 1100, 1030)), nodata=0)
+    levels, made = [], set()
+    for block in (1024, 300):  # whole chunks and tiles of two levels, and of none
+        out = tmp_path / str(block) / name
+        out.parent.mkdir()
+        summary = run(path, out, "nearest-x2", block=block)
+        history = read_journal(work_folder(out))
+        assert history is not None and summary.blocks == len(history.commits)
+        made.add(any(file.startswith("4/") for commit in history.commits.values() for file in commit.files))
+        if name.endswith(".tif"):
+            for level in (0, 1, 2):
+                with rasterio.open(out, overview_level=level) as file:
+                    levels.append(file.read())
+        else:
+            levels += [zarr.open_group(str(out), mode="r")[f"{factor}/data"][:] for factor in (2, 4, 8)]
+    assert made == {True, False}
+    for one, other in zip(levels[:3], levels[3:], strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_blocks_without_the_files_of_today_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_raster(tmp_path / "in.tif", noise_image(2, (1, 1100, 600)))
+    run(path, tmp_path / "whole.zarr", "median", block=1024)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(sinks, "_own_factors", lambda output, tiles: [])
+        run(path, tmp_path / "out.zarr", "median", block=1024)
+    store = tmp_path / "out.zarr"
+    shard = next(file for file in store.glob("data/c/**/*") if file.is_file())
+    shard.write_bytes(shard.read_bytes()[:-20])
+    assert verify(store, repair=True).repaired
+    made = [
+        {name: file_checksum(each / name) for name in tree_files(each)} for each in (store, tmp_path / "whole.zarr")
+    ]
+    assert made[0] == made[1] and any(name.startswith("2/data/c/") for name in made[0])

@@ -1,0 +1,1 @@
+"""Cloud-Optimized GeoTIFFs out of tiles that others have compressed."""
