@@ -99,6 +99,8 @@ class Chains:
     """On which it was made."""
     pixel: float
     """Their pixels, metres."""
+    side: int
+    """Their side, pixels."""
     networks: dict[str, str]
     """SHA-256 of each network of the chains."""
     rows: tuple[Row, ...]
@@ -178,10 +180,9 @@ def read_chains(classifier: str) -> Chains | None:
     if checkpoint is None or not (path := chains_path(checkpoint)).is_file():
         return None
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+        found = read_table(Chains, json.loads(path.read_text(encoding="utf-8")), "", error=ModelError)
+    except (ValueError, OSError, ModelError) as error:
         raise ModelError(f"{path} is no readable measurement: {error}; delete it, or measure again") from None
-    found = read_table(Chains, table, str(path), error=ModelError)
     return found if found.classifier == checkpoint_digest(checkpoint) else None
 
 

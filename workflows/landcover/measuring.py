@@ -20,6 +20,7 @@ from scenelift.models.errors import ModelError
 from scenelift.models.networks.classifier import Classifier
 from scenelift.models.shipped import checkpoint_path
 from scenelift.models.whole import Images, spec_of
+from scenelift.pipeline.files import check_writable
 from scenelift.workflows.conditions import COLOURS, images_conditions
 from scenelift.workflows.evidence.landcover import existing, load_classifiers
 from scenelift.workflows.evidence.samples import DEFAULT
@@ -84,6 +85,8 @@ def measure(classifiers: tuple[str, ...], settings: MeasureSettings, say: Callab
         raise ModelError(f"{path} has {sample.values.shape[1]} bands, {classifiers[0]} takes {first.bands}")
     chains = settings.chains or USUAL[first.bands == len(COLOURS)]
     _check(chains, first.bands)
+    for name in modules:
+        check_writable(_checkpoint(name).parent)
     rows: dict[str, list[Row]] = {name: [] for name in modules}
     for case in CASES:
         for name, row in _rows(case, sample, chains, modules, settings.seed):
@@ -94,7 +97,7 @@ def measure(classifiers: tuple[str, ...], settings: MeasureSettings, say: Callab
     written = {}
     for name, found in rows.items():
         own = _checkpoint(name)
-        made = Chains(checkpoint_digest(own), title, settings.pixel, networks, tuple(found))
+        made = Chains(checkpoint_digest(own), title, settings.pixel, sample.values.shape[2], networks, tuple(found))
         write_chains(chains_path(own), made)
         written[chains_path(own)] = made
     return written

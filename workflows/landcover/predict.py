@@ -85,7 +85,7 @@ def predict(
     if not output.parent.is_dir():
         raise ModelError(f"no such folder for the output: {output.parent}; make it first")
     bands = spec.bands or 1
-    choice, conditions = _choose(sources, before, classifier, bands, module.window, force)
+    choice, conditions = _choose(sources, before, classifier, bands, force)
     if say and choice.note:
         say(choice.note)
     enhancers = load_chain(choice.names, conditions) if conditions else []
@@ -106,7 +106,7 @@ def predict(
 
 
 def _choose(
-    sources: list[Path], before: tuple[str, ...], classifier: str, bands: int, window: int, force: bool
+    sources: list[Path], before: tuple[str, ...], classifier: str, bands: int, force: bool
 ) -> tuple[Choice, Conditions | None]:
     """Choose what goes before a classifier; return also what networks are told of the images, where that counts."""
     for name in before if before != (AUTO,) else ():
@@ -123,7 +123,7 @@ def _choose(
         return replace(unmeasured(before, classifier), names=joint), conditions
     if conditions is None:  # no image fits: which one, is said when all are read
         return Choice((), ""), None
-    coarse = window / float(np.median([min(image.shape[1:]) for image in images]))
+    coarse = chains.side / float(np.median([min(image.shape[1:]) for image in images]))
     choice = choose(joint or before, classifier, chains, lambda: Seen.of(conditions, coarse), joint, force)
     return choice, conditions
 

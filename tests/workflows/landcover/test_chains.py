@@ -80,7 +80,7 @@ def classifier(tmp_path):
 
 def chains_of(path, rows):
     networks = {name: checkpoint_digest(shipped()[name]) for name in (GOOD, BAD)}
-    return Chains(checkpoint_digest(path), "val.zip, 24 images", 10.0, networks, tuple(rows))
+    return Chains(checkpoint_digest(path), "val.zip, 24 images", 10.0, 32, networks, tuple(rows))
 
 
 def decide(chains, before, seen, force=False):
@@ -93,9 +93,10 @@ def test_a_measurement_reads_back_and_is_of_these_weights_alone(classifier):
     assert len(chains_path(Path(classifier)).read_text().splitlines()) < 20, "one row a line"
     write_chains(chains_path(Path(classifier)), replace(found, classifier="0" * 64))
     assert read_chains(classifier) is None
-    chains_path(Path(classifier)).write_text("{")
-    with pytest.raises(ModelError, match=r"tiny.chains is no readable measurement.*measure again"):
-        read_chains(classifier)
+    for damaged in ("{", '{"classifier": 3}'):
+        chains_path(Path(classifier)).write_text(damaged)
+        with pytest.raises(ModelError, match=r"tiny.chains is no readable measurement.*measure again"):
+            read_chains(classifier)
     assert read_chains("support.builders:landcover_net") is None
 
 
@@ -282,7 +283,11 @@ def test_measuring_writes_what_is_chosen_by(images, classifier, tmp_path, monkey
     said = capsys.readouterr().out
     assert "**tiny** (images.zip, 12 images, seed 0;" in said and "| 5 m, blurred by 1 px, noise 0.003 |" in said
     found = read_chains(classifier)
-    assert found.pixel == 5 and found.names == (GOOD,) and found.images == "images.zip, 12 images, seed 0"
+    assert (
+        (found.pixel, found.side) == (5, 32)
+        and found.names == (GOOD,)
+        and found.images == "images.zip, 12 images, seed 0"
+    )
     assert {r.coarse for r in found.rows} == {1, 2} and {r.blur for r in found.rows} == {0.0, 1.0}
     assert all(low <= mean <= high for r in found.rows for mean, low, high in r.gains.values())
     assert not any(r.windows for r in found.rows), "nothing enlarges"
