@@ -29,6 +29,8 @@ def crs_of(text: object) -> CRS:
 
 EDGE = 1e-4
 """Part of a pixel by which bounds may lie beyond its edge and still end there: numbers are typed rounded."""
+DEGREE = 111_320
+"""Metres of a degree of latitude."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ class GeoGrid:
         """Ground sample distance along rows and columns, in units of the CRS."""
         t = self.transform
         return (t.a**2 + t.d**2) ** 0.5, (t.b**2 + t.e**2) ** 0.5
+
+    @property
+    def metres(self) -> float:
+        """Ground sample distance along columns, which of degrees does not depend on the latitude, metres."""
+        return self.resolution[1] * (DEGREE if self.crs.is_geographic else float(self.crs.units_factor[1]))
 
     @property
     def corners(self) -> dict[str, tuple[float, float]]:

@@ -217,17 +217,29 @@ def prepare(
     UsageError, SceneError, ModelError
         If the scene cannot be read, or a model not be used on it.
     """
+    names = model_names(models)
+    source, scene = opened(source, names)
+    return prepare_opened(scene, input_stamps(source), names, settings, cluster, path)
+
+
+def opened(source: SceneSource, names: Sequence[str | Enhancer]) -> tuple[SceneSource, Scene]:
+    """Open a scene for a chain of models; return also where it is, for workers in any folder.
+
+    Raises
+    ------
+    UsageError, SceneError
+        If it cannot be read, or is no image.
+    """
     # absolute paths: workers may run in another folder, and so may who resumes
     source = replace(source, paths=tuple(absolute(p) for p in source.paths))
     source = with_clouds(source)
     if source.mask_file:
         source = replace(source, mask=absolute(source.mask_file))
-    names = model_names(models)
     source = read_for(source, names)
-    scene, stamps = by_numbers(open_for(source)), input_stamps(source)
+    scene = by_numbers(open_for(source))
     check_product(source, scene)
     check_image(scene)
-    return prepare_opened(scene, stamps, names, settings, cluster, path)
+    return source, scene
 
 
 def prepare_opened(

@@ -86,9 +86,7 @@ def _bands_of(scene: Scene) -> tuple[tuple[str, ...], tuple[int, ...]]:
 
 def _coarse(scene: Scene) -> tuple[NDArray[np.float32], int]:
     """Return means over about 30 m, shape (rows, columns, bands), and how many pixels each is of."""
-    crs = scene.grid.crs
-    metres = scene.grid.resolution[0] * (111_320 if crs.is_geographic else crs.units_factor[1])
-    factor = min(COARSEST, max(1, round(METRES / metres)))
+    factor = min(COARSEST, max(1, round(METRES / scene.grid.metres)))
     grid = scene.grid.coarsened(factor)
     made = np.zeros((*grid.shape, len(scene.bands)), np.float32)
     edges = np.arange(0, scene.grid.width, factor)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scenelift.models.sensing.blurs import MTF_RANGE, Blur
-from scenelift.models.sensing.estimation import CANDIDATES, cut_tiles, estimate_blur, quantile
+from scenelift.models.sensing.estimation import CANDIDATES, BlurEstimate, cut_tiles, estimate_blur, quantile
 from scenelift.models.sensing.sensors import SENSORS, parse_blur, sensor_blur
 from scenelift.pipeline.scenes.noise import estimate_noise, scene_noise
 from scenelift.pipeline.scenes.products.bands import Label, common_name
@@ -25,6 +26,8 @@ SOME, MUCH = (0.0015, 0.004), (0.006, 0.0095)
 """Noise (reflectance) by either estimate between which the second one takes over, see `noise_of`."""
 FEW = 16
 """Tiles up to which the learned estimate is coarse, and the second one takes over from half as much noise on."""
+IMAGES = 128
+"""Images of a set that blur and noise are found in."""
 ASSUMED = Blur("gaussian", 0.26)
 """Of a band in which nothing is to be seen."""
 COLOURS = "red", "green", "blue"
@@ -88,7 +91,9 @@ class Conditions:
         return f"blur {blurs} ({self.origin}); noise {' to '.join(noise)} reflectance"
 
 
-def scene_conditions(scene: Readable, blur: str = "auto", noise: float | None = None) -> Conditions:
+def scene_conditions(
+    scene: Readable, blur: str = "auto", noise: float | None = None, *, published: bool = True
+) -> Conditions:
     """Find the blur and the noise of each band.
 
     Parameters
@@ -98,6 +103,8 @@ def scene_conditions(scene: Readable, blur: str = "auto", noise: float | None = 
         See `scenelift.models.sensing.sensors.parse_blur`.
     noise : float, optional
         A known level in the scene's own units (DN); None: estimated.
+    published : bool
+        Whether the blur of a sensor that is known is taken from what is published of it, and not estimated.
 
     Raises
     ------
@@ -105,7 +112,7 @@ def scene_conditions(scene: Readable, blur: str = "auto", noise: float | None = 
         If ``blur`` is nothing that can be understood, or does not fit the bands.
     """
     tiles = _tiles(scene)
-    return replace(_found(scene, tiles, blur, noise), statistics=_statistics(tiles))
+    return replace(_found(scene, tiles, blur, noise, published), statistics=_statistics(tiles))
 
 
 def noise_of(learned: float, eigenvalues: float, tiles: int) -> float:
@@ -139,27 +146,54 @@ def image_noise(band: np.ndarray) -> float:
     return noise_of(found.sigma, level, len(tiles)) if found else level
 
 
-def _found(scene: Readable, tiles: list[np.ndarray], blur: str, noise: float | None) -> Conditions:
+def images_conditions(images: Sequence[NDArray[np.float32]]) -> Conditions:
+    """Find the blur and the noise of images (C, H, W) of one sensor, as of windows of one scene.
+
+    Parameters
+    ----------
+    images : sequence of ndarray
+        Reflectance, of one band count; of many, `IMAGES` spread over all are looked at.
+    """
+    images = images[:: -(-len(images) // IMAGES)]
+    bands = range(len(images[0]))
+    tiles = [_same_side([cut_tiles(image[band]) for image in images]) for band in bands]
+    eigenvalues = [float(np.median([estimate_noise(image[band]) for image in images])) for band in bands]
+    found = estimate_blur(tiles)
+    return _estimated(found, _levels(found, eigenvalues, tiles))
+
+
+def _found(scene: Readable, tiles: list[np.ndarray], blur: str, noise: float | None, published: bool) -> Conditions:
     names = [band.description or "" for band in scene.bands]
     given = parse_blur(blur, names)
     found = estimate_blur(tiles) if given is None or noise is None else (None,) * len(names)
     if noise is not None:
         levels = tuple(noise * abs(band.scale) for band in scene.bands)
     else:
-        both = zip(found, scene_noise(scene), tiles, strict=True)
-        levels = tuple(noise_of(each.sigma, level, len(seen)) if each else level for each, level, seen in both)
+        levels = _levels(found, scene_noise(scene), tiles)
     if given is not None:
         word = blur.strip().lower()
         origin = f"{word}, published" if word in SENSORS else "given"
         return Conditions(given, levels, origin, tuple(_warnings(given, levels, None)))
     sharpened = any(scene.coarse.values())  # what is published is of their own pixels
-    if scene.sensor == "sentinel-2" and not sharpened:
+    if published and scene.sensor == "sentinel-2" and not sharpened:
         return Conditions(sensor_blur("sentinel-2", names), levels, "sentinel-2, published")
+    return _estimated(found, levels)
+
+
+def _estimated(found: Sequence[BlurEstimate | None], levels: tuple[float, ...]) -> Conditions:
     blurs = tuple(each.blur if each else ASSUMED for each in found)
     certainty = next((each.certainty for each in found if each), None)
     origin = "assumed: nothing to tell it by" if certainty is None else "estimated"
     chances = tuple(each.chances if each else None for each in found)
     return Conditions(blurs, levels, origin, tuple(_warnings(blurs, levels, certainty)), chances)
+
+
+def _levels(
+    found: Sequence[BlurEstimate | None], eigenvalues: Sequence[float], tiles: Sequence[np.ndarray]
+) -> tuple[float, ...]:
+    """Return the noise of each band by both estimates."""
+    both = zip(found, eigenvalues, tiles, strict=True)
+    return tuple(noise_of(each.sigma, level, len(seen)) if each else level for each, level, seen in both)
 
 
 def _van_der_corput(number: int) -> float:

@@ -77,6 +77,7 @@ def plan_prepared(prepared: Prepared, path: Path, settings: EnhanceSettings, clu
             *_repeated(prepared, job),
             *told,
             *prepared.warnings,
+            *([settings.choice] if settings.choice else []),
             *notes_on(output.compress),
         ),
         device=prepared.device,
@@ -221,6 +222,7 @@ def _describe(prepared: Prepared, settings: EnhanceSettings) -> Output:
             **({} if outline is None else {"outline": outline.digest}),
         },
         **_mask_facts(prepared),
+        **({"choice": settings.choice} if settings.choice else {}),
     }
     output = output_of(scene, specs, scene.grid.shape, dtype=settings.dtype, provenance=provenance)
     output = _sized(output, scene, settings)

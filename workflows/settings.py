@@ -279,6 +279,8 @@ class EnhanceSettings:
     interval: float | None = option(None, Interval.help, panel=MODEL)
     consistency: int = option(0, Consistency.help, panel=MODEL)
     classes: bool = False
+    choice: str = ""
+    """Why these models were chosen, for people: a note of the summary and of the output's provenance."""
     crop: Crop | None = None
     """The part of the scene that is made; None: all of it."""
     realism: float | None = option(None, Realism.help, panel=MODEL)

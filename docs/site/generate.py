@@ -51,6 +51,7 @@ SETTINGS = {
         "workflows.derived.settings.Adaptation",
         "workflows.derived.settings.CompressSettings",
         "workflows.landcover.settings.OwnScene",
+        "workflows.landcover.settings.MeasureSettings",
     ),
 }
 """Dataclasses whose fields are options, by heading."""

@@ -95,6 +95,14 @@ def test_bounds_are_rasterios(transform: Affine) -> None:
     assert grid.resolution == (10, 10)
 
 
+def test_pixels_are_so_many_metres_in_any_unit() -> None:
+    feet, degrees = CRS.from_epsg(2229), CRS.from_epsg(4326)
+    assert GeoGrid(ZONE, UTM, 30, 41).metres == 10
+    assert GeoGrid(feet, Affine(30, 0, 0, 0, -30, 0), 30, 41).metres == pytest.approx(9.144, rel=1e-4)
+    wide = Affine(1.3e-4, 0, 16, 0, -9e-5, 48)  # 10 m at 48 degrees north, both ways
+    assert GeoGrid(degrees, wide, 30, 41).metres == pytest.approx(10, rel=0.01)
+
+
 @given(grid=grids)
 def test_bounds_hold_every_corner(grid: GeoGrid) -> None:
     left, bottom, right, top = grid.bounds

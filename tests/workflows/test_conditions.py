@@ -67,6 +67,9 @@ def test_the_blur_is_given_published_or_estimated(tmp_path):
     assert published.origin == "sentinel-2, published"
     assert published.blur[0] == Blur("gaussian", 0.275)
     assert scene_conditions(scene).origin == "estimated"
+    known = replace(scene, sensor="sentinel-2")
+    assert scene_conditions(known).blur == published.blur
+    assert scene_conditions(known, published=False).blur == scene_conditions(scene).blur
     assert scene_conditions(scene, noise=25.0).noise == pytest.approx((0.0025,) * 4)
 
 

@@ -31,7 +31,7 @@ from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.archive.filters import Filters
-from scenelift.workflows.classify import classify
+from scenelift.workflows.landcover.classify import classify
 from scenelift.workflows.settings import Crop, EnhanceSettings
 
 corner = st.integers(-6, 90).map(lambda at: at / 2) | st.integers(-24, 360).map(lambda at: at / 8)

@@ -22,7 +22,7 @@ from scenelift.workflows.cli.options import (
     refuse,
     with_options,
 )
-from scenelift.workflows.landcover.settings import OwnScene, TileSettings
+from scenelift.workflows.landcover.settings import AUTO, MeasureSettings, OwnScene, TileSettings, split_chain
 from scenelift.workflows.settings import (
     INPUT,
     MODEL,
@@ -34,6 +34,11 @@ from scenelift.workflows.settings import (
 
 PANEL = "Land cover"
 CASES = "x2,x4,noise5,noise15,noise25,noise50,sensor"
+CHAIN = (
+    "A classifier, or a chain that ends with one, with commas; auto before it takes the enhancement that was measured "
+    "to help it most at this noise and blur, or none."
+)
+FORCE = "Go on although the chain lowers the classifier's accuracy at this noise and blur."
 
 
 def register(main: typer.Typer) -> None:
@@ -45,12 +50,23 @@ def register(main: typer.Typer) -> None:
         "landcover train landcover-eurosat --data images/",
         "landcover train --task segmentation --scene a.tif --labels classes.tif",
     )
-    _add(group, predict, "landcover predict images/ -o predictions.csv", "landcover predict images.zip -o out.csv")
+    _add(
+        group,
+        predict,
+        "landcover predict images/ -o predictions.csv",
+        "landcover predict noisy.zip -o out.csv -m auto,landcover-eurosat",
+    )
+    _add(
+        group,
+        measure,
+        "landcover measure landcover-eurosat",
+        "landcover measure mine.safetensors --data images.zip --each 100",
+    )
     _add(
         main,
         classify,
         "classify scene.tif -o map.tif --bands 4,3,2",
-        "classify scene.tif -o map.tif -m sr-x2-rgb,landcover-eurosat",
+        "classify scene.tif -o map.tif --bands 4,3,2 -m auto,landcover-eurosat",
         panel=PANEL,
     )
     _add(
@@ -95,16 +111,31 @@ def train(
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Images, zips or folders of images.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The CSV to write.")] = Path("predictions.csv"),
-    model: Annotated[str, typer.Option("--model", "-m", help="A shipped classifier or a checkpoint.")] = (
-        "landcover-eurosat"
-    ),
+    model: Annotated[str, typer.Option("--model", "-m", help=CHAIN)] = "landcover-eurosat",
+    force: Annotated[bool, typer.Option("--force", help=FORCE)] = False,
 ) -> None:
     """Name the class of every image: one CSV row an image, with the probability of each class."""
     from scenelift.workflows.landcover.predict import predict as run
 
-    counts = run(images, output, model)
+    counts = run(images, output, model, force=force, say=lambda line: print(line, file=sys.stderr))
     named = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
     print(f"{output}: {sum(counts.values())} images: {named}")
+
+
+@with_options(MeasureSettings)
+def measure(
+    classifiers: Annotated[list[str], typer.Argument(help="Classifiers of the same classes: names or checkpoints.")],
+    settings: MeasureSettings,
+) -> None:
+    """Measure which enhancement helps a classifier at which noise and blur; predict and classify choose by it.
+
+    It is written beside the weights (NAME.chains), and holds for these weights alone.
+    """
+    from scenelift.workflows.landcover.measuring import measure as run
+    from scenelift.workflows.landcover.measuring import to_markdown
+
+    for path, found in run(tuple(classifiers), settings, lambda text: print(text, file=sys.stderr)).items():
+        print(to_markdown(path, found))
 
 
 @dataclass(frozen=True)
@@ -182,11 +213,12 @@ class Classification:
 
     model: str = option(
         "landcover-eurosat",
-        "A land-cover model, or a chain that ends with one, with commas.",
+        CHAIN,
         "--model",
         "-m",
         panel=MODEL,
     )
+    force: bool = option(False, FORCE, panel=MODEL)
     probabilities: bool = option(False, "Store the probability of every class, not the class.", panel=OUTPUT)
 
 
@@ -201,10 +233,12 @@ def classify(
     running: Running,
 ) -> None:
     """Turn a scene, as it is or enhanced on the way, into a map of land cover with class names and a palette."""
-    refuse(inputs, source, how.model, output, where)
-    from scenelift.workflows.classify import classify as run
+    before, last = split_chain(how.model)
+    refuse(inputs, source, ",".join((*(name for name in before if name != AUTO), last)), output, where)
+    from scenelift.workflows.landcover.classify import classify as run
 
-    scene, cluster, kind = source.of(inputs), where.settings(settings.device), {"probabilities": how.probabilities}
+    scene, cluster = source.of(inputs), where.settings(settings.device)
+    kind = {"probabilities": how.probabilities, "force": how.force}
     running.scene(
         lambda progress, console: run(scene, output, how.model, settings, cluster, progress, console.say, **kind),
         output,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,27 @@ from typing import Literal
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.settings import option
 from scenelift.workflows.settings import INPUT, MODEL, OUTPUT, split_names
+
+AUTO = "auto"
+"""Stands before a classifier for the enhancement that helps it most."""
+
+
+def split_chain(models: str) -> tuple[tuple[str, ...], str]:
+    """Return what stands before a classifier, and the classifier; `AUTO` alone stands before the default one.
+
+    Raises
+    ------
+    UsageError
+        If `AUTO` does not stand alone before it.
+    """
+    from scenelift.models.shipped import CLASSIFIER
+
+    *before, last = models.split(",")
+    if last == AUTO:
+        before, last = [*before, AUTO], CLASSIFIER
+    if AUTO in before and before != [AUTO]:
+        raise UsageError(f"{AUTO} stands alone before the classifier ({AUTO},{last}), got {models}")
+    return tuple(before), last
 
 
 @dataclass(frozen=True)
@@ -41,3 +63,31 @@ class OwnScene:
         (), "What the labels mean: 1=Forest,2=Water; default: their numbers.", panel=INPUT, parse=split_names
     )
     steps: int = option(300, "Training steps on a --scene.", panel=MODEL)
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """Which images, restored by what, a classifier is measured on."""
+
+    data: Path | None = option(
+        None,
+        "Zip or folder of images that it was not trained on, CLASS/name.jpg; default: EuroSAT's validation images, see "
+        "SCENELIFT_DATA.",
+        panel=INPUT,
+    )
+    each: int = option(30, "Images of every class; 0: all.", panel=INPUT)
+    seed: int = option(0, "Seed of the draw of images and of the noise.", panel=INPUT)
+    pixel: float = option(10.0, "Size of the images' pixels on the ground, metres.", panel=INPUT)
+    chains: tuple[str, ...] = option(
+        (),
+        "Enhancement to measure (a chain with commas), instead of the usual ones; repeatable.",
+        "--model",
+        "-m",
+        panel=MODEL,
+    )
+
+    def __post_init__(self) -> None:
+        if self.each < 0:
+            raise UsageError(f"--each must not be below 0, got {self.each}")
+        if not 0 < self.pixel < math.inf:
+            raise UsageError(f"--pixel must be metres above 0, got {self.pixel:g}")

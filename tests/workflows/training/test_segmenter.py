@@ -18,9 +18,9 @@ from scenelift.models.training.confusion import Confusion
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.scenes import SceneSource
-from scenelift.workflows.classify import classify
 from scenelift.workflows.cli.train_command import run_training
 from scenelift.workflows.evidence.segmentation import block_counts, miou_difference, run_segmentation
+from scenelift.workflows.landcover.classify import classify
 from scenelift.workflows.landcover.settings import OwnScene
 from scenelift.workflows.settings import EnhanceSettings, TrainingRun
 from scenelift.workflows.training.pixels import LabelledPixelSampler, encode, read_arrays, read_rasters

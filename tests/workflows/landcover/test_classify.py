@@ -17,8 +17,8 @@ from scenelift.models.spec import ModelSpec
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.scenes import SceneSource
-from scenelift.workflows.classify import classify
 from scenelift.workflows.enhance import enhance, resume
+from scenelift.workflows.landcover.classify import classify
 from scenelift.workflows.settings import EnhanceSettings
 
 NAMES = ("Forest", "River & lake", "Rock")
