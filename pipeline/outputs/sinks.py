@@ -195,7 +195,8 @@ class ZarrSink:
 
 def level_factors(shape: tuple[int, int]) -> list[int]:
     """Return by how much the levels of a Zarr store are coarser: 2, 4, … until the larger side is at most a chunk."""
-    factors, side = [], max(shape)
+    factors: list[int] = []
+    side = max(shape)
     while side > CHUNK:
         side = -(-side // 2)
         factors.append(2 ** (len(factors) + 1))
