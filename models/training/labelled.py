@@ -11,11 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scenelift.models.errors import ModelError
+from scenelift.models.training.haze import Dehazing
 from scenelift.models.training.objectives import Step
 from scenelift.models.training.schedule import Phase
 
 IGNORED = -1
 """Label of pixels without a label; they do not count."""
+GREY = 0.1
+"""Reflectance that a change of gamma leaves as it is."""
 
 
 class LabelledSampler(Protocol):
@@ -34,6 +37,14 @@ class Augment:
     """Range of a random factor on all bands of an image."""
     tint: float = 0.0
     """Standard deviation of the logarithm of a further random factor for each band."""
+    gammas: tuple[float, float] = (1.0, 1.0)
+    """Range of the exponent, about a middle grey, on half of the images: other seasons, other instruments."""
+    saturation: float = 0.0
+    """Largest share by which half of the images get more or less colourful."""
+    haze: float = 0.0
+    """Largest optical depth at 550 nm of the air over half of the images, some of which lose contrast, too."""
+    offset: float = 0.0
+    """Standard deviation, reflectance, of what is added to each band of an image: other suns, other air."""
     mixup: float = 0.0
     """Share of batches whose images are averaged with other images of the batch, labels alike."""
     smoothing: float = 0.0
@@ -48,6 +59,15 @@ class Augment:
     def __post_init__(self) -> None:
         if not 0 < self.gains[0] <= self.gains[1]:
             raise ModelError(f"augment.gains must be two positive factors, the smaller first, got {list(self.gains)}")
+        if not 0 < self.gammas[0] <= self.gammas[1]:
+            raise ModelError(
+                f"augment.gammas must be two positive exponents, the smaller first, got {list(self.gammas)}"
+            )
+        if not (0 <= self.saturation <= 1 and 0 <= self.haze <= 5 and 0 <= self.offset <= 0.1):
+            raise ModelError(
+                "augment.saturation must be from 0 to 1, .haze from 0 to 5, .offset from 0 to 0.1, "
+                f"got {self.saturation}, {self.haze}, {self.offset}"
+            )
         if not (0 <= self.mixup <= 1 and 0 <= self.smoothing < 1):
             raise ModelError(
                 f"augment.mixup must be from 0 to 1, .smoothing from 0 to below 1, got {self.mixup}, {self.smoothing}"
@@ -111,13 +131,13 @@ class CrossEntropy:
 
 
 def jitter(images: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
-    """Return (N, C, H, W) images with random factors on image and bands, some zoomed, blurred, noisy."""
+    """Return (N, C, H, W) images with random factors on image and bands, some relit, zoomed, blurred, noisy."""
     low, high = augment.gains
     whole = low * (high / low) ** torch.rand(len(images), 1, 1, 1, generator=generator)
     each = torch.exp(augment.tint * torch.randn(len(images), images.shape[1], 1, 1, generator=generator))
-    images = images * whole * each
+    images = _relit(images * whole * each, augment, generator)
     if augment.zoom != (1.0, 1.0):
-        images = zoomed(images, _zoom_factors(len(images), augment.zoom, generator))
+        images = zoomed(images, _factors(len(images), augment.zoom, generator))
     if augment.blur:
         images = blurred(images, augment.blur * _half(len(images), generator))
     if augment.noise:
@@ -126,14 +146,31 @@ def jitter(images: Tensor, augment: Augment, generator: torch.Generator) -> Tens
     return images
 
 
+def _relit(images: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
+    """Return images as another season, sun and air would show them."""
+    if augment.gammas != (1.0, 1.0):
+        exponents = _factors(len(images), augment.gammas, generator)[:, None, None, None]
+        images = GREY * (images.clamp(min=0) / GREY) ** exponents
+    if augment.saturation:
+        grey = images.mean(1, keepdim=True)
+        change = _half(len(images), generator) * (2 * torch.rand(len(images), generator=generator) - 1).sign()
+        images = grey + (1 + augment.saturation * change[:, None, None, None]) * (images - grey)
+    if augment.haze:
+        air = Dehazing(depth=augment.haze, airlight=(0.15, 0.5), clear_share=0.5, together=1)
+        images = torch.cat([air.over(image, air.draw(generator), generator) for image in images.split(1)])
+    if augment.offset:
+        images = images + augment.offset * torch.randn(len(images), images.shape[1], 1, 1, generator=generator)
+    return images
+
+
 def _half(count: int, generator: torch.Generator) -> Tensor:
     """Return (count,) numbers: 0 for about half, the others even in 0..1."""
     return (2 * torch.rand(count, generator=generator) - 1).clamp(min=0)
 
 
-def _zoom_factors(count: int, zoom: tuple[float, float], generator: torch.Generator) -> Tensor:
+def _factors(count: int, limits: tuple[float, float], generator: torch.Generator) -> Tensor:
     """Return (count,) factors: 1 for about half, the others even on a logarithmic scale."""
-    low, high = zoom
+    low, high = limits
     draw = torch.rand(count, 2, generator=generator)
     return torch.where(draw[:, 0] < 0.5, 1.0, low * (high / low) ** draw[:, 1])
 

@@ -18,6 +18,7 @@ from scenelift.models.errors import ModelError
 from scenelift.models.networks.architectures import build
 from scenelift.models.networks.classifier import Classifier, start_from_imagenet
 from scenelift.models.spec import ModelSpec
+from scenelift.models.training.calibration import calibration_error, temperature
 from scenelift.models.training.confusion import Confusion
 from scenelift.models.training.initialization import start_weights, take_over
 from scenelift.models.training.labelled import CrossEntropy
@@ -42,7 +43,7 @@ class Classification:
     column = "validation_balanced_accuracy"
     limits = (
         "Knows the classes, places and seasons it was trained on and names one of them whatever it is shown. "
-        "Its probabilities are not calibrated."
+        "Its probabilities are calibrated on its validation places, and elsewhere they may be too sure."
     )
 
     @classmethod
@@ -87,6 +88,9 @@ class Classification:
             start_from_imagenet(module)
         elif self.recipe.start:
             take_over(module, start_weights(self.recipe.start))
+        if self.recipe.frozen:
+            for part in (module.stem, *module.stages[: self.recipe.frozen]):  # type: ignore[index]
+                part.requires_grad_(False)
 
     @functools.cached_property
     def _twin(self) -> nn.Module:
@@ -98,13 +102,24 @@ class Classification:
 
     def validate(self, state: Weights) -> float:
         """Return the balanced accuracy over some of the validation images."""
-        self._twin.load_state_dict(state)
-        return _confusion_of(self._twin, self._some).scores()["balanced_accuracy"]
+        return _confusion(self._logits(state, self._some), self._some).scores()["balanced_accuracy"]
 
     def scores(self, state: Weights) -> dict[str, float]:
-        """Return every score over all validation images."""
+        """Return every score over all validation images, and the expected calibration error."""
+        found = self._logits(state, self.held_out)
+        error = calibration_error(found.softmax(1), torch.from_numpy(self.held_out.labels))
+        scores = _confusion(found, self.held_out).scores() | {"calibration_error": error}
+        return {k: round(v, 4) for k, v in scores.items()}
+
+    def finished(self, state: Weights) -> Weights:
+        """Return weights whose last layer is divided by the temperature of the validation images."""
+        by = temperature(self._logits(state, self.held_out), torch.from_numpy(self.held_out.labels))
+        return state | {name: state[name] / by for name in ("head.weight", "head.bias")}
+
+    def _logits(self, state: Weights, images: LabelledImages) -> Tensor:
         self._twin.load_state_dict(state)
-        return {k: round(v, 4) for k, v in _confusion_of(self._twin, self.held_out).scores().items()}
+        parts = [slice(at, at + 10 * BATCH) for at in range(0, len(images), 10 * BATCH)]
+        return torch.cat([_logits(self._twin, images.reflectance(part)) for part in parts])
 
     def objective(self, schedule: Schedule, device: str) -> Objective:
         """Return the cross-entropy of images drawn class by class."""
@@ -133,21 +148,17 @@ class Classification:
         }
 
 
-@torch.inference_mode()
 def probabilities(module: nn.Module, images: Tensor) -> Tensor:
     """Return (n, classes) for (n, C, H, W) reflectance."""
-    parts = [
-        module(images[at : at + BATCH].contiguous(memory_format=torch.channels_last)).softmax(1)
-        for at in range(0, len(images), BATCH)
-    ]
-    return torch.cat(parts)
+    return _logits(module, images).softmax(1)
 
 
-def _confusion_of(module: nn.Module, images: LabelledImages) -> Confusion:
-    """Classify labelled images and count."""
-    total = Confusion.empty(images.classes)
-    for at in range(0, len(images), 10 * BATCH):
-        part = slice(at, at + 10 * BATCH)
-        named = probabilities(module, images.reflectance(part)).argmax(1).numpy()
-        total += Confusion.of(images.labels[part], named, images.classes)
-    return total
+@torch.inference_mode()
+def _logits(module: nn.Module, images: Tensor) -> Tensor:
+    starts = range(0, len(images), BATCH)
+    batches = (images[at : at + BATCH].contiguous(memory_format=torch.channels_last) for at in starts)
+    return torch.cat([module(batch) for batch in batches])
+
+
+def _confusion(logits: Tensor, images: LabelledImages) -> Confusion:
+    return Confusion.of(images.labels, logits.argmax(1).numpy(), images.classes)

@@ -11,6 +11,7 @@ from torch.nn import Module
 
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.architectures import build
+from scenelift.models.networks.classifier import STAGES
 from scenelift.models.spec import ModelSpec
 from scenelift.models.training.adversarial import AdversarialSettings
 from scenelift.models.training.haze import Dehazing
@@ -142,6 +143,8 @@ class LandcoverRecipe:
     classes: tuple[str, ...] = ()
     start: str = ""
     """"imagenet", a shipped model, a checkpoint, or nothing."""
+    frozen: int = 0
+    """Stages of a classifier, counted from its first convolution on, whose kernels stay as they start."""
     patch: int = 128
     """Side of the patches the engine will hand the network."""
     note: str = ""
@@ -157,6 +160,11 @@ class LandcoverRecipe:
                 f"recipe {self.name!r}: the classes must stand beside [arch], got arch.classes: move them up"
             )
         build(self.arch | {"classes": self.classes or ("a", "b")})
+        stages = 0 if self.segments else self.arch.get("stages", STAGES)
+        if not 0 <= self.frozen <= stages:
+            raise ModelError(
+                f"recipe {self.name!r}: frozen must be from 0 to the network's {stages} stages, got {self.frozen}"
+            )
 
     @property
     def segments(self) -> bool:

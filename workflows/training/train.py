@@ -84,6 +84,10 @@ class Problem(Protocol):
         """Return all that the card tells of the weights."""
         ...
 
+    def finished(self, state: Weights) -> Weights:
+        """Return trained weights as they are stored: a classifier's are calibrated first."""
+        ...
+
     def objective(self, schedule: Schedule, device: str) -> Objective:
         """Return what is minimised."""
         ...
@@ -185,7 +189,7 @@ def fit(
     target = weights or run / f"{recipe.name}.safetensors"
     if not group.is_main:
         return target
-    kept = _as_stored(trainer.best)  # the card tells what the stored half-precision weights do
+    kept = _as_stored(problem.finished(trainer.best))  # the card tells what the stored half-precision weights do
     facts = {
         "recipe": recipe.name,
         "recipe_digest": digest(recipe),

@@ -10,6 +10,7 @@ from scenelift.models.networks.classifier import start_from_imagenet
 from scenelift.models.networks.features import trunk_available
 from scenelift.models.receptive import check_halo
 from scenelift.models.spec import ModelSpec
+from scenelift.models.training.calibration import calibration_error, temperature
 from scenelift.models.training.labelled import Augment, CrossEntropy, blurred, jitter, turned, zoomed
 from scenelift.models.training.schedule import Phase, Schedule
 from scenelift.models.training.trainer import Run, Trainer
@@ -98,26 +99,31 @@ def draw(count, subset, generator):
     return torch.rand(count, 3, 16, 16, generator=generator) * 0.1 + 0.15 * labels[:, None, None, None], labels
 
 
-def trainer(folder):
+def trainer(folder, frozen=False):
     folder.mkdir(exist_ok=True)
     torch.manual_seed(0)
     plan = Schedule((Phase(12, warmup=2),), batch=4, validate_every=4, ema=0.9, optimizer="adamw", precision="fp32")
     scores = iter(range(1000))
-    augment = Augment(gains=(0.8, 1.2), tint=0.1, mixup=0.5, smoothing=0.1, blur=1.0, noise=0.01)
+    augment = Augment(
+        gains=(0.8, 1.2), tint=0.1, mixup=0.5, smoothing=0.1, blur=1.0, noise=0.01, gammas=(0.8, 1.2), haze=0.4
+    )
     run = Run(folder, "one", lambda state: float(next(scores)), "validation_balanced_accuracy")
-    return Trainer(build(ARCH), CrossEntropy(draw, augment), plan, run)
+    module = build(ARCH)
+    module.stem.requires_grad_(not frozen)
+    return Trainer(module, CrossEntropy(draw, augment), plan, run)
 
 
-def test_a_killed_training_ends_with_the_same_weights(tmp_path):
-    whole = trainer(tmp_path / "whole").train()
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_killed_training_ends_with_the_same_weights(tmp_path, frozen):
+    whole = trainer(tmp_path / "whole", frozen).train()
 
     def kill(step, loss):
         if step == 7:
             raise KillError
 
     with pytest.raises(KillError):
-        trainer(tmp_path / "cut").train(kill)
-    again = trainer(tmp_path / "cut")
+        trainer(tmp_path / "cut", frozen).train(kill)
+    again = trainer(tmp_path / "cut", frozen)
     assert again.resume()
     found = again.train()
     assert all(torch.equal(whole[name], found[name]) for name in whole)
@@ -148,8 +154,58 @@ def test_zoom_enlarges_about_the_middle_and_leaves_the_others_alone():
     torch.testing.assert_close(jitter(flat, Augment(zoom=(0.5, 2.0)), torch.Generator().manual_seed(1)), flat)
 
 
+def relit(**settings):
+    """16 images of three flat bands, as other light shows them: (16, 3)."""
+    flat = torch.tensor([0.05, 0.1, 0.2])[None, :, None, None].expand(16, 3, 8, 8)
+    found = jitter(flat, Augment(**settings), torch.Generator().manual_seed(3))
+    assert found.flatten(2).std(2).max() < 1e-6 or "haze" in settings  # haze is thick here and thin there
+    return found.mean((2, 3))
+
+
+def test_other_light_changes_half_of_the_images_as_it_says():
+    plain = torch.tensor([0.05, 0.1, 0.2])
+    gamma = relit(gammas=(0.7, 1.4))
+    torch.testing.assert_close(gamma[:, 1], torch.full((16,), 0.1))  # grey stays grey
+    exponents = torch.log(gamma[:, 0] / 0.1) / torch.log(torch.tensor(0.5))
+    assert ((exponents > 0.7 - 1e-3) & (exponents < 1.4 + 1e-3)).all() and exponents.std() > 0.1
+    colour = relit(saturation=0.5)
+    torch.testing.assert_close(colour.mean(1), plain.mean().expand(16))
+    spread = (colour[:, 2] - colour[:, 0]) / 0.15
+    assert ((spread > 0.5 - 1e-3) & (spread < 1.5 + 1e-3)).all() and spread.min() < 0.9 and spread.max() > 1.1
+    hazy = relit(haze=0.8)
+    assert 2 <= int((hazy - plain).abs().amax(1).lt(1e-3).sum()) < 14
+    assert (hazy[:, 0] >= 0.05 - 1e-6).all() and hazy[:, 0].max() > 0.08
+    moved = relit(offset=0.01) - plain
+    assert 0.005 < moved.std() < 0.015 and (moved.std(1) > 1e-4).all()  # each band by its own
+
+
+def test_the_temperature_is_found_that_logits_were_multiplied_with():
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(20000, 4, generator=generator)
+    labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    assert temperature(logits, labels) == pytest.approx(1, abs=0.03)
+    assert temperature(3 * logits, labels) == pytest.approx(3, abs=0.1)
+    assert (
+        calibration_error(logits.softmax(1), labels) < 0.015 < 0.1 < calibration_error((3 * logits).softmax(1), labels)
+    )
+    sure = torch.eye(4)[labels]
+    assert temperature(sure, labels) == pytest.approx(0.2)  # never wrong: as sure as is allowed
+    assert calibration_error(sure, labels) == 0
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"gains": (0.0, 1.0)}, {"mixup": 2.0}, {"blur": -1.0}, {"noise": -0.1}, {"zoom": (2.0, 1.0)}]
+    "wrong",
+    [
+        {"gains": (0.0, 1.0)},
+        {"mixup": 2.0},
+        {"blur": -1.0},
+        {"noise": -0.1},
+        {"zoom": (2.0, 1.0)},
+        {"gammas": (0.0, 1.0)},
+        {"saturation": 1.5},
+        {"haze": -0.1},
+        {"offset": 10.0},
+    ],
 )
 def test_augmentations_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ModelError):

