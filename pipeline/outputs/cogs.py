@@ -24,14 +24,14 @@ from scenelift.pipeline.errors import SinkError
 from scenelift.pipeline.faults import commit_point
 from scenelift.pipeline.files import sync
 from scenelift.pipeline.outputs.categories import colormap, pam_xml
-from scenelift.pipeline.outputs.compression import COG
+from scenelift.pipeline.outputs.compression import COG, cog_compression
 from scenelift.pipeline.outputs.ordered import in_order
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.pyramids import copy_window, halve_window
 from scenelift.pipeline.outputs.readback import ReadableScene, open_as_scene
 from scenelift.pipeline.outputs.sinks import Blocks, Level, ZarrSink, make_level, provenance_text
 from scenelift.pipeline.outputs.tiffs.laying import lay
-from scenelift.pipeline.outputs.tiffs.tiles import BY_BLOCKS, overview_count, tile_side
+from scenelift.pipeline.outputs.tiffs.tiles import BY_BLOCKS, SIDE, overview_count, tile_side
 from scenelift.pipeline.scenes.rasters import GDAL_OPTIONS
 from scenelift.pipeline.tiles import TileGrid
 
@@ -115,7 +115,7 @@ def _levels(store: ZarrSink, output: Output, shards: bool) -> list[Level]:
             commit_point("window-written")
         return level
 
-    exact, by_gdal = store.whole, (output.compress or next(iter(COG))) not in BY_BLOCKS
+    exact, by_gdal = store.whole, cog_compression(output) not in BY_BLOCKS
     levels = [exact if exact.tiles else made(1, exact, Blocks.TILES)]
     for number in range(1, overview_count(output.grid.shape) + 1):
         factor = 2**number
@@ -162,7 +162,7 @@ def _template(output: Output, path: Path) -> bytes:
         _with_overviews(plain, levels) if levels else plain,
         made,
         driver="COG",
-        **COG[output.compress or next(iter(COG))],
+        **COG[cog_compression(output)],
         BLOCKSIZE=side,
         BIGTIFF="IF_SAFER",
         SPARSE_OK=True,
@@ -226,8 +226,8 @@ def _profile(output: Output, shape: tuple[int, int]) -> dict[str, Any]:
         "transform": output.grid.transform,
         "nodata": output.nodata,
         "tiled": True,
-        "blockxsize": 512,
-        "blockysize": 512,
+        "blockxsize": SIDE,
+        "blockysize": SIDE,
         "BIGTIFF": "IF_SAFER",
         "SPARSE_OK": True,
     }

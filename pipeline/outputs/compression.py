@@ -57,6 +57,11 @@ def compression_of(format_name: str, wanted: str | None, output: Output) -> str 
     return None if wanted == CHOICES[format_name][0] else wanted
 
 
+def cog_compression(output: Output) -> str:
+    """Return by what a Cloud-Optimized GeoTIFF of an output is compressed, one of ``COG``."""
+    return output.compress or next(iter(COG))
+
+
 def one_tile(pixels: NDArray[np.generic], name: str, alpha: bool = False) -> bytes:
     """Compress pixels as a GeoTIFF of one tile, by one thread, as GDAL's COG driver would compress that tile.
 

@@ -16,7 +16,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCode
 from scenelift.pipeline.errors import SinkError, UsageError
 from scenelift.pipeline.faults import commit_point
 from scenelift.pipeline.files import sync
-from scenelift.pipeline.outputs.compression import COG
+from scenelift.pipeline.outputs.compression import cog_compression
 from scenelift.pipeline.outputs.geozarr import array_attributes, group_attributes, write_coordinates
 from scenelift.pipeline.outputs.halving import coarsen
 from scenelift.pipeline.outputs.outputs import CHUNK, Output
@@ -102,8 +102,7 @@ class ZarrSink:
             If the folder cannot be written.
         """
         whole = not any(length % tile_side(output.grid.shape) for length in output.block)
-        compress = output.compress or next(iter(COG))
-        if blocks is Blocks.TILES and not (whole and compress in BY_BLOCKS):
+        if blocks is Blocks.TILES and not (whole and cog_compression(output) in BY_BLOCKS):
             blocks = Blocks.SCRATCH
         try:
             group = zarr.open_group(str(path), mode="w-", zarr_format=3, attributes=group_attributes(output))
@@ -264,7 +263,7 @@ def make_level(
 ) -> Level:
     """Make the empty arrays of one level; ``block`` is the size of its shards, None for none."""
     level, bands = shape, len(output.bands)
-    tiles = TiffTile(output.compress or next(iter(COG)), output.bands[-1].color == "alpha")
+    tiles = TiffTile(cog_compression(output), output.bands[-1].color == "alpha")
     plain = BytesCodec(endian="little" if np.dtype(output.dtype).itemsize > 1 else None)
     together = blocks is Blocks.TILES  # all bands of a tile
     if together:

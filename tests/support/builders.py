@@ -134,3 +134,18 @@ def landcover_net() -> tuple[Any, ModelSpec]:
 
     labels = ("Forest", "River & lake", "Rock")
     return Net(), ModelSpec("names", "landcover", halo=1, bands=3, out_bands=3, labels=labels, patch=32)
+
+
+def untrained_classifier(path: Path, names: tuple[str, ...]) -> Path:
+    """Write a classifier of windows of 32 pixels that was trained on nothing."""
+    import torch
+
+    from scenelift.models.checkpoint import save_checkpoint
+    from scenelift.models.networks.architectures import build
+
+    torch.manual_seed(3)
+    arch = {"kind": "landcover-classifier", "classes": list(names), "window": 32, "side": 32, "stages": 1, "step": 16}
+    module = build(arch, valid=True)
+    spec = ModelSpec("tiny", "landcover", halo=module.halo, bands=3, out_bands=3, multiple_of=16, patch=32)
+    save_checkpoint(path, module, spec, arch)
+    return path

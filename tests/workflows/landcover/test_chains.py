@@ -13,13 +13,11 @@ import pytest
 import rasterio
 import torch
 from PIL import Image
-from support.builders import UTM, noise_image, write_raster
+from support.builders import UTM, noise_image, untrained_classifier, write_raster
 
-from scenelift.models.checkpoint import checkpoint_digest, save_checkpoint
+from scenelift.models.checkpoint import checkpoint_digest
 from scenelift.models.errors import ModelError
-from scenelift.models.networks.architectures import build
 from scenelift.models.shipped import CLASSIFIER, load_classifier, shipped
-from scenelift.models.spec import ModelSpec
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import COMMAND_LINE, UnfitError, UsageError
 from scenelift.pipeline.outputs.readback import provenance_of
@@ -68,12 +66,7 @@ ROWS = (row(), row(0.012, gains=HELPS), row(0.012, 0.15, gains={GOOD: (3.0, 1.0,
 @pytest.fixture
 def classifier(tmp_path):
     """A classifier of windows of 32 pixels that was trained on nothing, and its measurement."""
-    torch.manual_seed(3)
-    arch = {"kind": "landcover-classifier", "classes": list(NAMES), "window": 32, "side": 32, "stages": 1, "step": 16}
-    module = build(arch, valid=True)
-    path = tmp_path / "tiny.safetensors"
-    spec = ModelSpec("tiny", "landcover", halo=module.halo, bands=3, out_bands=3, multiple_of=16, patch=32)
-    save_checkpoint(path, module, spec, arch)
+    path = untrained_classifier(tmp_path / "tiny.safetensors", NAMES)
     write_chains(chains_path(path), chains_of(path, ROWS))
     return str(path)
 

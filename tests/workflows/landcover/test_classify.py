@@ -6,14 +6,10 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 import rasterio
-import torch
-from support.builders import UTM, noise_image, write_raster
+from support.builders import UTM, noise_image, untrained_classifier, write_raster
 from support.processes import call
 
-from scenelift.models.checkpoint import save_checkpoint
 from scenelift.models.errors import ModelError
-from scenelift.models.networks.architectures import build
-from scenelift.models.spec import ModelSpec
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.scenes.scenes import SceneSource
@@ -165,12 +161,7 @@ def test_a_map_on_dask_workers_is_the_same(scene, tmp_path):
 
 
 def test_a_classifier_of_images_makes_the_same_map_for_every_cut(scene, tmp_path):
-    torch.manual_seed(3)
-    arch = {"kind": "landcover-classifier", "classes": list(NAMES), "window": 32, "side": 32, "stages": 1, "step": 16}
-    module = build(arch, valid=True)
-    path = tmp_path / "tiny.safetensors"
-    spec = ModelSpec("tiny", "landcover", halo=module.halo, bands=3, out_bands=3, multiple_of=16, patch=32)
-    save_checkpoint(path, module, spec, arch)
+    path = untrained_classifier(tmp_path / "tiny.safetensors", NAMES)
     run(scene, tmp_path / "one.tif", str(path), probabilities=True)
     run(scene, tmp_path / "other.tif", str(path), probabilities=True, block=33)
     with rasterio.open(tmp_path / "one.tif") as one, rasterio.open(tmp_path / "other.tif") as other:
