@@ -24,7 +24,8 @@ from scenelift.pipeline.scenes.multigrid import Placement
 from scenelift.pipeline.scenes.radiometry import ASSUMED_SCALE, DTYPES, READ_AS, held
 from scenelift.pipeline.scenes.scenes import Band, Scene, SceneSource, no_crs
 from scenelift.pipeline.tiles import TileGrid, Window
-from scenelift.workflows.choosing import is_network, prepare_opened
+from scenelift.workflows.choosing.models import is_network
+from scenelift.workflows.choosing.prepared import prepare_opened
 from scenelift.workflows.refusals import model_names, refuse_models
 from scenelift.workflows.settings import BLOCK, EnhanceSettings
 

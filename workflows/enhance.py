@@ -23,7 +23,7 @@ from scenelift.pipeline.jobs.summary import EnhanceSummary
 from scenelift.pipeline.jobs.verifying import Verdict
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.settings import read_table
-from scenelift.workflows.choosing import Prepared, prepare
+from scenelift.workflows.choosing.prepared import Prepared, prepare
 from scenelift.workflows.planning import plan_of, plan_prepared
 from scenelift.workflows.refusals import check_output
 from scenelift.workflows.settings import BLOCK, Crop, EnhanceSettings

@@ -29,7 +29,8 @@ from scenelift.pipeline.scenes.products.kinds import ClassLayer
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.settings import read_table
 from scenelift.pipeline.tiles import TileGrid, patch_shape
-from scenelift.workflows.choosing import Prepared, is_network, prepare
+from scenelift.workflows.choosing.models import is_network
+from scenelift.workflows.choosing.prepared import Prepared, prepare
 from scenelift.workflows.refusals import check_output
 from scenelift.workflows.settings import EnhanceSettings
 

@@ -27,7 +27,7 @@ from scenelift.models.sensing import estimation
 from scenelift.models.sensing.blurs import MTF_RANGE, Blur, decimate
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.scenes.scenes import SceneSource
-from scenelift.workflows.choosing import prepare
+from scenelift.workflows.choosing.prepared import prepare
 from scenelift.workflows.expect import run_chain, squared_errors
 from scenelift.workflows.settings import EnhanceSettings
 

@@ -24,7 +24,7 @@ from scenelift.pipeline.errors import UnfitError, UsageError
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows import expect as workflow
-from scenelift.workflows.choosing import Prepared, prepare
+from scenelift.workflows.choosing.prepared import Prepared, prepare
 from scenelift.workflows.conditions import Conditions, colour_bands, noise_of, scene_conditions
 from scenelift.workflows.demo import packaged_scene
 from scenelift.workflows.enhance import enhance, planned, resume

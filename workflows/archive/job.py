@@ -45,7 +45,7 @@ from scenelift.workflows.archive.settings import ArchiveSettings, Folder
 from scenelift.workflows.archive.stac import COLLECTION, classes_asset, item_of, write_item
 from scenelift.workflows.archive.survey import source_of
 from scenelift.workflows.archive.transfer import at_hand, upload
-from scenelift.workflows.choosing import prepare
+from scenelift.workflows.choosing.prepared import prepare
 from scenelift.workflows.enhance import expecting, refuse_foreign
 from scenelift.workflows.evidence.score import plain, score
 from scenelift.workflows.planning import plan_prepared

@@ -201,7 +201,7 @@ def expect(
     """Say what super-resolution may be expected to gain, tried on the scene itself one level coarser."""
     refuse(inputs, source, model, where=where)
     from scenelift.pipeline.errors import UnfitError, UsageError
-    from scenelift.workflows.choosing import prepare
+    from scenelift.workflows.choosing.prepared import prepare
     from scenelift.workflows.cli.console import Console
 
     with Console(as_json).preparing(preparing(model, settings)):

@@ -14,7 +14,7 @@ from scenelift.pipeline.jobs.running import Announce, Progress
 from scenelift.pipeline.jobs.summary import EnhanceSummary
 from scenelift.pipeline.outputs.outputs import output_of
 from scenelift.pipeline.scenes.scenes import SceneSource
-from scenelift.workflows.choosing import opened
+from scenelift.workflows.choosing.prepared import opened
 from scenelift.workflows.conditions import colour_bands, scene_conditions
 from scenelift.workflows.enhance import enhance
 from scenelift.workflows.landcover.chains import Choice, Seen, choose, read_chains, unmeasured

@@ -35,7 +35,7 @@ from scenelift.pipeline.errors import SceneliftError, UsageError
 from scenelift.pipeline.scenes.radiometry import ASSUMED_SCALE
 from scenelift.pipeline.scenes.rasters import open_raster
 from scenelift.pipeline.tiles import Window
-from scenelift.workflows.choosing import LEFT_BY_DENOISING
+from scenelift.workflows.choosing.models import LEFT_BY_DENOISING
 from scenelift.workflows.conditions import COLOURS, IMAGES, NOISIEST, Conditions, images_conditions
 from scenelift.workflows.landcover.chains import Choice, Seen, choose, read_chains, unmeasured
 from scenelift.workflows.landcover.settings import AUTO, split_chain

@@ -24,7 +24,7 @@ from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.files import check_writable, write_durably
 from scenelift.pipeline.scenes.scenes import Scene, SceneSource
 from scenelift.pipeline.tiles import TileGrid, Window, patch_shape
-from scenelift.workflows.choosing import Prepared, prepare
+from scenelift.workflows.choosing.prepared import Prepared, prepare
 from scenelift.workflows.conditions import scene_conditions
 from scenelift.workflows.settings import EnhanceSettings
 

@@ -28,7 +28,7 @@ from scenelift.pipeline.jobs.fingerprints import fingerprint
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.pipeline.tiles import Window
-from scenelift.workflows.choosing import prepare
+from scenelift.workflows.choosing.prepared import prepare
 from scenelift.workflows.planning import make_plan
 from scenelift.workflows.settings import EnhanceSettings
 
