@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from scenelift.models.degradations import EUROSAT, quantize, white_noise
 from scenelift.models.sensing.blurs import KINDS, MTF_RANGE, Blur, decimate
-from scenelift.models.sensing.estimation import SIGMA_UNIT, TRANSFERS, features
+from scenelift.models.sensing.estimation import SIGMA_UNIT, TRANSFERS, cut_tiles, features
 
 Draw = Callable[[int, torch.Generator], Tensor]
 """Draws (count, 1, H, W) clean patches of one source, reflectance."""
@@ -84,11 +84,12 @@ def example(draw: Draw, count: int, generator: torch.Generator) -> tuple[NDArray
     blur = Blur("gaussian", low + (high - low) * u[3]) if u[4] < 0.68 else Blur(KINDS[1 + int(u[5] * 2.6)])
     sigma = 0.0 if u[6] < 0.5 else NOISIEST * u[7] ** 3
     coarse = decimate(clean, scale, [[blur.kernel(scale)]] * count)
-    coarse = white_noise(coarse, sigma, generator)
+    coarse = white_noise(coarse, sigma, generator)[:, 0]
     step = EUROSAT.level if u[8] < 0.25 else 1e-4 if u[8] < 0.5 else 0.0
     if step:
         coarse, sigma = quantize(coarse, step), math.hypot(sigma, step / math.sqrt(12))
-    return features(coarse[:, 0].double().numpy()), blur, sigma
+    tiles = [cut_tiles(each.numpy()) for each in coarse]  # as those of a scene
+    return features(np.concatenate(tiles)), blur, sigma
 
 
 def target(blur: Blur) -> NDArray[np.float32]:
@@ -103,22 +104,11 @@ def target(blur: Blur) -> NDArray[np.float32]:
     return found
 
 
-def examples(
-    draws: Sequence[tuple[Draw, float]], count: int, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float64]]:
-    """Return features (count, F), probabilities (count, K) and noise (count,) of random examples.
-
-    Parameters
-    ----------
-    draws : sequence of (Draw, float)
-        Sources of clean patches, and how often each is drawn from.
-    count, seed : int
-    """
-    weights = torch.tensor([weight for _, weight in draws])
+def examples(draw: Draw, count: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float64]]:
+    """Return features (count, F), probabilities (count, K) and noise (count,) of random examples of one source."""
     rows = []
     for index in range(count):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
-        draw = draws[int(torch.multinomial(weights, 1, generator=generator))][0]
         rows.append(example(draw, COUNTS[index % len(COUNTS)], generator))
     return (
         np.stack([row[0] for row in rows]),
@@ -135,7 +125,7 @@ def fit(
     mean, deviation = x.mean(0), x.std(0) + 1e-3
     inputs = torch.tensor(np.clip((x - mean) / deviation, -5, 5), dtype=torch.float32)
     chances, levels = torch.from_numpy(y), torch.log2(1 + torch.tensor(sigma, dtype=torch.float32) / SIGMA_UNIT)
-    first, second, last = nn.Linear(x.shape[1], 128), nn.Linear(128, 64), nn.Linear(64, y.shape[1] + 1)
+    first, second, last = nn.Linear(x.shape[1], 512), nn.Linear(512, 256), nn.Linear(256, y.shape[1] + 1)
     net = nn.Sequential(first, nn.SiLU(), nn.Dropout(0.3), second, nn.SiLU(), nn.Dropout(0.15), last)
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.05)
     for epoch in range(epochs):

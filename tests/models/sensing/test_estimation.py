@@ -88,7 +88,7 @@ def test_training_learns_to_tell_strong_blur_from_weak():
         at = torch.randint(base.shape[-1] - 64, (count, 2), generator=generator).tolist()
         return torch.cat([base[..., r : r + 64, c : c + 64] for r, c in at])
 
-    x, y, sigma = examples([(draw, 1.0)], 300, seed=0)
+    x, y, sigma = examples(draw, 300, seed=0)
     assert x.shape == (300, len(features(np.random.default_rng(0).random((2, 32, 32)))))
     weights = fit(x, y, sigma, epochs=30)
     found = np.array([outputs(row, weights)[: len(TRANSFERS)].argmax() for row in x])
