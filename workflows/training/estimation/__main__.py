@@ -83,7 +83,7 @@ def train_estimator(
         made = list(pool.map(Part.make, wanted))
     x, y, sigma = (np.concatenate(parts) for parts in zip(*made, strict=True))
     weights = fit(x, y, sigma, seed=seed)
-    (weights["regret"],) = remembered(kept, "regret", lambda: [_regret(data, seed)])
+    (weights["regret"],) = remembered(kept, f"regret-{seed}", lambda: [_regret(data, seed)])
     store(output, weights)
 
 

@@ -101,7 +101,7 @@ def read_bands(data: Path, patterns: Sequence[str]) -> list[Array]:
                 bands += [band for name in ("naip_new", "naip_old") for band in file[name] * np.float32(BRIGHT / 255)]
             continue
         values = _values(path)
-        known = path.parent.name.startswith("s2") and "uint16" in str(open_scene(_source(path)).dtype)
+        known = path.parent.name.startswith("s2") and open_scene(_source(path)).dtype == "uint16"
         bands += list(values * np.float32(1e-4)) if known else [_scaled(band, values) for band in values]
     return bands
 
