@@ -94,3 +94,14 @@ def test_a_denoiser_adds_nothing_unseen():
     assert found.corrected == pytest.approx(made - low)
     with pytest.raises(ModelError, match="does not fit an input"):
         support(low, made[:, :3], [Blur()])
+
+
+def test_the_strongest_blur_that_is_estimated_is_inverted():
+    rng = np.random.default_rng(0)
+    low = rng.random((1, 30, 40)).astype(np.float32)
+    fine = rng.random((1, 60, 80)).astype(np.float32)
+    found = support(low, fine, [Blur("gaussian", 0.05)])
+    seen = decimate(torch.from_numpy(found.determined)[None], 2, [[Blur("gaussian", 0.05).kernel(2)]])[0]
+    assert np.abs(seen.numpy() - low).max() < 1e-3
+    with pytest.raises(ModelError, match="its blur leaves nothing of some detail"):
+        support(low, fine, [Blur("gaussian", 0.005)])
