@@ -31,7 +31,7 @@ from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows.choosing.prepared import prepare
 from scenelift.workflows.expect import run_chain, squared_errors
 from scenelift.workflows.settings import EnhanceSettings
-from scenelift.workflows.training.estimation.places import PACKAGED, PLACES, read_bands, read_packaged
+from scenelift.workflows.training.estimation.places import place_names, read_place
 
 SIDE, BANDS = 384, 3
 """Of a crop."""
@@ -63,9 +63,10 @@ def crops(
     data: Path, packages: Path | None, places: Sequence[str], generator: np.random.Generator, count: int
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Yield names and crops (C, SIDE or less, ...) of reflectance-like values, the places in turn."""
+    read = functools.lru_cache(maxsize=16)(read_place)
     for number in range(count):
         place = places[number % len(places)]
-        bands = _bands(data, packages, place)
+        bands = read(data, packages, place)
         shape = bands[int(generator.integers(len(bands)))].shape
         alike = [band for band in bands if band.shape == shape]
         height, width = (min(SIDE, n // 8 * 8) for n in shape)
@@ -74,14 +75,6 @@ def crops(
         crop = np.stack([alike[index][row : row + height, col : col + width] for index in chosen])
         if (crop == 0).mean() < 0.01 and crop.std() > 1e-3:
             yield f"{place} {row} {col}", crop
-
-
-@functools.lru_cache(maxsize=16)
-def _bands(data: Path, packages: Path | None, name: str) -> list[NDArray[np.float32]]:
-    packaged = [place for place in PACKAGED if place.name == name]
-    if packaged and packages:
-        return read_packaged(packages, packaged[0])
-    return read_bands(data, next(patterns for patterns in PLACES if patterns[0] == name))
 
 
 def blurs(generator: np.random.Generator) -> Blur:
@@ -145,8 +138,7 @@ def main(
     if estimator is not None:
         estimation.WEIGHTS = estimator
     generator = np.random.default_rng(seed)
-    known = [patterns[0] for patterns in PLACES] + [place.name for place in PACKAGED if packages]
-    chosen = [name for name in known if name.startswith(tuple(places or [""]))]
+    chosen = [name for name in place_names(packages) if name.startswith(tuple(places or [""]))]
     rows: list[Outcome] = []
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(Outcome.__dataclass_fields__)

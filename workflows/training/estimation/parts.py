@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scenelift.models.checkpoint import write_atomically
 from scenelift.models.training.estimation import Draw, examples
 from scenelift.workflows.training.estimation.patches import drawn, of_eurosat, of_place
-from scenelift.workflows.training.estimation.places import PACKAGED, PLACES, read_bands, read_packaged
+from scenelift.workflows.training.estimation.places import PACKAGED, place_names, read_place
 
 EUROSAT, DRAWN, EACH, PACKAGED_EACH = 18_000, 6_000, 2_000, 1_500
 """Examples of EuroSAT, of drawn shapes, of each place, and of each packaged one."""
@@ -31,11 +31,7 @@ def source(data: Path, packages: Path | None, name: str) -> Draw:
     """Return what draws patches of a source."""
     if name in ("eurosat", "drawn"):
         return of_eurosat(data) if name == "eurosat" else drawn
-    packaged = {place.name: place for place in PACKAGED}
-    if packages is not None and name in packaged:
-        return of_place(read_packaged(packages, packaged[name]))
-    (patterns,) = (place for place in PLACES if place[0] == name)
-    return of_place(read_bands(data, patterns))
+    return of_place(read_place(data, packages, name))
 
 
 @dataclass(frozen=True)
@@ -77,8 +73,9 @@ def remembered(folder: Path | None, name: str, make: Callable[[], Sequence[NDArr
 
 def parts(data: Path, packages: Path | None, kept: Path | None, share: float, seed: int) -> list[Part]:
     """Return what is learned from, whichever places are left out afterwards."""
-    counts = {"eurosat": EUROSAT, "drawn": DRAWN} | {patterns[0]: EACH for patterns in PLACES}
-    counts |= {place.name: PACKAGED_EACH for place in PACKAGED if packages}
+    packaged = {place.name for place in PACKAGED}
+    counts = {"eurosat": EUROSAT, "drawn": DRAWN}
+    counts |= {name: PACKAGED_EACH if name in packaged else EACH for name in place_names(packages)}
     found = []
     for number, (name, count) in enumerate(counts.items()):
         whole = max(1, round(share * count))

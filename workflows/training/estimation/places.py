@@ -92,6 +92,19 @@ PACKAGED = (
 """Sentinel-2, Landsat 5 and 8, RapidEye, QuickBird, WorldView, Pléiades and aerial images of 0.1 to 2.4 m."""
 
 
+def place_names(packages: Path | None) -> list[str]:
+    """Return the names of all places, packaged ones if there is a folder with their archives."""
+    return [patterns[0] for patterns in PLACES] + [place.name for place in PACKAGED if packages]
+
+
+def read_place(data: Path, packages: Path | None, name: str) -> list[Array]:
+    """Return the bands of a place by one of `place_names`; errors as of `read_packaged`."""
+    packaged = [place for place in PACKAGED if packages and place.name == name]
+    if packages and packaged:
+        return read_packaged(packages, packaged[0])
+    return read_bands(data, next(patterns for patterns in PLACES if patterns[0] == name))
+
+
 def read_bands(data: Path, patterns: Sequence[str]) -> list[Array]:
     """Return the bands (H, W) of a place's images as reflectance, of digital numbers as something like it."""
     bands: list[Array] = []
@@ -100,8 +113,8 @@ def read_bands(data: Path, patterns: Sequence[str]) -> list[Array]:
             with np.load(path) as file:
                 bands += [band for name in ("naip_new", "naip_old") for band in file[name] * np.float32(BRIGHT / 255)]
             continue
-        values = _values(path)
-        known = path.parent.name.startswith("s2") and open_scene(_source(path)).dtype == "uint16"
+        values, dtype = _values(path)
+        known = path.parent.name.startswith("s2") and dtype == "uint16"
         bands += list(values * np.float32(1e-4)) if known else [_scaled(band, values) for band in values]
     return bands
 
@@ -120,7 +133,7 @@ def read_packaged(folder: Path, place: PackagedPlace) -> list[Array]:
     bands: list[Array] = []
     with tempfile.TemporaryDirectory() as there:
         for path in _extracted(archives[-1], place.files, Path(there)):
-            bands += [_scaled(band, band) for band in _values(path)[:BANDS]]
+            bands += [_scaled(band, band) for band in _values(path)[0][:BANDS]]
     if not bands:
         raise ModelError(f"{archives[-1].name} holds no {' or '.join(place.files)}: take another version of it")
     return bands
@@ -139,17 +152,13 @@ def _extracted(archive: Path, patterns: Sequence[str], folder: Path) -> Iterator
             yield path
 
 
-def _source(path: Path) -> SceneSource:
-    return SceneSource((str(path),), crs="EPSG:32633")  # where it lies does not matter
-
-
-def _values(path: Path) -> Array:
-    """Return the digital numbers (C, H, W) of an image, of a large one the middle; missing ones are 0."""
-    scene = open_scene(_source(path))
+def _values(path: Path) -> tuple[Array, str]:
+    """Return the digital numbers (C, H, W) (of a large image the middle) and their type; missing ones are 0."""
+    scene = open_scene(SceneSource((str(path),), crs="EPSG:32633"))  # where it lies does not matter
     height, width = scene.grid.shape
     rows, cols = min(height, SIDE), min(width, SIDE)
     values = scene.read_dn(Window((height - rows) // 2, (width - cols) // 2, rows, cols))[0]
-    return np.nan_to_num(values.astype(np.float32)).clip(min=0)
+    return np.nan_to_num(values.astype(np.float32)).clip(min=0), str(scene.dtype)
 
 
 def _scaled(band: Array, like: Array) -> Array:
