@@ -75,6 +75,19 @@ def joint_of(name: str) -> str | None:
     return joint if {name, joint} <= shipped().keys() else None
 
 
+def of_quality(name: str, quality: str) -> str:
+    """Return the shipped network of a quality, "lean" or "best", that does what a named one does.
+
+    Returns
+    -------
+    str
+        The name itself where there is but one.
+    """
+    plain = name.removesuffix(LEAN)
+    found = plain + LEAN if quality == "lean" else plain
+    return found if {plain, plain + LEAN} <= shipped().keys() else name
+
+
 def checkpoint_path(name: str) -> Path | None:
     """Return the file of a shipped model or a checkpoint given by path, None for other names."""
     if name in shipped():

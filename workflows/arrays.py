@@ -27,7 +27,7 @@ from scenelift.pipeline.tiles import TileGrid, Window
 from scenelift.workflows.choosing.models import is_network
 from scenelift.workflows.choosing.prepared import prepare_opened
 from scenelift.workflows.refusals import model_names, refuse_models
-from scenelift.workflows.settings import BLOCK, EnhanceSettings
+from scenelift.workflows.settings import BLOCK, DEFAULT_MODEL, EnhanceSettings
 
 if TYPE_CHECKING:
     pass
@@ -119,7 +119,7 @@ class Radiometry:
 
 def apply(
     data: Array,
-    models: str | Enhancer | Sequence[str | Enhancer] = "sr-x2",
+    models: str | Enhancer | Sequence[str | Enhancer] = DEFAULT_MODEL,
     settings: EnhanceSettings | None = None,
     *,
     bands: Sequence[str] | None = None,

@@ -26,7 +26,7 @@ from scenelift.pipeline.settings import read_table
 from scenelift.workflows.choosing.prepared import Prepared, prepare
 from scenelift.workflows.planning import plan_of, plan_prepared
 from scenelift.workflows.refusals import check_output
-from scenelift.workflows.settings import BLOCK, Crop, EnhanceSettings
+from scenelift.workflows.settings import BLOCK, DEFAULT_MODEL, Crop, EnhanceSettings
 
 if TYPE_CHECKING:
     from scenelift.workflows.expect import Expectation
@@ -38,7 +38,7 @@ EXPECT_SECONDS = 20.0
 def enhance(
     source: SceneSource | str | Path,
     output: str | Path,
-    models: str | Enhancer | Sequence[str | Enhancer] = "sr-x2",
+    models: str | Enhancer | Sequence[str | Enhancer] = DEFAULT_MODEL,
     settings: EnhanceSettings | None = None,
     cluster: ClusterSettings | None = None,
     progress: Progress | None = None,

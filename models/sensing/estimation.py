@@ -66,7 +66,10 @@ def features(tiles: Array) -> Array:
     """
     centred = tiles - tiles.mean((1, 2), keepdims=True)
     spread = centred.std((1, 2)) + 1e-6
-    return np.concatenate([_spectrum(centred), _gradients(centred, spread), _edges(centred), _noise(centred, spread)])
+    size = np.log2([tiles.shape[1] / TILE])  # what small tiles show is coarser
+    return np.concatenate(
+        [_spectrum(centred), _gradients(centred, spread), _edges(centred), _noise(centred, spread), size]
+    )
 
 
 @functools.cache

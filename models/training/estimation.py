@@ -21,7 +21,8 @@ Draw = Callable[[int, torch.Generator], Tensor]
 """Draws (count, 1, H, W) clean patches of one source, reflectance."""
 COUNTS = (1, 2, 3, 8, 24, 48, 96)
 """Numbers of patches pooled in an example: one small image, or a scene."""
-NOISIEST = 0.01
+NOISIEST, STRONGER, EVERY = 0.01, 8.0, 20
+"""Largest noise, reflectance; one example in ``EVERY`` is made once more with noise up to so many times as strong."""
 
 
 def dead_leaves(count: int, side: int, generator: torch.Generator) -> Tensor:
@@ -69,23 +70,39 @@ def _shapes(side: int, smallest: float, number: int, ground: float, generator: t
     return image
 
 
-def example(draw: Draw, count: int, generator: torch.Generator) -> tuple[NDArray[np.float64], Blur, float]:
-    """Return the features, the blur and the noise of ``count`` patches that were degraded alike.
+Example = tuple[NDArray[np.float64], Blur, float]
+"""Features, blur and noise of patches that were degraded alike."""
 
-    Brightness and contrast vary by a factor of four; half of the examples are noisy, a quarter is rounded to 8 bits and
-    a quarter to 16.
+
+def forms(draw: Draw, count: int, generator: torch.Generator, strong: bool = False) -> list[Example]:
+    """Return one example of ``count`` patches; of a fifth of the small ones two, shrunk by two and by four.
+
+    So the network learns tiles of 16 pixels, too. Brightness and contrast vary by a factor of four; half of the
+    examples are noisy, a quarter is rounded to 8 bits and a quarter to 16. ``strong`` asks for one more, in noise that
+    no network is told, so that it is not taken for texture.
     """
     clean = draw(count, generator)
     u = torch.rand(9, generator=generator).tolist()
     clean = clean.clamp(min=0) * (0.5 * 4 ** u[0])
     clean = 0.12 * (clean / 0.12) ** (0.8 + 0.45 * u[1])
-    scale = 2 if clean.shape[-1] < 128 or u[2] < 0.5 else 4
+    large = clean.shape[-1] >= 128
+    scales = ((2,) if u[2] < 0.5 else (4,)) if large else ((2,) if u[2] < 0.8 else (2, 4))
+    state, found = generator.get_state(), []
+    for scale in scales:
+        generator.set_state(state)
+        found.append(_example(clean, scale, u[3:], 0.0 if u[6] < 0.5 else NOISIEST * u[7] ** 3, generator))
+    if strong:
+        found.append(_example(clean, scales[0], u[3:], NOISIEST * STRONGER ** u[7], generator))
+    return found
+
+
+def _example(clean: Tensor, scale: int, u: list[float], sigma: float, generator: torch.Generator) -> Example:
+    """Return the example of clean patches (N, 1, H, W) that six random numbers say, with noise."""
     low, high = MTF_RANGE
-    blur = Blur("gaussian", low + (high - low) * u[3]) if u[4] < 0.68 else Blur(KINDS[1 + int(u[5] * 2.6)])
-    sigma = 0.0 if u[6] < 0.5 else NOISIEST * u[7] ** 3
-    coarse = decimate(clean, scale, [[blur.kernel(scale)]] * count)
+    blur = Blur("gaussian", low + (high - low) * u[0]) if u[1] < 0.68 else Blur(KINDS[1 + int(u[2] * 2.6)])
+    coarse = decimate(clean, scale, [[blur.kernel(scale)]] * len(clean))
     coarse = white_noise(coarse, sigma, generator)[:, 0]
-    step = EUROSAT.level if u[8] < 0.25 else 1e-4 if u[8] < 0.5 else 0.0
+    step = EUROSAT.level if u[5] < 0.25 else 1e-4 if u[5] < 0.5 else 0.0
     if step:
         coarse, sigma = quantize(coarse, step), math.hypot(sigma, step / math.sqrt(12))
     tiles = [cut_tiles(each.numpy()) for each in coarse]  # as those of a scene
@@ -105,11 +122,11 @@ def target(blur: Blur) -> NDArray[np.float32]:
 
 
 def examples(draw: Draw, count: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float64]]:
-    """Return features (count, F), probabilities (count, K) and noise (count,) of random examples of one source."""
-    rows = []
+    """Return features (N, F), probabilities (N, K) and noise (N,) of random examples: ``count`` times `forms`."""
+    rows: list[Example] = []
     for index in range(count):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
-        rows.append(example(draw, COUNTS[index % len(COUNTS)], generator))
+        rows += forms(draw, COUNTS[index % len(COUNTS)], generator, index % EVERY == 0)
     return (
         np.stack([row[0] for row in rows]),
         np.stack([target(row[1]) for row in rows]),

@@ -10,7 +10,7 @@ import rasterio
 import torch
 from rasterio.transform import Affine
 from support.builders import write_raster
-from support.jobs import scenelift
+from support.jobs import pixels, scenelift
 
 from scenelift.models.catalog import find, with_colour, with_settings
 from scenelift.models.errors import ModelError
@@ -201,6 +201,16 @@ def test_noise_is_found_in_a_textured_scene_weak_or_strong(tmp_path, sigma):
     found = scene_conditions(write(tmp_path / "a.tif", Blur("area"), sigma=sigma)).noise
     assert np.median(found) == pytest.approx(sigma, rel=0.25, abs=0.0004)
     assert max(found) < 0.0008 + 1.5 * sigma
+
+
+def test_noise_stronger_than_a_denoiser_knows_is_not_made_worse(tmp_path):
+    write(tmp_path / "clean.tif", Blur("area"))
+    write(tmp_path / "noisy.tif", Blur("area"), sigma=0.2)
+    done = enhance(tmp_path / "noisy.tif", tmp_path / "out.tif", "denoise", EnhanceSettings(precision="fp32"), HERE)
+    assert any("noise of 0.0600 reflectance" in note for note in done.notes)
+    assert any("times above what it was trained on (0 to 0.06)" in note for note in done.notes)
+    clean, noisy, made = (pixels(tmp_path / f"{name}.tif").astype(float) for name in ("clean", "noisy", "out"))
+    assert np.square(made - clean).mean() < 0.4 * np.square(noisy - clean).mean()
 
 
 def test_of_two_estimates_of_noise_each_counts_where_it_is_right():

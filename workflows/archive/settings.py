@@ -13,7 +13,17 @@ from scenelift.pipeline.addresses import without_secrets
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.settings import option
 from scenelift.workflows.archive.filters import Filters
-from scenelift.workflows.settings import INPUT, MODEL, MODELS, OUTPUT, WHERE, EnhanceSettings, Reading, split_names
+from scenelift.workflows.settings import (
+    DEFAULT_MODEL,
+    INPUT,
+    MODEL,
+    MODELS,
+    OUTPUT,
+    WHERE,
+    EnhanceSettings,
+    Reading,
+    split_names,
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,7 @@ class Access:
 class ArchiveSettings:
     """What is done with every scene."""
 
-    model: str = option("sr-x2", MODELS, "--model", "-m", panel=MODEL)
+    model: str = option(DEFAULT_MODEL, MODELS, "--model", "-m", panel=MODEL)
     format: Literal["tif", "zarr"] = option("tif", "Format of the outputs.", panel=OUTPUT)
     enhance: EnhanceSettings = field(default_factory=EnhanceSettings)
     reading: Reading = field(default_factory=Reading)

@@ -11,7 +11,7 @@ from typing import Any
 from scenelift.models.catalog import ModelRef, find, is_denoiser, is_fitted, wants_blur, with_colour, with_settings
 from scenelift.models.extras import WEIGHTS, Extra, bind_extras
 from scenelift.models.loading import measure, verify
-from scenelift.models.shipped import checkpoint_path
+from scenelift.models.shipped import card, checkpoint_path, of_quality
 from scenelift.pipeline.enhance import Enhancer, Spec
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.jobs.plan import ModelHandle
@@ -74,6 +74,23 @@ class ChosenModel:
         return with_settings(self.handle, extras=extras) if isinstance(self.handle, ModelRef) else self.handle
 
 
+def of_one_quality(names: list[str | Enhancer], quality: str | None) -> list[str | Enhancer]:
+    """Return a chain with the smaller or the larger network of each name.
+
+    Raises
+    ------
+    UsageError
+        If none of them comes in two sizes.
+    """
+    if quality is None:
+        return names
+    both = [{of_quality(name, each) for each in ("lean", "best")} if isinstance(name, str) else set() for name in names]
+    if max(map(len, both)) < 2:
+        listed = ", ".join(name if isinstance(name, str) else name.spec.name for name in names)
+        raise UsageError(f"--quality {quality}: no model of {listed} comes in two sizes, as sr-x2 or denoise does")
+    return [of_quality(name, quality) if isinstance(name, str) else name for name in names]
+
+
 def is_network(name: str | Enhancer) -> bool:
     """Whether a name is that of a trained network."""
     return isinstance(name, str) and (name.endswith(".safetensors") or checkpoint_path(name) is not None)
@@ -84,9 +101,16 @@ def denoising_note(names: Sequence[str | Enhancer], noise: tuple[float, ...], *,
     told = [name for name in names if isinstance(name, str) and is_network(name) and is_denoiser(name)]
     if not told or not noise:
         return ()
+    noise = _within(told[0], noise)
     low, high = f"{min(noise):.4f}", f"{max(noise):.4f}"
     origin = "given" if given else "estimated: --noise says otherwise"
     return (f"{', '.join(told)} takes away noise of {' to '.join(dict.fromkeys((low, high)))} reflectance ({origin})",)
+
+
+def _within(name: str, noise: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the noise that a denoiser is told: told of more than it was trained for, it makes things up."""
+    seen = (card(name) or {}).get("seen", {}) if is_network(name) and is_denoiser(name) else {}
+    return tuple(min(sigma, seen["noise"][1]) for sigma in noise) if "noise" in seen else noise
 
 
 def resolve(
@@ -116,7 +140,7 @@ def resolve(
             device=runtime.here,
             precision=runtime.precision_of(ref, number),
             threads=runtime.threads,
-            noise=noise,
+            noise=_within(name, noise),
             extras=bind_extras(extras, ref.name, last),
         )
         if not any(extra.stage == WEIGHTS for extra in extras):

@@ -29,7 +29,7 @@ from scenelift.pipeline.scenes.masks import Shares
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.products.safe import check_manifest
 from scenelift.pipeline.scenes.scenes import Readable, Scene, SceneSource
-from scenelift.workflows.choosing.models import ChosenModel, denoising_note, is_network, resolve
+from scenelift.workflows.choosing.models import ChosenModel, denoising_note, is_network, of_one_quality, resolve
 from scenelift.workflows.choosing.runtime import Runtime, here_if_small
 from scenelift.workflows.clouds import with_clouds
 from scenelift.workflows.conditions import Conditions, band_names, scene_conditions
@@ -155,6 +155,7 @@ def prepare_opened(
     path: Path | None = None,
 ) -> Prepared:
     """Find what networks are told of an open scene, and load the models; parameters and errors as of `prepare`."""
+    names = of_one_quality(names, settings.quality)
     part = settings.window_on(scene.grid)
     cluster = here_if_small(part.shape if part else scene.grid.shape, cluster)
     runtime = Runtime.choose(settings, cluster, path, names)

@@ -29,7 +29,7 @@ from scenelift.workflows.cli.options import (
 )
 from scenelift.workflows.cli.scene.trying import Try, preparing, print_rehearsal
 from scenelift.workflows.cli.scene.verifying import verify
-from scenelift.workflows.settings import STOPS, EnhanceSettings
+from scenelift.workflows.settings import DEFAULT_MODEL, STOPS, EnhanceSettings
 
 SCENES = "Scenes and archives"
 Finished = Annotated[Path, typer.Argument(help="The output of an enhancement.")]
@@ -160,7 +160,7 @@ def enhance(
     where: Where,
     running: Running,
     trial: Try,
-    model: Models = "sr-x2",
+    model: Models = DEFAULT_MODEL,
 ) -> None:
     """Turn a scene into a better scene: denoised, sharper, on a finer grid, at the same place.
 
@@ -195,7 +195,7 @@ def expect(
     source: Source,
     settings: EnhanceSettings,
     where: Where,
-    model: Models = "sr-x2",
+    model: Models = DEFAULT_MODEL,
     as_json: Json = False,
 ) -> None:
     """Say what super-resolution may be expected to gain, tried on the scene itself one level coarser."""

@@ -12,7 +12,7 @@ import typer
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.settings import option
 from scenelift.workflows.cli.options import WORKERS, Json, Models, Source, Workers, examples, with_options
-from scenelift.workflows.settings import MODEL, WHERE, Device, Precision
+from scenelift.workflows.settings import DEFAULT_MODEL, MODEL, WHERE, Device, Precision
 
 
 def register(app: typer.Typer) -> None:
@@ -65,7 +65,7 @@ def bench(
     source: Source,
     timed: Timed,
     inputs: Annotated[list[str] | None, typer.Argument(help="Default: the packaged Sentinel-2 scene.")] = None,
-    model: Models = "sr-x2",
+    model: Models = DEFAULT_MODEL,
     as_json: Json = False,
 ) -> None:
     """Time the engine end to end against the bare model on the same pixels."""

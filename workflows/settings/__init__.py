@@ -3,7 +3,7 @@
 They stand apart from what they set, so that ``--help`` waits for neither torch nor GDAL.
 """
 
-from scenelift.workflows.settings.enhancing import BLOCK, MODELS, EnhanceSettings, Precision
+from scenelift.workflows.settings.enhancing import BLOCK, DEFAULT_MODEL, MODELS, EnhanceSettings, Precision
 from scenelift.workflows.settings.measuring import AblateSettings, ScoreSettings
 from scenelift.workflows.settings.parsing import (
     INPUT,
@@ -21,6 +21,7 @@ from scenelift.workflows.settings.training import TrainingRun
 
 __all__ = [
     "BLOCK",
+    "DEFAULT_MODEL",
     "INPUT",
     "MASK",
     "MASK_CLASSES",

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MODELS = "A name, a checkpoint, an ONNX file or module.path:factory; several, with commas, run one after the other."
 """What ``--model`` takes."""
+DEFAULT_MODEL = "sr-x2-lean"
+"""What runs where no model is named: within a tenth of a dB of the larger `sr-x2`, in a third of its time."""
 
 BLOCK = 1024
 """Side of a block in input pixels, at most: some seconds of work, a few hundred tasks a scene."""
@@ -42,6 +44,7 @@ UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KI": 2.0**10, "MI": 
 
 Precision = Literal["auto", "fp32", "bf16"]
 Compression = Literal["deflate", "zstd", "lerc", "jpeg"]
+Quality = Literal["lean", "best"]
 
 
 def _parse_noise(text: str) -> float | None:
@@ -127,6 +130,11 @@ class EnhanceSettings:
     )
     overwrite: bool = option(False, "Replace an existing output (archive: one of other settings).", panel=OUTPUT)
     allow_holes: bool = option(False, "Publish even if some blocks failed (they hold no data).", panel=OUTPUT)
+    quality: Quality | None = option(
+        None,
+        "Take the smaller (lean) or the larger (best) network of each name of the chain; default: the one named.",
+        panel=MODEL,
+    )
 
     def __post_init__(self) -> None:
         for name, value, most in (("block", self.block, 65536), ("batch", self.batch, 4096)):

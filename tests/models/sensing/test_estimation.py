@@ -89,7 +89,9 @@ def test_training_learns_to_tell_strong_blur_from_weak():
         return torch.cat([base[..., r : r + 64, c : c + 64] for r, c in at])
 
     x, y, sigma = examples(draw, 300, seed=0)
-    assert x.shape == (300, len(features(np.random.default_rng(0).random((2, 32, 32)))))
+    assert x.shape == (len(y), len(features(np.random.default_rng(0).random((2, 32, 32)))))
+    small = x[:, -1] == features(np.random.default_rng(0).random((2, 16, 16)))[-1]
+    assert small.sum() == len(x) - 300 and 40 < small.sum() < 80  # a fifth of them also as tiles of 16 pixels
     weights = fit(x, y, sigma, epochs=30)
     found = np.array([outputs(row, weights)[: len(TRANSFERS)].argmax() for row in x])
     gaussian = y[:, : len(TRANSFERS)].sum(1) > 0.5

@@ -120,7 +120,7 @@ def test_internal_masks_and_alpha_pass_through(tmp_path: Path) -> None:
 
 def test_an_existing_scheduler_is_used(tmp_path: Path, scheduler: str) -> None:
     path = holed_scene(tmp_path / "in.tif", 128)
-    run(path, tmp_path / "a.tif", "sr-x2")
+    run(path, tmp_path / "a.tif", "sr-x2-lean")
     done = scenelift(
         *("enhance", path, "-o", tmp_path / "b.tif", "--scheduler", scheduler, "--block", 128, "--no-expect", "--json")
     )

@@ -23,6 +23,12 @@ from scenelift.models.sensing.blurs import Blur
 from scenelift.models.shipped import shipped
 from scenelift.pipeline.errors import UsageError
 
+NAMED = {
+    "default": ["sr-x2-lean"],
+    "lean": ["denoise-lean", "sr-x2-lean"],
+    "best": ["denoise", "sr-x2"],
+    "named": ["denoise", "sr-x2"],
+}
 FACTORY = """
 import torch
 from scenelift.models.spec import ModelSpec
@@ -55,6 +61,24 @@ def test_bring_your_own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     scenelift("enhance", path, "-o", tmp_path / "c.tif", "-m", "own_models:measured", "--workers", 0)
     done = scenelift("enhance", path, "-o", tmp_path / "d.tif", "-m", "own_models:three", ok=False)
     assert done.returncode == 2 and "wants 3 bands" in done.stderr
+
+
+def test_quality_takes_the_smaller_or_the_larger_network_of_each_name(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "in.tif", noise_image(1, (1, 40, 50)))
+    for name, words in {
+        "default": [],
+        "lean": ["-m", "denoise,sr-x2", "--quality", "lean"],
+        "best": ["-m", "denoise-lean,sr-x2-lean", "--quality", "best"],
+        "named": ["-m", "denoise,sr-x2"],
+    }.items():
+        scenelift("enhance", path, "-o", tmp_path / f"{name}.tif", *words, "--workers", 0, "--no-expect")
+    made = {name: json.loads(rasterio.open(tmp_path / f"{name}.tif").tags()["SCENELIFT"])["models"] for name in NAMED}
+    assert {name: [model["name"] for model in models] for name, models in made.items()} == NAMED
+    assert (tmp_path / "best.tif").read_bytes() == (tmp_path / "named.tif").read_bytes()
+    for models, quality in (("lanczos-x2", "best"), ("median,sr-x2-fast", "lean")):
+        done = scenelift("enhance", path, "-o", tmp_path / "o.tif", "-m", models, "--quality", quality, ok=False)
+        assert done.returncode == 2 and f"--quality {quality}: " in done.stderr and "comes in two sizes" in done.stderr
+    assert not (tmp_path / "o.tif").exists()
 
 
 def test_shipped_models_equal_one_whole_image_pass(tmp_path: Path) -> None:

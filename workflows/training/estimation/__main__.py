@@ -82,7 +82,7 @@ def train_estimator(
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         made = list(pool.map(Part.make, wanted))
     x, y, sigma = (np.concatenate(parts) for parts in zip(*made, strict=True))
-    weights = fit(x, y, sigma, seed=seed)
+    weights = fit(x, y, sigma, seed=seed + 1)  # other draws than the examples
     (weights["regret"],) = remembered(kept, f"regret-{seed}", lambda: [_regret(data, seed)])
     store(output, weights)
 
