@@ -203,14 +203,13 @@ def test_noise_is_found_in_a_textured_scene_weak_or_strong(tmp_path, sigma):
     assert max(found) < 0.0008 + 1.5 * sigma
 
 
-def test_noise_stronger_than_a_denoiser_knows_is_not_made_worse(tmp_path):
+def test_noise_stronger_than_a_denoiser_knows_is_taken_away(tmp_path):
     write(tmp_path / "clean.tif", Blur("area"))
     write(tmp_path / "noisy.tif", Blur("area"), sigma=0.2)
     done = enhance(tmp_path / "noisy.tif", tmp_path / "out.tif", "denoise", EnhanceSettings(precision="fp32"), HERE)
-    assert any("noise of 0.0600 reflectance" in note for note in done.notes)
     assert any("times above what it was trained on (0 to 0.06)" in note for note in done.notes)
     clean, noisy, made = (pixels(tmp_path / f"{name}.tif").astype(float) for name in ("clean", "noisy", "out"))
-    assert np.square(made - clean).mean() < 0.4 * np.square(noisy - clean).mean()
+    assert np.square(made - clean).mean() < 0.12 * np.square(noisy - clean).mean()  # dark pixels were cut off at 0
 
 
 def test_of_two_estimates_of_noise_each_counts_where_it_is_right():

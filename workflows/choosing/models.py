@@ -11,7 +11,7 @@ from typing import Any
 from scenelift.models.catalog import ModelRef, find, is_denoiser, is_fitted, wants_blur, with_colour, with_settings
 from scenelift.models.extras import WEIGHTS, Extra, bind_extras
 from scenelift.models.loading import measure, verify
-from scenelift.models.shipped import card, checkpoint_path, of_quality
+from scenelift.models.shipped import checkpoint_path, of_quality
 from scenelift.pipeline.enhance import Enhancer, Spec
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.jobs.plan import ModelHandle
@@ -101,16 +101,9 @@ def denoising_note(names: Sequence[str | Enhancer], noise: tuple[float, ...], *,
     told = [name for name in names if isinstance(name, str) and is_network(name) and is_denoiser(name)]
     if not told or not noise:
         return ()
-    noise = _within(told[0], noise)
     low, high = f"{min(noise):.4f}", f"{max(noise):.4f}"
     origin = "given" if given else "estimated: --noise says otherwise"
     return (f"{', '.join(told)} takes away noise of {' to '.join(dict.fromkeys((low, high)))} reflectance ({origin})",)
-
-
-def _within(name: str, noise: tuple[float, ...]) -> tuple[float, ...]:
-    """Return the noise that a denoiser is told: told of more than it was trained for, it makes things up."""
-    seen = (card(name) or {}).get("seen", {}) if is_network(name) and is_denoiser(name) else {}
-    return tuple(min(sigma, seen["noise"][1]) for sigma in noise) if "noise" in seen else noise
 
 
 def resolve(
@@ -140,7 +133,7 @@ def resolve(
             device=runtime.here,
             precision=runtime.precision_of(ref, number),
             threads=runtime.threads,
-            noise=_within(name, noise),
+            noise=noise,
             extras=bind_extras(extras, ref.name, last),
         )
         if not any(extra.stage == WEIGHTS for extra in extras):
