@@ -44,7 +44,7 @@ RULE = (0.68, 0.19, 0.49)
 """Gain = 0.68 g1 + 0.19 (g1 - g2) + 0.49 min(max(g1, 0), 1), of gains (dB) one and two levels coarser. Fitted (least
 absolute deviations) on 208 crops of 45 places that the estimator of blur had not seen, shrunk by every blur and
 resampling, half of them noisy. By the estimator of today, of places left out of its training, it is within 0.5 dB in
-63 % of 416, and too high by 0.1 dB on the mean; more features (blur, its doubt, the predicted error) did not help."""
+62 % of 416, and too high by 0.1 dB on the mean; more features (blur, its doubt, the predicted error) did not help."""
 RULE_ERRS = (0.8, 0.5)
 """By how much (dB) the rule may err, and how much more for each dB promised above the first: the interval then held the
 true gain of 93 % of 120 crops, half of them of places left out of the estimator's training."""
