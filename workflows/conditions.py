@@ -118,10 +118,9 @@ def scene_conditions(
 def noise_of(learned: float, eigenvalues: float, tiles: int) -> float:
     """Return the noise by two estimates, each of which is right where the other is wrong.
 
-    On 108 clean crops of Sentinel-2, Landsat and NAIP the network of `scenelift.models.sensing.estimation` finds
-    0.0002 (median), and added noise up to 0.008 within a fifth; of stronger noise it finds too little. The smallest
-    eigenvalues of patches (`scenelift.pipeline.scenes.noise`) find 0.003 in the clean crops, up to 0.008, since fine
-    texture has no smaller ones, and strong noise within a few percent.
+    In clean crops the network of `scenelift.models.sensing.estimation` finds some 0.0002 (median), and added noise
+    within a fifth. The smallest eigenvalues of patches (`scenelift.pipeline.scenes.noise`) find 0.003 in clean crops of
+    Sentinel-2 (0.045 in an aerial image), since fine texture has no smaller ones; strong noise within a few percent.
 
     Parameters
     ----------

@@ -86,7 +86,9 @@ def forms(draw: Draw, count: int, generator: torch.Generator, strong: bool = Fal
     clean = clean.clamp(min=0) * (0.5 * 4 ** u[0])
     clean = 0.12 * (clean / 0.12) ** (0.8 + 0.45 * u[1])
     large = clean.shape[-1] >= 128
-    scales = ((2,) if u[2] < 0.5 else (4,)) if large else ((2,) if u[2] < 0.8 else (2, 4))
+    scales = [4 if large and u[2] >= 0.5 else 2]
+    if not large and u[2] >= 0.8:
+        scales.append(4)
     state, found = generator.get_state(), []
     for scale in scales:
         generator.set_state(state)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scenelift.models.degradations import white_noise
 from scenelift.models.errors import ModelError
+from scenelift.models.networks.denoiser import STRONGEST
 from scenelift.models.sensing.blurs import MTF_RANGE, Blur, decimate
 from scenelift.models.training.tasks import LEVEL, BlindSuperResolution, Inputs
 
@@ -110,7 +111,7 @@ class KnownDenoising:
 
     noise: tuple[float, ...]
     """Standard deviation in each band of the scenes, reflectance."""
-    sigma_max: float = 0.06
+    sigma_max: float = STRONGEST
     """Largest standard deviation that is added, reflectance."""
     scale: int = 1
 

@@ -19,6 +19,7 @@ from scenelift.models.degradations import (
 )
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.conditioned import condition_of, linear, linear_filters
+from scenelift.models.networks.denoiser import STRONGEST
 from scenelift.models.sensing.blurs import MTF_RANGE, Blur, decimate_by, stacked
 
 Inputs = tuple[Tensor, ...]
@@ -226,7 +227,7 @@ def _near(mtf: float) -> Blur:
 class Denoising:
     """White noise of a known level on a clean image."""
 
-    sigma_max: float = 0.06
+    sigma_max: float = STRONGEST
     """Largest standard deviation, reflectance."""
     power: float = 2.0
     """Levels are sigma_max · u^power: above 1, low levels, which real scenes have, come more often."""
