@@ -26,7 +26,7 @@ POINTS = (
     "pyramid-built",
     "temporary-written",
     "window-written",
-    "level-laid",
+    "tiles-laid",
     "output-written",
     "output-made",
     "output-synced",

@@ -9,6 +9,7 @@ are likely, while the models are told the estimate: so a doubtful estimate is se
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from scenelift.models.classical.classical import classical
 from scenelift.models.sensing.blurs import Blur, decimate, middle_transfer
 from scenelift.pipeline.enhance import Enhancer, Region, enhance_region
 from scenelift.pipeline.errors import UsageError
-from scenelift.pipeline.scenes.scenes import Readable
+from scenelift.pipeline.scenes.scenes import Readable, read_ahead
 from scenelift.pipeline.scores.bootstrap import Interval, sums
 from scenelift.pipeline.tiles import Window
 from scenelift.workflows.conditions import Conditions
@@ -258,14 +259,10 @@ def _windows(scene: Readable, scale: int) -> Iterator[NDArray[np.float32]]:
     each = int(np.ceil(np.sqrt(2 * wanted)))
     rows, cols = (sorted({round(p) for p in np.linspace(0, n - side, each)}) for n in (height, width))
     corners = [(row, col) for row in rows for col in cols]
-    found = 0
-    for index in np.random.default_rng(0).permutation(len(corners)):
-        region = scene.read(Window(*corners[int(index)], side, side))
-        if region.valid.all() and region.values.std((1, 2)).max() > 1e-3:
-            yield region.values
-            found += 1
-        if found == wanted:
-            return
+    order = np.random.default_rng(0).permutation(len(corners))
+    regions = read_ahead(scene, (Window(*corners[int(index)], side, side) for index in order))
+    useful = (r.values for r in regions if r.valid.all() and r.values.std((1, 2)).max() > 1e-3)
+    yield from itertools.islice(useful, wanted)
 
 
 def _missing_noise(

@@ -73,7 +73,7 @@ def open_cluster(settings: ClusterSettings) -> Iterator[Cluster]:
         contextlib.nullcontext() if settings.queued else kept_alive(cluster),
         Client(cluster, set_as_default=False) as client,
     ):
-        yield _checked(Cluster(client, environment, resources))
+        yield _checked(Cluster(client, environment, resources, dealt=settings.kind == "local" and not settings.gpus))
 
 
 def warm_up(settings: ClusterSettings) -> None:

@@ -29,10 +29,14 @@ class Cluster:
         client: Any | None,
         environment: Mapping[str, str] | None = None,
         resources: Mapping[str, float] | None = None,
+        dealt: bool = False,
     ) -> None:
+        """Take a Dask client, or None for this process; `dealt` tasks are for a worker each from the start: all workers
+        must be there by then, and take one task at a time."""
         self._client = client
         self._environment = dict(environment or {})
         self._resources = dict(resources or {})
+        self._dealt = dealt
 
     @property
     def in_process(self) -> bool:
@@ -106,14 +110,15 @@ class Cluster:
             yield from (attempt_here(item, boxed) for item in items)
             return
         boxed = Call(task, tuple(identity().items()), self._environment)
-        yield from _run_on(self._client, boxed, items, {"resources": self._resources or None, "priority": priority})
+        how = {"resources": self._resources or None, "priority": priority}
+        yield from _run_on(self._client, boxed, items, self._dealt, how)
 
 
 def _describe() -> tuple[Identity, str]:
     return identity(), origin()
 
 
-def _run_on(client: Any, boxed: Call, items: Sequence[int], how: dict[str, Any]) -> Iterator[Any]:
+def _run_on(client: Any, boxed: Call, items: Sequence[int], dealt: bool, how: dict[str, Any]) -> Iterator[Any]:
     from dask.distributed import as_completed
     from distributed.client import FutureCancelledError
 
@@ -126,11 +131,13 @@ def _run_on(client: Any, boxed: Call, items: Sequence[int], how: dict[str, Any])
 
     def submit(count: int) -> list[Any]:
         batch = [item for item, _ in zip(waiting, range(count), strict=False)]
-        if not batch:
-            return []
-        futures = client.map(attempt_here, batch, task=shared, retries=RETRIES, pure=False, key="block", **how)
-        numbers.update(zip((f.key for f in futures), batch, strict=True))
-        return futures
+        made: list[Any] = []
+        for stretch, whom in _dealt(batch, sorted(client.nthreads()) if dealt else []):
+            where = how | whom
+            futures = client.map(attempt_here, stretch, task=shared, retries=RETRIES, pure=False, key="block", **where)
+            numbers.update(zip((f.key for f in futures), stretch, strict=True))
+            made += futures
+        return made
 
     running = as_completed(submit(IN_FLIGHT), loop=client.loop, raise_errors=False)
     done = 0
@@ -151,6 +158,17 @@ def _run_on(client: Any, boxed: Call, items: Sequence[int], how: dict[str, Any])
         if client.status in ("running", "connecting") and not isinstance(error, FutureCancelledError):
             raise
         raise ResumableError(f"lost the connection to the Dask scheduler: {error}") from error
+
+
+def _dealt(items: Sequence[int], workers: Sequence[str]) -> Iterator[tuple[Sequence[int], dict[str, Any]]]:
+    """Yield a stretch of neighbouring items for each worker; one that runs out of work takes from others all the same.
+
+    So a tile of the input, which the blocks around it need too, is decoded by one worker.
+    """
+    length = max(1, -(-len(items) // max(1, len(workers))))
+    for number, start in enumerate(range(0, len(items), length)):
+        whom = {"workers": [workers[number]], "allow_other_workers": True} if workers else {}
+        yield items[start : start + length], whom
 
 
 def _outcome(future: Any, item: int) -> Any:

@@ -18,8 +18,8 @@ from scenelift.pipeline.jobs.locks import NAME as LOCK
 from scenelift.pipeline.jobs.locks import Lock
 from scenelift.pipeline.jobs.plan import Plan
 from scenelift.pipeline.jobs.salvage import damaged_files
+from scenelift.pipeline.ordered import in_order
 from scenelift.pipeline.outputs.formats import format_of
-from scenelift.pipeline.outputs.ordered import in_order
 from scenelift.pipeline.outputs.sinks import Blocks, ZarrSink
 
 REPLACED = "replaced"

@@ -9,12 +9,10 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import SubElement, tostring
 
 import numpy as np
 import rasterio
 import rasterio.shutil
-from defusedxml.ElementTree import fromstring
 from rasterio._err import CPLE_BaseError  # copy() lets GDAL's own errors through
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
@@ -23,9 +21,9 @@ from rasterio.windows import Window as RioWindow
 from scenelift.pipeline.errors import SinkError
 from scenelift.pipeline.faults import commit_point
 from scenelift.pipeline.files import sync
+from scenelift.pipeline.ordered import in_order
 from scenelift.pipeline.outputs.categories import colormap, pam_xml
 from scenelift.pipeline.outputs.compression import COG, cog_compression
-from scenelift.pipeline.outputs.ordered import in_order
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.pyramids import copy_window, halve_window
 from scenelift.pipeline.outputs.readback import ReadableScene, open_as_scene
@@ -84,7 +82,7 @@ def write_cog(store: ZarrSink, output: Output, path: Path, shards: bool = True) 
         with _gdal():
             template = _template(output, path)
             commit_point("temporary-written")
-            lay(template, store.path, _levels(store, output, shards), made)
+            lay(template, store.path, _levels(store, output, shards), made, store.threads)
             commit_point("output-written")
             _check_cog(output, made)
         commit_point("output-made")
@@ -136,8 +134,8 @@ def _step(output: Output, side: int, threads: int) -> int:
 
 
 def _gdal() -> rasterio.Env:
-    """Return GDAL's options for publishing."""
-    return rasterio.Env(**GDAL_OPTIONS, GDAL_TIFF_INTERNAL_MASK=True)
+    """Return GDAL's options for publishing: it looks for coarser levels beside a file."""
+    return rasterio.Env(**(GDAL_OPTIONS | {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}), GDAL_TIFF_INTERNAL_MASK=True)
 
 
 def _full_or_failed(path: Path, error: Exception) -> SinkError:
@@ -153,37 +151,22 @@ def _template(output: Output, path: Path) -> bytes:
     side, count = tile_side(output.grid.shape), overview_count(output.grid.shape)
     plain, made = path.with_name(path.name + ".plain.tif"), path.with_name(path.name + ".plain.cog.tif")
     _write_description(output, plain)
-    levels = []
-    for level in range(1, count + 1):
-        levels.append(plain.with_suffix(f".{2**level}.tif"))
-        with rasterio.open(levels[-1], "w", **_profile(output, output.grid.coarsened(2**level).shape)) as out:
+    level = plain
+    for number in range(1, count + 1):  # GDAL looks for the coarser levels of a file in one of its name and ".ovr"
+        level = level.with_name(level.name + ".ovr")
+        with rasterio.open(level, "w", **_profile(output, output.grid.coarsened(2**number).shape)) as out:
             _begin_mask(output, out)
     rasterio.shutil.copy(
-        _with_overviews(plain, levels) if levels else plain,
+        plain,
         made,
         driver="COG",
         **COG[cog_compression(output)],
         BLOCKSIZE=side,
         BIGTIFF="IF_SAFER",
         SPARSE_OK=True,
-        OVERVIEWS="FORCE_USE_EXISTING" if levels else "NONE",
+        OVERVIEWS="FORCE_USE_EXISTING" if count else "NONE",
     )
     return made.read_bytes()
-
-
-def _with_overviews(plain: Path, levels: list[Path]) -> Path:
-    """Return a VRT that tells GDAL where the coarser levels of a file are."""
-    vrt = plain.with_suffix(".vrt")
-    rasterio.shutil.copy(plain, vrt, driver="VRT")
-    root = fromstring(vrt.read_bytes())
-    for band in root.iter("VRTRasterBand"):
-        number = band.get("band")
-        for level in levels:
-            overview = SubElement(band, "Overview")
-            SubElement(overview, "SourceFilename", relativeToVRT="1").text = level.name
-            SubElement(overview, "SourceBand").text = number or "mask,1"
-    vrt.write_bytes(tostring(root))
-    return vrt
 
 
 def _tags(tags: dict[str, str]) -> dict[str, str]:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from scenelift.pipeline.faults import commit_point
 from scenelift.pipeline.grids import GeoGrid
+from scenelift.pipeline.ordered import in_order
 from scenelift.pipeline.outputs.geozarr import array_attributes, group_attributes, level_attributes, write_coordinates
 from scenelift.pipeline.outputs.halving import coarsen
-from scenelift.pipeline.outputs.ordered import in_order
 from scenelift.pipeline.outputs.outputs import CHUNK, Output
 from scenelift.pipeline.outputs.readback import ReadableScene, open_as_scene
 from scenelift.pipeline.outputs.sinks import DATA, Blocks, Level, ZarrSink, level_factors, make_level

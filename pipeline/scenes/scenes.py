@@ -7,7 +7,7 @@ workers. `Scene` is what is found there: grid, bands, radiometry, mask, metadata
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from rasterio.crs import CRS
 
 from scenelift.pipeline.addresses import file_name, local_path
 from scenelift.pipeline.grids import GeoGrid
+from scenelift.pipeline.ordered import in_order
 from scenelift.pipeline.regions import Region
 from scenelift.pipeline.scenes.limits import Limits
 from scenelift.pipeline.scenes.masks import LAYERS, SceneMask
@@ -28,6 +29,9 @@ from scenelift.pipeline.tiles import Window, sample_windows
 
 PIXELS = 'LOCAL_CS["pixels",UNIT["metre",1]]'
 """Coordinate reference system of what has none; as `SceneSource.crs` it lets any raster be opened, to be looked at."""
+
+READERS = 4
+"""Threads that read windows of a scene before its blocks are begun."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +264,7 @@ class Scene:
         """Reflectance of up to 16 windows of 256 pixels a side, always the same: what is found of a scene before any
         block is cut is found in these, which are read once. They begin with a whole pixel of every grid."""
         step = math.lcm(*(placement.ratio for placement in self.placements))
-        return tuple(self.read(window) for window in sample_windows(self.grid.shape, step))
+        return tuple(read_ahead(self, sample_windows(self.grid.shape, step)))
 
     @property
     def is_byte(self) -> bool:
@@ -275,6 +279,14 @@ class Scene:
             f"{self.name}: {width} x {height} px, {len(self.bands)} bands, {self.dtype}, "
             f"{sx:g} x {sy:g} {self.grid.crs.units_factor[0]}, {crs_name(self.grid.crs)}"
         )
+
+
+def read_ahead(scene: Readable, windows: Iterable[Window]) -> Iterator[Region]:
+    """Yield windows of a scene in their order; of one that is read from files, several are read at once.
+
+    What is slow to decode (JPEG 2000) or to come (from a server) is waited for once, not window by window.
+    """
+    return in_order(scene.read, windows, READERS if isinstance(scene, Scene) else 1)
 
 
 def _of_type(value: Any, dtype: Any) -> NDArray[np.generic]:

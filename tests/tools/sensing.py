@@ -2,6 +2,7 @@
 
 Crops of places (all, or those that the estimator was trained without) are shrunk in a known way and given to the tool
 as scenes: the blur it estimates is compared with the true one, and the gain it expects with what the job then gains.
+With ``--images ZIP`` a scene is many small images of one class of a labelled set, of which only the blur is asked.
 """
 
 from __future__ import annotations
@@ -29,12 +30,16 @@ from scenelift.models.sensing.blurs import MTF_RANGE, Blur, decimate
 from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.scenes.scenes import SceneSource
 from scenelift.workflows.choosing.prepared import prepare
+from scenelift.workflows.conditions import images_conditions
 from scenelift.workflows.expect import run_chain, squared_errors
 from scenelift.workflows.settings import EnhanceSettings
 from scenelift.workflows.training.estimation.places import place_names, read_place
+from scenelift.workflows.training.labelled_images import read_labelled
 
 SIDE, BANDS = 384, 3
 """Of a crop."""
+SCALE = 2
+"""By which images are shrunk."""
 RESAMPLED = ("area", "bicubic", "lanczos")
 
 
@@ -75,6 +80,21 @@ def crops(
         crop = np.stack([alike[index][row : row + height, col : col + width] for index in chosen])
         if (crop == 0).mean() < 0.01 and crop.std() > 1e-3:
             yield f"{place} {row} {col}", crop
+
+
+def errors_of_images(path: Path, each: int, generator: np.random.Generator, noise: float, count: int) -> Iterator[str]:
+    """Yield a row for each scene of ``each`` images of one class, the classes in turn; then what they come to."""
+    images, found = read_labelled(path), []
+    for number in range(count):
+        label = number % len(images.classes)
+        chosen = generator.choice(np.flatnonzero(images.labels == label), each, replace=False)
+        blur, sigma = blurs(generator), float(generator.uniform(0, noise)) if generator.random() < 0.5 else 0.0
+        low = decimate(images.reflectance(chosen), SCALE, [[blur.kernel(SCALE)] * BANDS] * each).numpy()
+        low = low + sigma * generator.standard_normal(low.shape).astype(np.float32)
+        told = images_conditions(list(low)).blur
+        found.append(float(np.mean([b.at_nyquist(SCALE) for b in told])) - blur.at_nyquist(SCALE))
+        yield f"{images.classes[label]},{blur.describe()},{sigma:.5f},{told[0].describe()},{found[-1]:.3f}"
+    yield blur_line(found)
 
 
 def blurs(generator: np.random.Generator) -> Blur:
@@ -120,7 +140,7 @@ def outcome(name: str, crop: NDArray[np.float32], blur: Blur, sigma: float, mode
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder with the scenes.")],
+    data: Annotated[Path | None, typer.Option(help="Folder with the scenes.")] = None,
     count: Annotated[int, typer.Option(help="Scenes to try.")] = 100,
     model: Annotated[str, typer.Option("--model", "-m", help="What is run.")] = "sr-x2",
     noise: Annotated[float, typer.Option(help="Largest noise, reflectance; half of the scenes have none.")] = 0.002,
@@ -131,6 +151,8 @@ def main(
     estimator: Annotated[
         Path | None, typer.Option(help="Weights of another estimator, as of one without them.")
     ] = None,
+    images: Annotated[Path | None, typer.Option(help="Labelled images instead of scenes (zip or folder).")] = None,
+    each: Annotated[int, typer.Option(help="Images that make a scene.")] = 100,
     seed: int = 0,
 ) -> None:
     """Print a row a scene as CSV, and what they come to."""
@@ -138,6 +160,12 @@ def main(
     if estimator is not None:
         estimation.WEIGHTS = estimator
     generator = np.random.default_rng(seed)
+    if images is not None:
+        for line in errors_of_images(images, each, generator, noise, count):
+            print(line, flush=True)
+        return
+    if data is None:
+        raise typer.BadParameter("--data or --images says what to try")
     chosen = [name for name in place_names(packages) if name.startswith(tuple(places or [""]))]
     rows: list[Outcome] = []
     writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -151,17 +179,24 @@ def main(
     print("\n".join(conclusions(rows)))
 
 
+def blur_line(errors: Sequence[float]) -> str:
+    """Return how often the blur is told right."""
+    off = np.abs(errors)
+    return (
+        f"scenes: {len(off)}; blur within .05 of the true transfer: {np.mean(off <= 0.05):.0%}, "
+        f"median error {np.median(off):.3f}"
+    )
+
+
 def conclusions(rows: list[Outcome]) -> list[str]:
     """Return what the outcomes come to, lines for people."""
-    errors = np.abs([row.error for row in rows])
     gains = np.array([row.gain for row in rows])
     tried = [row for row in rows if row.expected is not None]
     off = np.abs([row.gain - float(row.expected or 0) for row in tried])
     inside = np.mean([float(row.low or 0) <= row.gain <= float(row.high or 0) for row in tried])
     silent = sum(row.gain < 0 and float(row.low or 0) > 0 and not row.doubted for row in tried)
     return [
-        f"scenes: {len(rows)}; blur within .05 of the true transfer: {np.mean(errors <= 0.05):.0%}, "
-        f"median error {np.median(errors):.3f}",
+        blur_line([row.error for row in rows]),
         f"gain over Lanczos: mean {gains.mean():.2f} dB, least {gains.min():.2f} dB, negative in {(gains < 0).sum()}",
         f"expected gain: within 0.3 dB {np.mean(off <= 0.3):.0%}, within 0.5 dB {np.mean(off <= 0.5):.0%}, "
         f"mean difference {np.mean([row.gain - float(row.expected or 0) for row in tried]):+.2f} dB, "

@@ -22,8 +22,8 @@ from scenelift.pipeline.cluster.attempts import Call, Failed, attempt_here
 from scenelift.pipeline.errors import UsageError
 from scenelift.pipeline.files import check_writable
 from scenelift.pipeline.jobs.journal import read_fingerprint
+from scenelift.pipeline.ordered import in_order
 from scenelift.pipeline.outputs.cogs import write_cog
-from scenelift.pipeline.outputs.ordered import in_order
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.sinks import Blocks, ZarrSink
 from scenelift.pipeline.scenes.opening import open_scene

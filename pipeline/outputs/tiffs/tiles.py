@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +97,7 @@ class TiffTile(ArrayBytesCodec):
             right = self._plain(tile, len(plain), mask=pixels.ndim == 2) == plain
         if not right:
             raise SinkError(f"a tile compressed by {self.compress} reads back wrong")
-        return tile + zlib.crc32(tile).to_bytes(4, "little")
+        return tile + deflate.crc32(tile).to_bytes(4, "little")
 
     def unpack(self, chunk: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[np.generic]:
         """Return the pixels of a chunk; raises `SinkError` where its bytes are others than those that were written."""
@@ -154,17 +153,21 @@ register_codec(NAME, TiffTile)
 
 
 def checked(chunk: bytes) -> bytes:
-    """Return the tile of a chunk, without the checksum.
+    """Return the tile of a chunk, without the checksum; raises as `check` does."""
+    check(chunk[:-4], chunk[-4:])
+    return chunk[:-4]
+
+
+def check(tile: bytes | memoryview, checksum: bytes | memoryview) -> None:
+    """Compare a tile with the checksum that it was stored with.
 
     Raises
     ------
     SinkError
         If its bytes are others than those that were written.
     """
-    tile = chunk[:-4]
-    if zlib.crc32(tile).to_bytes(4, "little") != chunk[-4:]:
+    if deflate.crc32(tile).to_bytes(4, "little") != checksum:
         raise SinkError("a tile is damaged: give the same command again")
-    return tile
 
 
 def differences(pixels: NDArray[np.generic]) -> bytes:

@@ -1,4 +1,4 @@
-"""A local cluster ends when its job does, also where a worker no longer answers."""
+"""A local cluster: it ends when its job does, also where a worker no longer answers; and who does what."""
 
 import os
 import signal
@@ -49,6 +49,21 @@ def test_workers_are_forked_from_one_process_and_its_death_costs_no_task():
     assert later - first, "its workers were given up, and new ones have done the rest"
     with open_cluster(ClusterSettings(workers=1)) as cluster:
         assert len(list(cluster.run(pid_of_a_slow_task, range(3)))) == 3
+
+
+def test_a_worker_gets_neighbours_and_one_without_work_takes_from_others():
+    with open_cluster(ClusterSettings(workers=2)) as cluster:
+        who = dict(cluster.run(worker_of_a_task_that_is_slow_early, range(20, 60)))
+        same = sum(who[number] == who[number + 1] for number in range(20, 59))
+        assert same >= 30, "workers that take turns have none in common"
+        slow = dict(cluster.run(worker_of_a_task_that_is_slow_early, range(40)))
+        assert len({slow[number] for number in range(20)}) == 2, "who is done with the quick half takes from the slow"
+    assert sorted(who) == list(range(20, 60)) and sorted(slow) == list(range(40))
+
+
+def worker_of_a_task_that_is_slow_early(number: int) -> tuple[int, int]:
+    time.sleep(0.2 if number < 20 else 0.05)
+    return number, os.getpid()
 
 
 @pytest.mark.parametrize("value", ["2", "3"])

@@ -17,9 +17,9 @@ from support.builders import UTM, noise_image
 from scenelift.pipeline.errors import SinkError
 from scenelift.pipeline.files import file_checksum, tree_files
 from scenelift.pipeline.grids import GeoGrid
+from scenelift.pipeline.ordered import in_order
 from scenelift.pipeline.outputs import cogs
 from scenelift.pipeline.outputs.formats import format_of
-from scenelift.pipeline.outputs.ordered import in_order
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.outputs.pyramids import Pyramid
 from scenelift.pipeline.outputs.sinks import ZarrSink

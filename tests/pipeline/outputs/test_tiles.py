@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -73,8 +74,8 @@ def by_gdal(store: ZarrSink, output: Output, path: Path, monkeypatch: pytest.Mon
     """What the COG driver itself makes of the same pixels, with the same coarser levels."""
     files: list[Path] = []
 
-    def full(template: bytes, folder: Path, levels, made: Path) -> None:  # type: ignore[no-untyped-def]
-        sources = [made.with_name("out.tif.plain.tif"), *sorted(made.parent.glob("out.tif.plain.?.tif"))]
+    def full(template: bytes, folder: Path, levels, made: Path, threads: int) -> None:  # type: ignore[no-untyped-def]
+        sources = [made.with_name("out.tif.plain.tif" + ".ovr" * number) for number in range(len(levels))]
         for number, (source, level) in enumerate(zip(sources, levels, strict=True)):
             if level.tiles and level.tiles.compress not in BY_BLOCKS:  # what its tiles were made of
                 level = level_of(store.group[f"scratch/{2**number}"], level.shape) if number else store.whole
@@ -84,10 +85,9 @@ def by_gdal(store: ZarrSink, output: Output, path: Path, monkeypatch: pytest.Mon
                 if level.mask is not None:
                     file.write_mask(level.mask[:rows, :cols])
         overviews = "FORCE_USE_EXISTING" if len(sources) > 1 else "NONE"
-        source = made.with_name("out.tif.plain.vrt") if len(sources) > 1 else sources[0]
         options = COG[output.compress or "deflate"]
         rasterio.shutil.copy(
-            source, made, driver="COG", BLOCKSIZE=512, BIGTIFF="IF_SAFER", OVERVIEWS=overviews, **options
+            sources[0], made, driver="COG", BLOCKSIZE=512, BIGTIFF="IF_SAFER", OVERVIEWS=overviews, **options
         )
         files.append(made)
 
@@ -158,6 +158,17 @@ def test_the_bytes_depend_neither_on_blocks_nor_on_shards_nor_on_who_compressed(
         values, mask = coarsen(whole, values.__getitem__, mask)
 
 
+@pytest.mark.parametrize("run", [1, 5_000, 1 << 23])
+def test_the_bytes_depend_on_no_number_of_threads_nor_on_what_is_moved_at_once(
+    tmp_path: Path, run: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = described("mask", 1300, 1100, (512, 512))
+    write_cog(filled(tmp_path / "a.zarr", output), output, tmp_path / "one.tif")
+    monkeypatch.setattr(laying, "RUN", run)
+    write_cog(ZarrSink.open(tmp_path / "a.zarr", output, threads=3), output, tmp_path / "three.tif")
+    assert (tmp_path / "three.tif").read_bytes() == (tmp_path / "one.tif").read_bytes()
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 70), st.integers(1, 70)),
@@ -212,15 +223,14 @@ def test_a_tile_holds_what_gdal_reads_of_its_bytes(dtype: str, bands: int, compr
 def test_a_flipped_bit_of_the_store_or_of_the_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = described("mask", 1024, 1024, (1024, 1024))
     store = filled(tmp_path / "a.zarr", output)
-    honest = laying._read_back
+    honest = laying._reads_back
 
-    def flipped(path: Path, *more) -> None:  # type: ignore[no-untyped-def]
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
-        honest(path, *more)
+    def flipped(file: int, *more) -> bool:  # type: ignore[no-untyped-def]
+        middle = os.fstat(file).st_size // 2
+        os.pwrite(file, bytes([os.pread(file, 1, middle)[0] ^ 1]), middle)
+        return honest(file, *more)
 
-    monkeypatch.setattr(laying, "_read_back", flipped)
+    monkeypatch.setattr(laying, "_reads_back", flipped)
     with pytest.raises(SinkError, match=r"out.tif.cog.tif reads back wrong"):
         write_cog(store, output, tmp_path / "out.tif")
     monkeypatch.undo()
@@ -228,6 +238,9 @@ def test_a_flipped_bit_of_the_store_or_of_the_file_is_found(tmp_path: Path, monk
         before = (store.path / name).read_bytes()
         (store.path / name).write_bytes(before[:90] + bytes([before[90] ^ 16]) + before[91:])
         with pytest.raises(SinkError, match="a tile is damaged"):
+            write_cog(store, output, tmp_path / "out.tif")
+        (store.path / name).write_bytes(before[:30])
+        with pytest.raises(SinkError, match="is cut off"):
             write_cog(store, output, tmp_path / "out.tif")
         (store.path / name).write_bytes(before)
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]

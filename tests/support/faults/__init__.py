@@ -308,7 +308,7 @@ def repair(folder: Path, name: str) -> None:
 def points(name: str) -> list[str]:
     """Return the commit points that the first run of an output passes."""
     never = {"salvaged", "old-output-moved"}
-    of_tif = {"temporary-written", "window-written", "level-laid", "output-written", "output-made"}
+    of_tif = {"temporary-written", "window-written", "tiles-laid", "output-written", "output-made"}
     never |= {"pyramid-built"} if name.endswith(".tif") else of_tif
     return [point for point in POINTS if point not in never]
 
