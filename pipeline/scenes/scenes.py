@@ -32,6 +32,8 @@ PIXELS = 'LOCAL_CS["pixels",UNIT["metre",1]]'
 
 READERS = 4
 """Threads that read windows of a scene before its blocks are begun."""
+AT_ONCE = 1 << 27
+"""Bytes that they decode at once: fewer read where one piece of a file is large."""
 
 
 @dataclass(frozen=True)
@@ -286,7 +288,11 @@ def read_ahead(scene: Readable, windows: Iterable[Window]) -> Iterator[Region]:
 
     What is slow to decode (JPEG 2000) or to come (from a server) is waited for once, not window by window.
     """
-    return in_order(scene.read, windows, READERS if isinstance(scene, Scene) else 1)
+    threads = 1
+    if isinstance(scene, Scene):
+        largest = max(1, *(reader.chunk_bytes for reader, _ in scene.readers))
+        threads = min(READERS, max(1, AT_ONCE // largest))
+    return in_order(scene.read, windows, threads)
 
 
 def _of_type(value: Any, dtype: Any) -> NDArray[np.generic]:

@@ -1,6 +1,7 @@
 """Scenes: every kind of mask, radiometry and file layout is read right, and only what was asked for."""
 
 import hashlib
+import threading
 import warnings
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from scenelift.pipeline.cluster import ClusterSettings
 from scenelift.pipeline.errors import SceneError, UsageError
 from scenelift.pipeline.grids import GeoGrid
 from scenelift.pipeline.outputs.outputs import output_of
+from scenelift.pipeline.scenes import scenes
 from scenelift.pipeline.scenes.opening import open_scene
 from scenelift.pipeline.scenes.products.safe import CHECKSUMS, check_manifest
 from scenelift.pipeline.scenes.scenes import SceneSource
@@ -33,6 +35,28 @@ def scene_of(*paths: Path, **options):  # type: ignore[no-untyped-def]
 
 def encode(scene, values, valid):  # type: ignore[no-untyped-def]
     return output_of(scene, [integer_net().spec], scene.grid.shape).encode(values, valid)
+
+
+@pytest.mark.parametrize(("at_once", "expected"), [(scenes.AT_ONCE, scenes.READERS), (1, 1)])
+def test_windows_read_ahead_come_in_order_from_few_threads(tmp_path, monkeypatch, at_once, expected):  # type: ignore[no-untyped-def]
+    values, threads, together = noise_image(1, (2, 200, 300)), set(), threading.Barrier(expected)
+    scene = scene_of(write_raster(tmp_path / "a.tif", values))
+    windows = [Window(row, col, 50, 50) for row in range(0, 200, 50) for col in range(0, 300, 50)]
+    honest = type(scene).read
+
+    def read(self, window: Window):  # type: ignore[no-untyped-def]
+        if threading.get_ident() not in threads:
+            threads.add(threading.get_ident())
+            together.wait(30)  # for as many readers as there are to be
+        return honest(self, window)
+
+    monkeypatch.setattr(scenes, "AT_ONCE", at_once)
+    monkeypatch.setattr(type(scene), "read", read)
+    regions = list(scenes.read_ahead(scene, windows))
+    assert [region.window for region in regions] == windows
+    for window, region in zip(windows, regions, strict=True):
+        assert np.array_equal(region.values, honest(scene, window).values)
+    assert len(threads) == expected
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
