@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -48,6 +49,8 @@ class Pixels:
     window: Window
     """The part of the scene that it is."""
     path: str = "array"
+    chunk_bytes: int = sys.maxsize
+    """Taken to be large, so that one window is read at a time: what stands behind a lazy array is not known."""
 
     def __hash__(self) -> int:
         return id(self)
