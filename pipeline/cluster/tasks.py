@@ -20,6 +20,9 @@ IN_FLIGHT = 5_000
 REFILL = 1_000
 """New tasks are handed in so many at a time: a hand-in costs the scheduler milliseconds, whatever is in it."""
 
+STRETCH = 4
+"""Fewest neighbouring tasks that are worth naming a worker for."""
+
 
 class Cluster:
     """A place to run tasks, open for the length of a job."""
@@ -163,11 +166,13 @@ def _run_on(client: Any, boxed: Call, items: Sequence[int], dealt: bool, how: di
 def _dealt(items: Sequence[int], workers: Sequence[str]) -> Iterator[tuple[Sequence[int], dict[str, Any]]]:
     """Yield a stretch of neighbouring items for each worker; one that runs out of work takes from others all the same.
 
-    So a tile of the input, which the blocks around it need too, is decoded by one worker.
+    So a tile of the input, which the blocks around it need too, is decoded by one worker. Short stretches share little,
+    and the first worker would get all scenes of one block: few items are for whoever is free.
     """
-    length = max(1, -(-len(items) // max(1, len(workers))))
+    named = workers if len(items) >= STRETCH * len(workers) else []
+    length = max(1, -(-len(items) // max(1, len(named))))
     for number, start in enumerate(range(0, len(items), length)):
-        whom = {"workers": [workers[number]], "allow_other_workers": True} if workers else {}
+        whom = {"workers": [named[number]], "allow_other_workers": True} if named else {}
         yield items[start : start + length], whom
 
 

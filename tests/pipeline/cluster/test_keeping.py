@@ -10,6 +10,7 @@ import pytest
 from dask.distributed import LocalCluster
 
 from scenelift.pipeline.cluster import ClusterSettings, keeping, open_cluster
+from scenelift.pipeline.cluster.tasks import _dealt
 
 
 def test_a_worker_that_no_longer_answers_cannot_keep_a_cluster_open(monkeypatch):
@@ -59,6 +60,16 @@ def test_a_worker_gets_neighbours_and_one_without_work_takes_from_others():
         slow = dict(cluster.run(worker_of_a_task_that_is_slow_early, range(40)))
         assert len({slow[number] for number in range(20)}) == 2, "who is done with the quick half takes from the slow"
     assert sorted(who) == list(range(20, 60)) and sorted(slow) == list(range(40))
+
+
+def test_few_tasks_are_for_whoever_is_free():
+    """Else the first worker would get every scene of an archive that has one block."""
+    assert list(_dealt([7], ["a", "b"])) == [([7], {})]
+    assert list(_dealt(range(7), ["a", "b"])) == [(range(7), {})]
+    stretches = [(items, where["workers"]) for items, where in _dealt(range(9), ["a", "b"])]
+    assert stretches == [(range(5), ["a"]), (range(5, 9), ["b"])]
+    assert list(_dealt(range(9), [])) == [(range(9), {})]
+    assert list(_dealt([], ["a", "b"])) == list(_dealt([], [])) == []
 
 
 def worker_of_a_task_that_is_slow_early(number: int) -> tuple[int, int]:
