@@ -8,8 +8,10 @@ are averaged. For a GPU, further processes draw and degrade ahead what the next 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ from torch import Tensor
 
 from scenelift.models.errors import ModelError
 
+GRACE = 30.0
+"""Seconds that processes which are told to stop have for saving their state."""
 DRAWERS = 8
 """Processes that draw for one GPU, at most: more than any shipped recipe keeps busy."""
 
@@ -157,9 +161,22 @@ def launch(command: Sequence[str], size: int) -> int:
         elastic_launch(config, command[0])(*command[1:])
     except ChildFailedError as error:
         return error.get_first_failure()[1].exitcode
-    except SignalException as error:  # it was told to stop, and has ended the processes
+    except SignalException as error:  # it was told to stop, and has ended the processes that it knew of
+        _end_children(error.sigval)
         return 128 + error.sigval
     return 0
+
+
+def _end_children(number: int) -> None:
+    """End what this process has started: told to stop while it starts them, the launcher loses sight of some."""
+    import psutil
+
+    children = psutil.Process().children(recursive=True)
+    for sign in (number, signal.SIGKILL):
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.send_signal(sign)
+        _, children = psutil.wait_procs(children, GRACE)
 
 
 def drawers(device: torch.device) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -21,7 +22,10 @@ REFILL = 1_000
 """New tasks are handed in so many at a time: a hand-in costs the scheduler milliseconds, whatever is in it."""
 
 STRETCH = 4
-"""Fewest neighbouring tasks that are worth naming a worker for."""
+"""Fewest neighbouring tasks that are worth naming a worker for: short stretches share little, and the first worker
+would get all scenes of one block. Fewer are for whoever is free."""
+AHEAD = 2
+"""Tasks that a named worker has at once: what it does and what comes next. When it dies, all of them look guilty."""
 
 
 class Cluster:
@@ -34,8 +38,8 @@ class Cluster:
         resources: Mapping[str, float] | None = None,
         dealt: bool = False,
     ) -> None:
-        """Take a Dask client, or None for this process; `dealt` tasks are for a worker each from the start: all workers
-        must be there by then, and take one task at a time."""
+        """Take a Dask client, or None for this process; where tasks are `dealt`, each worker gets a stretch of
+        neighbours: all workers must be there by then, and take one task at a time."""
         self._client = client
         self._environment = dict(environment or {})
         self._resources = dict(resources or {})
@@ -129,51 +133,73 @@ def _run_on(client: Any, boxed: Call, items: Sequence[int], dealt: bool, how: di
     # scattered data: the scheduler can make it again when the last worker that held it has died.
     name, priority = f"job-{uuid.uuid4().hex}", how["priority"]
     shared = client.submit(Call.again, boxed, pure=False, key=name, priority=priority)
-    waiting = iter(items)
-    numbers: dict[Any, int] = {}
+    workers = len(client.nthreads()) if dealt else 0
+    named = workers > 0 and len(items) >= STRETCH * workers
+    waiting = Stretches(items, workers if named else 1)
+    ahead, refill = (AHEAD, 1) if named else (IN_FLIGHT, REFILL)
+    running = as_completed(loop=client.loop, raise_errors=False)
+    numbers: dict[Any, tuple[int, int]] = {}
 
-    def submit(count: int) -> list[Any]:
-        batch = [item for item, _ in zip(waiting, range(count), strict=False)]
-        made: list[Any] = []
-        for stretch, whom in _dealt(batch, sorted(client.nthreads()) if dealt else []):
-            where = how | whom
-            futures = client.map(attempt_here, stretch, task=shared, retries=RETRIES, pure=False, key="block", **where)
-            numbers.update(zip((f.key for f in futures), stretch, strict=True))
-            made += futures
-        return made
+    def submit(stretch: int, count: int) -> None:
+        if not (taken := waiting.take(stretch, count)):
+            return
+        where = how | (_whom(client, stretch) if named else {})
+        futures = client.map(attempt_here, taken, task=shared, retries=RETRIES, pure=False, key="block", **where)
+        numbers.update((future.key, (item, stretch)) for future, item in zip(futures, taken, strict=True))
+        running.update(futures)
 
-    running = as_completed(submit(IN_FLIGHT), loop=client.loop, raise_errors=False)
-    done = 0
+    done: Counter[int] = Counter()
     try:
+        for stretch in range(len(waiting)):
+            submit(stretch, ahead)
         for batch in running.batches():
             records = _gathered(client, batch)
             for future in batch:
                 if future.status in ("pending", "lost"):  # its worker died before the record was fetched: done again
                     running.add(future)
                     continue
-                done += 1
-                item = numbers.pop(future.key)
+                item, stretch = numbers.pop(future.key)
+                done[stretch] += 1
                 yield records[future.key] if future.key in records else _outcome(future, item)
-            if done >= REFILL or not numbers:
-                running.update(submit(done))
-                done = 0
+            for stretch, count in done.items():
+                if count >= refill or not numbers:
+                    submit(stretch, count)
+                    done[stretch] = 0
     except (FutureCancelledError, OSError, TimeoutError) as error:
         if client.status in ("running", "connecting") and not isinstance(error, FutureCancelledError):
             raise
         raise ResumableError(f"lost the connection to the Dask scheduler: {error}") from error
 
 
-def _dealt(items: Sequence[int], workers: Sequence[str]) -> Iterator[tuple[Sequence[int], dict[str, Any]]]:
-    """Yield a stretch of neighbouring items for each worker; one that runs out of work takes from others all the same.
+class Stretches:
+    """Items that wait, in stretches of neighbours.
 
-    So a tile of the input, which the blocks around it need too, is decoded by one worker. Short stretches share little,
-    and the first worker would get all scenes of one block: few items are for whoever is free.
+    A worker that does one stretch decodes a tile of the input, which the blocks around it need too, once.
     """
-    named = workers if len(items) >= STRETCH * len(workers) else []
-    length = max(1, -(-len(items) // max(1, len(named))))
-    for number, start in enumerate(range(0, len(items), length)):
-        whom = {"workers": [named[number]], "allow_other_workers": True} if named else {}
-        yield items[start : start + length], whom
+
+    def __init__(self, items: Sequence[int], count: int) -> None:
+        length = max(1, -(-len(items) // count))
+        self._stretches = [list(items[number * length : (number + 1) * length]) for number in range(count)]
+
+    def __len__(self) -> int:
+        return len(self._stretches)
+
+    def take(self, number: int, count: int) -> list[int]:
+        """Take the next `count` items of a stretch; one that is used up goes on with half of the longest."""
+        mine = self._stretches[number]
+        if not mine:
+            longest = max(self._stretches, key=len)
+            half = len(longest) // 2
+            mine[:], longest[half:] = longest[half:], []
+        taken = mine[:count]
+        del mine[:count]
+        return taken
+
+
+def _whom(client: Any, stretch: int) -> dict[str, Any]:
+    """Return how to name the worker of a stretch; another may take its task where it is gone or busy."""
+    workers = sorted(client.nthreads())
+    return {"workers": [workers[stretch % len(workers)]], "allow_other_workers": True} if workers else {}
 
 
 def _outcome(future: Any, item: int) -> Any:

@@ -61,15 +61,43 @@ time.sleep(600)
     assert not is_alive(int((tmp_path / "pid").read_text()))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_launcher_ends_its_processes(tmp_path, number):
-    text = f"""
+CHILD = """
 import os, signal, time
 signal.signal(signal.SIGINT, lambda *facts: os._exit(130))
-open(r"{tmp_path}/part" + os.environ["RANK"], "w").write(str(os.getpid()))
-os.rename(r"{tmp_path}/part" + os.environ["RANK"], r"{tmp_path}/" + os.environ["RANK"])
+rank = os.environ["RANK"]
+open("{folder}/part" + rank, "w").write(str(os.getpid()))
+os.rename("{folder}/part" + rank, "{folder}/" + rank)
 time.sleep(600)
 """
+STARTING = """
+import time
+from torch.distributed.elastic.multiprocessing import api
+begin = api.get_subprocess_handler
+def slowly(*args, **kwargs):
+    begun = begin(*args, **kwargs)
+    time.sleep(5)
+    return begun
+api.get_subprocess_handler = slowly
+"""
+
+
+@pytest.mark.parametrize("begun", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_launcher_stopped_while_it_starts_processes_leaves_none(tmp_path, number, begun):
+    text = CHILD.format(folder=tmp_path)
+    launcher = subprocess.Popen([*command(STARTING + PARENT), *command(text)], stderr=subprocess.PIPE, text=True)
+    files = [tmp_path / f"{rank}" for rank in range(begun)]
+    assert wait_for(lambda: all(file.exists() for file in files))
+    launcher.send_signal(number)
+    _, said = launcher.communicate(timeout=60)
+    assert launcher.returncode == 128 + number
+    assert "Traceback" not in said
+    assert wait_for(lambda: not any(is_alive(int(file.read_text())) for file in tmp_path.glob("[01]")))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_launcher_ends_its_processes(tmp_path, number):
+    text = CHILD.format(folder=tmp_path)
     launcher = subprocess.Popen([*command(PARENT), *command(text)], stderr=subprocess.PIPE, text=True)
     files = [tmp_path / "0", tmp_path / "1"]
     assert wait_for(lambda: all(file.exists() for file in files))

@@ -3,14 +3,19 @@
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, pairwise
 from pathlib import Path
 
 import psutil
 import pytest
 from dask.distributed import LocalCluster
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scenelift.pipeline.cluster import ClusterSettings, keeping, open_cluster
-from scenelift.pipeline.cluster.tasks import _dealt
+from scenelift.pipeline.cluster.attempts import Failed
+from scenelift.pipeline.cluster.tasks import AHEAD, Stretches
 
 
 def test_a_worker_that_no_longer_answers_cannot_keep_a_cluster_open(monkeypatch):
@@ -64,12 +69,37 @@ def test_a_worker_gets_neighbours_and_one_without_work_takes_from_others():
 
 def test_few_tasks_are_for_whoever_is_free():
     """Else the first worker would get every scene of an archive that has one block."""
-    assert list(_dealt([7], ["a", "b"])) == [([7], {})]
-    assert list(_dealt(range(7), ["a", "b"])) == [(range(7), {})]
-    stretches = [(items, where["workers"]) for items, where in _dealt(range(9), ["a", "b"])]
-    assert stretches == [(range(5), ["a"]), (range(5, 9), ["b"])]
-    assert list(_dealt(range(9), [])) == [(range(9), {})]
-    assert list(_dealt([], ["a", "b"])) == list(_dealt([], [])) == []
+    with open_cluster(ClusterSettings(workers=2)) as cluster, ThreadPoolExecutor(4) as scenes:
+        who = [pid for (pid,) in scenes.map(lambda number: cluster.run(pid_of_a_slow_task, [number]), range(12))]
+    assert 4 <= who.count(who[0]) <= 8
+
+
+@given(st.integers(0, 60), st.integers(1, 5), st.randoms(use_true_random=False))
+def test_every_item_is_taken_once_and_a_stretch_in_order(items, count, random):
+    stretches = Stretches(range(items), count)
+    taken = [[] for _ in range(len(stretches))]
+    while sum(map(len, taken)) < items:
+        number = random.randrange(count)
+        taken[number] += (got := stretches.take(number, random.randrange(1, 4)))
+        assert got, "as long as there is any, whoever asks gets some"
+    assert sorted(chain.from_iterable(taken)) == list(range(items))
+    assert not any(stretches.take(number, 9) for number in range(count))
+    jumps = sum(later != item + 1 for mine in taken for item, later in pairwise(mine))
+    assert jumps <= count * (items.bit_length() + 1), "each jump is to half of what another had"
+
+
+def ends_its_worker(number: int) -> int:
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_a_deadly_task_does_not_take_its_stretch_along():
+    with open_cluster(ClusterSettings(workers=2)) as cluster:
+        results = list(cluster.attempt(ends_its_worker, range(40)))
+    failed = {result.item for result in results if isinstance(result, Failed)}
+    assert 2 in failed
+    assert len(failed) <= 1 + AHEAD, "only what its worker had just then may look guilty"
 
 
 def worker_of_a_task_that_is_slow_early(number: int) -> tuple[int, int]:
