@@ -55,10 +55,16 @@ class Pixels:
     def __hash__(self) -> int:
         return id(self)
 
-    def read(self, index: int, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Read one band (1-based): values and validity, shape (height, width)."""
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """Data type of each band."""
+        return (str(self.values.dtype),) * len(self.values)
+
+    def read(self, indexes: Sequence[int], window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Read bands; see `scenelift.pipeline.scenes.rasters.Reader`."""
         rows, cols = window.slices(self.window)
-        return np.asarray(self.values[index - 1, rows, cols]), np.ones(window.shape, bool)
+        values = np.asarray(self.values[[index - 1 for index in indexes], rows, cols])
+        return values, np.broadcast_to(True, values.shape)
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def _alpha_of_data(scene: Scene) -> list[str]:
     if scene.alpha is None:
         return []
     reader, index = scene.alpha
-    planes = [reader.read(index, window)[0].ravel() for window in sample_windows(scene.grid.shape)]
+    planes = [reader.read([index], window)[0].ravel() for window in sample_windows(scene.grid.shape)]
     values = np.concatenate(planes)
     between = (values != 0) & (values != values.max())
     if between.mean() < 0.5 or len(np.unique(values)) <= FEW:

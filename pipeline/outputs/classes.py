@@ -76,7 +76,7 @@ def write_classes(layer: ClassLayer, grid: GeoGrid, limits: Limits, path: Path, 
             if colors := _palette(placed, band):
                 out.write_colormap(1, colors)
             for window in TileGrid(grid.shape, (STEP, STEP)):
-                values, covered = placed.read(band, window)
+                values, covered = (planes[0] for planes in placed.read([band], window))
                 values = np.where(covered, values, np.asarray(nodata or 0).astype(values.dtype))
                 out.write(values, 1, window=RioWindow(window.col, window.row, window.width, window.height))
         sync(new)

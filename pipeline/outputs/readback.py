@@ -52,9 +52,9 @@ class ReadableScene:
     def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.uint8] | None]:
         """Read values (the alpha band behind them) and mask of a block."""
         bands = [*self.scene.readers, *([self.scene.alpha] if self.scene.alpha else [])]
-        pairs = [reader.read(index, window) for reader, index in bands]
-        values = np.stack([values for values, _ in pairs])
-        return values, np.where(pairs[0][1], np.uint8(255), np.uint8(0)) if self.mask else None
+        reader = bands[0][0]  # an output is one file
+        values, valid = reader.read([index for _, index in bands], window)
+        return values, np.where(valid[0], np.uint8(255), np.uint8(0)) if self.mask else None
 
 
 def open_as_scene(path: Path, recorded: dict[str, Any]) -> ReadableScene:

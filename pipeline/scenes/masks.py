@@ -162,7 +162,7 @@ class SceneMask:
             return np.ones(window.shape, bool)
         (top, bottom), (left, right) = ((i[ok][0], i[ok][-1]) for i, ok in zip((rows, cols), inside, strict=True))
         part = Window.from_bounds(int(top), int(left), int(bottom) + 1, int(right) + 1)
-        hidden = self.rule.hides(self.reader.read(1, part)[0])
+        hidden = self.rule.hides(self.reader.read([1], part)[0][0])
         at = np.ix_(np.clip(rows, top, bottom) - top, np.clip(cols, left, right) - left)
         return np.asarray(hidden[at] | ~(inside[0][:, None] & inside[1][None]))
 
@@ -197,7 +197,7 @@ class SceneMask:
         columns, masked, missing, seen = counts[1][left:right], 0, 0, 0
         for top in range(int(used_rows[0]), int(used_rows[-1]) + 1, STRIP):
             bottom = min(top + STRIP, int(used_rows[-1]) + 1)
-            values = self.reader.read(1, Window.from_bounds(top, left, bottom, right))[0]
+            values = self.reader.read([1], Window.from_bounds(top, left, bottom, right))[0][0]
             rows = counts[0][top:bottom]
             seen += int(rows.sum() * columns.sum())
             masked += int(rows @ self.rule.hides(values).astype(np.int64) @ columns)

@@ -107,19 +107,20 @@ class OnFinestGrid:
         self.times = reader.times
         self.chunk_bytes = reader.chunk_bytes
 
-    def read(self, index: int, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Read one band (1-based): values and validity, shape (height, width); where the file has none, it is not."""
+    def read(self, indexes: Sequence[int], window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Read bands, see `Reader`; where the file has none, they are not valid."""
         rows = self._axes[0].indices(window.row, window.stop_row)
         cols = self._axes[1].indices(window.col, window.stop_col)
         inside = [(i >= 0) & (i < axis.count) for i, axis in zip((rows, cols), self._axes, strict=True)]
         if not (inside[0].any() and inside[1].any()):
-            return np.zeros(window.shape, self.dtypes[index - 1]), np.zeros(window.shape, bool)
+            shape = len(indexes), *window.shape
+            return np.zeros(shape, self.dtypes[indexes[0] - 1]), np.zeros(shape, bool)
         (top, bottom), (left, right) = (
             (i[known][0], i[known][-1]) for i, known in zip((rows, cols), inside, strict=True)
         )
         part = Window.from_bounds(int(top), int(left), int(bottom) + 1, int(right) + 1)
-        values, valid = self.reader.read(index, part)
-        at = np.ix_(np.clip(rows, top, bottom) - top, np.clip(cols, left, right) - left)
+        values, valid = self.reader.read(indexes, part)
+        at = np.ix_(range(len(indexes)), np.clip(rows, top, bottom) - top, np.clip(cols, left, right) - left)
         return values[at], valid[at] & inside[0][:, None] & inside[1][None]
 
 

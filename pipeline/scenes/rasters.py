@@ -35,7 +35,7 @@ from scenelift.pipeline.scenes.limits import (
     sidecar_files,
 )
 from scenelift.pipeline.scenes.pam import BandFacts, SideCar, read_sidecar
-from scenelift.pipeline.scenes.zarrs import XarrayRaster, netcdf_engine, open_netcdf
+from scenelift.pipeline.scenes.zarrs import XarrayRaster, bands_named, netcdf_engine, open_netcdf
 from scenelift.pipeline.tiles import TileGrid, Window
 
 DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "netCDF", "PNG", "JPEG", "HFA", "ENVI", "SAFE")
@@ -128,8 +128,14 @@ class Reader(Protocol):
     chunk_bytes: int
     """Largest piece that is decoded at once."""
 
-    def read(self, index: int, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Read one band (1-based): values and validity, shape (height, width)."""
+    def read(self, indexes: Sequence[int], window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Read bands (1-based) of one data type.
+
+        Returns
+        -------
+        values : ndarray, shape (C, height, width)
+        valid : ndarray of bool, same shape, not to be written to
+        """
         ...
 
 
@@ -219,18 +225,18 @@ class RasterFile:
             self._local.handle = handle
         return handle
 
-    def read(self, index: int, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Read one band (1-based): values and validity, shape (height, width)."""
+    def read(self, indexes: Sequence[int], window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Read bands; see `Reader`. Together, since where a file interleaves them GDAL decodes all for each one."""
         rio = RioWindow(window.col, window.row, window.width, window.height)
         try:
             with rasterio.Env(**self._options):
                 if self._slow_tiles and _tiles.most:
-                    values = self._from_tiles(index, window)
+                    values = np.stack([self._from_tiles(index, window) for index in indexes])
                 else:
-                    values = self._handle.read(index, window=rio)
+                    values = self._handle.read(list(indexes), window=rio)
                 if not self.has_mask:  # nodata and alpha are the scene's to apply, over all files
-                    return values, np.ones(values.shape, bool)
-                return values, self._handle.read_masks(index, window=rio) != 0
+                    return values, np.broadcast_to(True, values.shape)
+                return values, self._handle.read_masks(list(indexes), window=rio) != 0
         except (RasterioError, SceneError) as error:  # the latter of opening it again, in another thread
             if is_remote(self.path) and not responds(self.path):
                 raise UnreachableError(
@@ -240,8 +246,9 @@ class RasterFile:
             if isinstance(error, SceneError):
                 raise
             raise SceneError(
-                f"cannot read {without_secrets(self.path)}, band {index}, rows {window.row}-{window.stop_row}, "
-                f"columns {window.col}-{window.stop_col}: {_first_line(error)}; the file may be truncated or damaged"
+                f"cannot read {without_secrets(self.path)}, {bands_named(indexes)}, "
+                f"rows {window.row}-{window.stop_row}, columns {window.col}-{window.stop_col}: {_first_line(error)}; "
+                "the file may be truncated or damaged"
             ) from None
 
     def _from_tiles(self, index: int, window: Window) -> NDArray[np.generic]:

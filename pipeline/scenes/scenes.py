@@ -219,15 +219,25 @@ class Scene:
                     plane[~known] = missing
         return values, valid
 
+    @cached_property
+    def _together(self) -> list[tuple[Reader, list[int]]]:
+        """Bands (0-based) that are read together: of one file and data type."""
+        found: dict[tuple[int, str], list[int]] = {}
+        for i, (reader, index) in enumerate(self.readers):
+            found.setdefault((id(reader), reader.dtypes[index - 1]), []).append(i)
+        return [(self.readers[members[0]][0], members) for members in found.values()]
+
     def _read_stored(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         values = np.empty((len(self.bands), *window.shape), self.dtype)
         valid = np.empty(values.shape, bool)
-        for i, ((reader, index), band) in enumerate(zip(self.readers, self.bands, strict=True)):
-            plane, known = reader.read(index, window)
-            if band.nodata is not None and not np.isnan(band.nodata):
-                known = known & (plane != _of_type(band.nodata, plane.dtype))  # before anything is rounded
-            values[i] = _as_float32(plane, known, band.nodata) if plane.dtype == np.float64 else plane
-            valid[i] = known
+        for reader, members in self._together:
+            planes, its = reader.read([self.readers[i][1] for i in members], window)
+            for i, plane, known in zip(members, planes, its, strict=True):
+                nodata = self.bands[i].nodata
+                if nodata is not None and not np.isnan(nodata):
+                    known = known & (plane != _of_type(nodata, plane.dtype))  # before anything is rounded
+                values[i] = _as_float32(plane, known, nodata) if plane.dtype == np.float64 else plane
+                valid[i] = known
         if self.dtype == "float32":
             valid &= np.isfinite(values)
         if self.mask is not None:
@@ -236,7 +246,7 @@ class Scene:
                 if hidden.any():
                     valid[[i for i, its in enumerate(self.placements) if its == placement]] &= ~hidden
         for alpha in dict.fromkeys(a for a in self.alphas if a is not None):
-            opaque = alpha[0].read(alpha[1], window)[0] != 0
+            opaque = alpha[0].read([alpha[1]], window)[0][0] != 0
             valid[[i for i, a in enumerate(self.alphas) if a == alpha]] &= opaque
         return values, valid
 
@@ -248,7 +258,7 @@ class Scene:
         """Read the alpha band that an output has too, 0 where a mask hides the pixel; None if there is none."""
         if self.alpha is None:
             return None
-        plane, known = self.alpha[0].read(self.alpha[1], window)
+        plane, known = (planes[0] for planes in self.alpha[0].read([self.alpha[1]], window))
         if self.mask is not None:
             known = known & ~self.mask.read(window)
         if plane.dtype == np.float64:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,18 +49,31 @@ class _Plane(NamedTuple):
         """Names and lengths of rows and columns."""
         return self.axes.y, self.axes.x, self.variable.sizes[self.axes.y], self.variable.sizes[self.axes.x]
 
-    def read(self, window: Window) -> NDArray[np.generic]:
-        rows, cols = window.slices()
-        part = self.variable.isel({**self.at, self.axes.y: rows, self.axes.x: cols})
-        values = np.asarray(part.transpose(self.axes.y, self.axes.x).to_numpy())
-        return values.astype(values.dtype.newbyteorder("="), copy=False).view(self.dtype)
-
     @property
     def dtype(self) -> np.dtype[Any]:
         """Data type of the values; netCDF's old format has no unsigned ones, so an attribute says that they are."""
         found = np.dtype(self.variable.dtype).newbyteorder("=")
         unsigned = found.kind == "i" and str(self.variable.attrs.get("_Unsigned", "")).lower() == "true"
         return np.dtype(f"u{found.itemsize}") if unsigned else found
+
+
+def _read(planes: Sequence[_Plane], window: Window) -> NDArray[np.generic]:
+    """Read bands of one data type: in one go where they lie along one dimension, as a chunk may hold them all."""
+    first = planes[0]
+    along = [name for name in first.at if any(plane.at.get(name) != first.at[name] for plane in planes)]
+    if len(planes) > 1 and (len(along) != 1 or any(plane.variable is not first.variable for plane in planes)):
+        return np.concatenate([_read([plane], window) for plane in planes])
+    rows, cols = window.slices()
+    at = first.at | {name: _slice([plane.at[name] for plane in planes]) for name in along}
+    part = first.variable.isel({**at, first.axes.y: rows, first.axes.x: cols})
+    values = np.asarray(part.transpose(*along, first.axes.y, first.axes.x).to_numpy())
+    return values.astype(values.dtype.newbyteorder("="), copy=False).view(first.dtype).reshape(-1, *window.shape)
+
+
+def _slice(indexes: list[int]) -> slice | list[int]:
+    """Return neighbours as a slice, which stores read faster than a list."""
+    whole = range(indexes[0], indexes[-1] + 1)
+    return slice(whole.start, whole.stop) if indexes == list(whole) else indexes
 
 
 class XarrayRaster:
@@ -103,19 +117,24 @@ class XarrayRaster:
         self._mask = own
         self.has_mask = self._mask is not None
 
-    def read(self, index: int, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Read one band (1-based): values and validity, shape (height, width)."""
+    def read(self, indexes: Sequence[int], window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Read bands; see `scenelift.pipeline.scenes.rasters.Reader`."""
         rows, cols = window.slices()
         try:
-            values = self._planes[index - 1].read(window)
+            values = _read([self._planes[index - 1] for index in indexes], window)
             if self._mask is None:
-                return values, np.ones(values.shape, bool)
-            return values, self._mask[rows, cols].to_numpy() != 0
+                return values, np.broadcast_to(True, values.shape)
+            return values, np.broadcast_to(self._mask[rows, cols].to_numpy() != 0, values.shape)
         except Exception as error:
             raise SceneError(
-                f"cannot read {self.path}, band {index}, rows {window.row}-{window.stop_row}: "
+                f"cannot read {self.path}, {bands_named(indexes)}, rows {window.row}-{window.stop_row}: "
                 f"{str(error).splitlines()[0]}; the store may be damaged"
             ) from error
+
+
+def bands_named(indexes: Sequence[int]) -> str:
+    """Return bands as an error names them."""
+    return f"band{'s'[: len(indexes) > 1]} {', '.join(map(str, indexes))}"
 
 
 def open_zarr(path: str, variable: str | None = None, time: str | None = None) -> XarrayRaster:

@@ -218,7 +218,7 @@ def _read_tiff(path: Path) -> NDArray[np.float32]:
     """Return the reflectance (C, H, W) of a small raster."""
     try:
         raster = open_raster(os.fspath(path))
-        bands = [raster.read(i, Window(0, 0, *raster.shape))[0] for i in range(1, raster.count + 1)]
+        bands, _ = raster.read(range(1, raster.count + 1), Window(0, 0, *raster.shape))
     except SceneliftError as error:
         raise ModelError(str(error)) from None
     rows = []

@@ -254,8 +254,8 @@ def test_tiles_that_are_kept_are_the_pixels_of_the_file(tiled: Path, monkeypatch
             (row, stop_row), (col, stop_col) = (sorted(random.choice(n + 1, 2, replace=False)) for n in (700, 610))
             index = int(random.integers(1, 3))
             window = Window.from_bounds(int(row), int(col), int(stop_row), int(stop_col))
-            values, valid = file.read(index, window)
-            assert np.array_equal(values, whole[(index - 1, *window.slices())]) and valid.all()
+            values, valid = file.read([index], window)
+            assert np.array_equal(values[0], whole[(index - 1, *window.slices())]) and valid.all()
             assert tiles._bytes <= most and tiles._bytes == sum(each.nbytes for each in tiles._kept.values())
 
 
@@ -286,3 +286,35 @@ def test_a_damaged_tile_is_one_line(tiled: Path, monkeypatch: pytest.MonkeyPatch
     tiled.write_bytes(content)
     with pytest.raises(SceneError, match=r"scene.jp2.*may be truncated or damaged"):
         scene.read(Window(0, 0, 700, 610))
+
+
+def files_of_bands(folder: Path, values: np.ndarray) -> dict[str, Path]:
+    """Store the same five bands as files do."""
+    paths = {}
+    for interleave in ("pixel", "band"):
+        paths[interleave] = folder / f"{interleave}.tif"
+        write_raster(paths[interleave], values, interleave=interleave, tiled=True, blockxsize=64, blockysize=64)
+    rows, cols = (UTM.f - 10 * (np.arange(100) + 0.5)), (UTM.c + 10 * (np.arange(90) + 0.5))
+    at, crs = {"y": rows, "x": cols}, {"crs": "EPSG:32633"}
+    one = xr.DataArray(values, {"band": np.arange(5), **at}, ("band", "y", "x"), "image", crs)
+    several = xr.Dataset({f"b{i}": (("y", "x"), plane, crs) for i, plane in enumerate(values)}, at)
+    last = xr.DataArray(np.moveaxis(values, 0, 2), at, ("y", "x", "band"), "image", crs)
+    mixed = several.astype("float32").assign(b2=several.b2.astype("float64"))
+    kinds = {"one": one.to_dataset(), "last": last.to_dataset(), "several": several, "mixed": mixed}
+    for name, data in kinds.items():
+        paths[name] = folder / f"{name}.zarr"
+        chunks = {v: {"chunks": data[v].shape[:-2] + (64, 64)} for v in data.data_vars if name != "last"}
+        data.to_zarr(paths[name], encoding=chunks)
+    return paths
+
+
+def test_bands_that_are_read_together_are_those_read_alone(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(1, 60_000, (5, 100, 90)).astype(np.uint16)
+    window = Window(11, 7, 70, 60)
+    for name, path in files_of_bands(tmp_path, values).items():
+        for bands in ((1, 2, 3, 4, 5), (4, 2), (3,), (1, 3, 5), (2, 3)):
+            scene = scene_of(path, bands=bands)
+            found, valid = scene.read_dn(window)
+            assert np.array_equal(found, values[(np.array(bands) - 1, *window.slices())]), (name, bands)
+            assert valid.all()
+            assert len(scene._together) == (2 if name == "mixed" and 3 in bands and len(bands) > 1 else 1)
