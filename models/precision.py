@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,15 +97,38 @@ class _MixedBlock(nn.Module):
     def __init__(self, block: ResidualBlock) -> None:
         super().__init__()
         self.block = block.to(torch.bfloat16)
+        plain = isinstance(block.act, nn.ReLU) and isinstance(block.norm1, nn.Identity)
+        self.fused = plain and block.first.padding_mode == "zeros" and _fuses()
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) float32
         b = self.block
-        y = b.norm1(b.first(x.to(torch.bfloat16)))
-        y = b.norm2(b.second(y.relu_() if isinstance(b.act, nn.ReLU) else b.act(y)))
+        y = x.to(torch.bfloat16)
+        y = _conv_relu(b.first, y) if self.fused and x.device.type == "cpu" else b.act(b.norm1(b.first(y)))
+        y = b.norm2(b.second(y))
         y = y.to(x.dtype)  # to add numbers of two types takes longer than this and an addition in place
         if not b.skip:
             return y
         return y.add_(crop(x, b.margin) if b.valid else x)
+
+
+def _conv_relu(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Convolve and cut off below zero in one pass over memory, as `torch.compile` has oneDNN do it."""
+    size = conv.padding, conv.stride, conv.dilation, conv.groups
+    made: Tensor = torch.ops.mkldnn._convolution_pointwise(x, conv.weight, conv.bias, *size, "relu", [], "")
+    return made
+
+
+@functools.cache
+def _fuses() -> bool:
+    """Whether this PyTorch has oneDNN's convolution with an activation, no public function, in the form we call it."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():  # the random numbers are the caller's
+        conv, x = nn.Conv2d(1, 2, 3).to(torch.bfloat16), torch.rand(1, 1, 8, 8, dtype=torch.bfloat16)
+        try:
+            return torch.equal(_conv_relu(conv, x), conv(x).relu())
+        except (AttributeError, RuntimeError, TypeError):
+            return False
 
 
 class _Autocast(nn.Module):

@@ -67,8 +67,8 @@ class Generator(nn.Module):
         features = self.head((x - MEAN) * GAIN)  # (N, F, H, W)
         body = self.body(features)
         trunk = crop(features, self.halo - 2) if self.valid else features
-        detail = F.pixel_shuffle(self.tail(body + trunk), self.scale)  # (N, C, sH, sW)
-        return self.skip(base) + detail.to(base.dtype) / GAIN
+        detail = self.tail(body + trunk)  # (N, C·s², H, W)
+        return F.pixel_shuffle(self.skip.phases(base) + detail.to(base.dtype) / GAIN, self.scale)  # (N, C, sH, sW)
 
 
 class DenseBlock(nn.Module):
@@ -159,5 +159,5 @@ class DenseGenerator(nn.Module):
         features = self.head((x - MEAN) * GAIN)
         body = self.body(features)
         trunk = crop(features, self.halo - 2) if self.valid else features
-        detail = F.pixel_shuffle(self.tail(body + trunk), self.scale)
-        return self.skip(base) + detail.to(base.dtype) / GAIN
+        detail = self.tail(body + trunk)
+        return F.pixel_shuffle(self.skip.phases(base) + detail.to(base.dtype) / GAIN, self.scale)

@@ -49,13 +49,17 @@ class PhaseUpsampler(nn.Module):
         self.weight = nn.Parameter(weight)  # (groups·s², 1, taps, taps)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, sH, sW)
+        return F.pixel_shuffle(self.phases(x), self.scale)
+
+    def phases(self, x: Tensor) -> Tensor:
+        """Return the output before its pixels are put in their places, (N, C·s², H, W)."""
         n, c = x.shape[:2]
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.weight.dtype).reshape(n * c // self.groups, self.groups, *x.shape[2:])
             if not self.valid:
                 x = F.pad(x, (self.taps // 2,) * 4, mode="reflect")
-            y = F.pixel_shuffle(F.conv2d(x, self.weight, groups=self.groups), self.scale)
-        return y.reshape(n, c, *y.shape[2:])
+            y = F.conv2d(x, self.weight, groups=self.groups)
+        return y.reshape(n, c * self.scale**2, *y.shape[2:])
 
     @torch.no_grad()
     def fit(self, low: Tensor, high: Tensor, ridge: float = 1e-4) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from scenelift.models import precision
 from scenelift.models.degradations import mtf_decimate
 from scenelift.models.errors import ModelError
 from scenelift.models.networks.architectures import build
@@ -119,6 +120,22 @@ def test_a_residual_block_in_mixed_precision_adds_in_float32_and_leaves_its_inpu
         wanted = y + x[..., 2:-2, 2:-2] if block.skip else y.float()
     assert torch.equal(x, given) and torch.equal(made[0], made[1])
     assert made[0].dtype == torch.float32 and torch.equal(made[0], wanted)
+
+
+def test_the_convolution_with_its_relu_in_one_has_the_same_bits_and_draws_no_random_number(monkeypatch):
+    module, x = (
+        torch.nn.Sequential(*(ResidualBlock(32, valid=True) for _ in range(3))).eval(),
+        torch.rand(1, 32, 70, 61),
+    )
+    precision._fuses.cache_clear()
+    before = torch.get_rng_state()
+    fused = to_precision(module, "bf16")
+    assert torch.equal(torch.get_rng_state(), before)
+    monkeypatch.setattr(precision, "_fuses", lambda: False)
+    plain = to_precision(module, "bf16")
+    with torch.inference_mode():
+        assert torch.equal(fused(x), plain(x))
+    assert not plain[0].fused
 
 
 @pytest.mark.parametrize("kind", ["unet-discriminator", "patch-discriminator"])

@@ -303,7 +303,7 @@ def files_of_bands(folder: Path, values: np.ndarray) -> dict[str, Path]:
     kinds = {"one": one.to_dataset(), "last": last.to_dataset(), "several": several, "mixed": mixed}
     for name, data in kinds.items():
         paths[name] = folder / f"{name}.zarr"
-        chunks = {v: {"chunks": data[v].shape[:-2] + (64, 64)} for v in data.data_vars if name != "last"}
+        chunks = {v: {"chunks": (*data[v].shape[:-2], 64, 64)} for v in data.data_vars if name != "last"}
         data.to_zarr(paths[name], encoding=chunks)
     return paths
 
