@@ -51,6 +51,7 @@ class Pixels:
     path: str = "array"
     chunk_bytes: int = sys.maxsize
     """Taken to be large, so that one window is read at a time: what stands behind a lazy array is not known."""
+    slow_tiles: tuple[tuple[int, int], ...] = ()
 
     def __hash__(self) -> int:
         return id(self)

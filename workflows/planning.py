@@ -65,6 +65,7 @@ def plan_prepared(prepared: Prepared, path: Path, settings: EnhanceSettings, clu
         path=path,
         job=job,
         blocks=TileGrid(job.part(scene.grid.shape).shape, job.block),
+        strips=scene.strips(job.block),
         cluster=prepared.cluster,
         fingerprint=fingerprint(scene, job.models, output, format_of(path).name, settings.shards, SOFTWARE),
         command=_command(scene.source, prepared.names, settings, cluster),

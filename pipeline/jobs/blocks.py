@@ -96,9 +96,10 @@ def open_job(job: EnhanceJob) -> _Opened:
     with _opening:
         found = _opened.pop(job.token, None)
         if found is None:
-            keep_tiles()
-            sink = ZarrSink.open(job.store, job.output)
-            found = _Opened(open_scene(job.source), sink, tuple(m.load(worker_index()) for m in job.models))
+            scene, sink = open_scene(job.source), ZarrSink.open(job.store, job.output)
+            if strips := scene.strips(job.block):
+                keep_tiles(strips.kept)
+            found = _Opened(scene, sink, tuple(m.load(worker_index()) for m in job.models))
         _opened[job.token] = found  # the last one is the last to go
         while len(_opened) > OPEN_JOBS:
             del _opened[next(iter(_opened))]

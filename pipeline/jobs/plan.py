@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from scenelift.pipeline.enhance import Enhancer
 from scenelift.pipeline.outlines import Outline
 from scenelift.pipeline.outputs.outputs import Output
 from scenelift.pipeline.scenes.products.kinds import ClassLayer
-from scenelift.pipeline.scenes.scenes import SceneSource
+from scenelift.pipeline.scenes.scenes import SceneSource, Strips
 from scenelift.pipeline.tiles import TileGrid, Window
 
 
@@ -83,6 +84,8 @@ class Plan:
     job: EnhanceJob
     blocks: TileGrid
     """Blocks on the input grid, counted from the corner of the part that is made."""
+    strips: Strips | None
+    """In which strips blocks are done; None: row by row."""
     cluster: ClusterSettings
     fingerprint: dict[str, Any]
     """Everything that decides the bytes of the output."""
@@ -104,6 +107,11 @@ class Plan:
     """Whether an existing output may be replaced."""
     allow_holes: bool = False
     """Whether to publish an output although some blocks failed, with no data there."""
+
+    def order(self) -> Sequence[int]:
+        """Return the numbers of all blocks in the order in which they are done."""
+        numbers = range(len(self.blocks))
+        return self.strips.order(self.blocks, numbers) if self.strips else numbers
 
     @property
     def work(self) -> Path:

@@ -146,7 +146,7 @@ class Run:
 
     def _do_blocks(self) -> None:
         """Do the blocks that are left, if any."""
-        todo = [index for index in range(len(self.plan.blocks)) if index not in self.done.commits]
+        todo = [index for index in self.plan.order() if index not in self.done.commits]
         if not todo:
             self.done.blocks_began = time.perf_counter()
             return

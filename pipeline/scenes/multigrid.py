@@ -106,6 +106,7 @@ class OnFinestGrid:
         self.notes = reader.notes
         self.times = reader.times
         self.chunk_bytes = reader.chunk_bytes
+        self.slow_tiles = tuple((height * axes[0].ratio, width * axes[1].ratio) for height, width in reader.slow_tiles)
 
     def read(self, indexes: Sequence[int], window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Read bands, see `Reader`; where the file has none, they are not valid."""

@@ -57,8 +57,6 @@ warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"sce
 
 SLOW_TILES = ("JP2OpenJPEG",)
 """Drivers whose tiles take longer to decode than most networks take for them."""
-TILES = 288
-"""Megabytes of decoded tiles that a process of blocks keeps: three rows of four bands of a Sentinel-2 tile."""
 
 
 class _Tiles:
@@ -90,12 +88,12 @@ _tiles = _Tiles()
 _numbers = itertools.count()
 
 
-def keep_tiles(megabytes: int = TILES) -> None:
-    """Keep decoded tiles of formats that are slow to decode in this process from now on, at most so much of them.
+def keep_tiles(most: int) -> None:
+    """Keep decoded tiles of formats that are slow to decode in this process from now on: so many bytes, or more.
 
     A block needs the edges of the tiles around its own; without this each tile is decoded for up to nine blocks.
     """
-    _tiles.most = megabytes << 20
+    _tiles.most = max(_tiles.most, most)
 
 
 class Reader(Protocol):
@@ -127,6 +125,8 @@ class Reader(Protocol):
     """When the steps along its dimension of time were, one of which is read; none without one."""
     chunk_bytes: int
     """Largest piece that is decoded at once."""
+    slow_tiles: tuple[tuple[int, int], ...]
+    """Height and width of each band's tiles, where they take long to decode; else empty."""
 
     def read(self, indexes: Sequence[int], window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Read bands (1-based) of one data type.
@@ -202,7 +202,7 @@ class RasterFile:
             together = self.count if d.profile.get("interleave") == "pixel" else 1
             sizes = [h * w * np.dtype(_stored(t)).itemsize for (h, w), t in zip(d.block_shapes, d.dtypes, strict=True)]
             self.chunk_bytes: int = max(sizes, default=0) * together
-            self._slow_tiles: tuple[tuple[int, int], ...] = d.block_shapes if d.driver in SLOW_TILES else ()
+            self.slow_tiles: tuple[tuple[int, int], ...] = d.block_shapes if d.driver in SLOW_TILES else ()
 
     def palette(self, index: int) -> dict[int, tuple[int, int, int, int]]:
         """Return the colours of a band (1-based) that has a palette: red, green, blue, alpha by value."""
@@ -230,7 +230,7 @@ class RasterFile:
         rio = RioWindow(window.col, window.row, window.width, window.height)
         try:
             with rasterio.Env(**self._options):
-                if self._slow_tiles and _tiles.most:
+                if self.slow_tiles and _tiles.most:
                     values = np.stack([self._from_tiles(index, window) for index in indexes])
                 else:
                     values = self._handle.read(list(indexes), window=rio)
@@ -253,7 +253,7 @@ class RasterFile:
 
     def _from_tiles(self, index: int, window: Window) -> NDArray[np.generic]:
         """Read a band of a window by whole tiles, which are kept."""
-        side, window = self._slow_tiles[index - 1], window.clip(self.shape)
+        side, window = self.slow_tiles[index - 1], window.clip(self.shape)
         lattice = TileGrid(self.shape, (min(side[0], self.shape[0]), min(side[1], self.shape[1])))
         values = np.empty((window.height, window.width), self.dtypes[index - 1])
         for cell in lattice.covering(window):

@@ -25,7 +25,7 @@ from scenelift.pipeline.scenes.masks import LAYERS, SceneMask
 from scenelift.pipeline.scenes.multigrid import Placement
 from scenelift.pipeline.scenes.products.kinds import ClassLayer
 from scenelift.pipeline.scenes.rasters import Reader
-from scenelift.pipeline.tiles import Window, sample_windows
+from scenelift.pipeline.tiles import TileGrid, Window, sample_windows
 
 PIXELS = 'LOCAL_CS["pixels",UNIT["metre",1]]'
 """Coordinate reference system of what has none; as `SceneSource.crs` it lets any raster be opened, to be looked at."""
@@ -34,6 +34,10 @@ READERS = 4
 """Threads that read windows of a scene before its blocks are begun."""
 AT_ONCE = 1 << 27
 """Bytes that they decode at once: fewer read where one piece of a file is large."""
+TILES = 288 << 20
+"""Bytes of decoded tiles that a process of blocks keeps at most."""
+STRIP = 6144
+"""Pixels that a strip is wide at most: the tiles at its sides are decoded for its neighbour, too."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,20 @@ class Readable(Protocol):
     @property
     def sample(self) -> tuple[Region, ...]: ...
     def read(self, window: Window) -> Region: ...
+
+
+@dataclass(frozen=True)
+class Strips:
+    """How the blocks of a scene are done whose tiles are slow to decode: strip by strip, each from top to bottom."""
+
+    width: int
+    """Pixels, whole blocks."""
+    kept: int
+    """Bytes of decoded tiles that a process keeps meanwhile, so that few are decoded twice."""
+
+    def order(self, blocks: TileGrid, numbers: Iterable[int]) -> list[int]:
+        """Return numbers of blocks in the order in which they are to be done."""
+        return sorted(numbers, key=lambda number: (blocks[number].col // self.width, number))
 
 
 @dataclass(frozen=True)
@@ -277,6 +295,31 @@ class Scene:
         block is cut is found in these, which are read once. They begin with a whole pixel of every grid."""
         step = math.lcm(*(placement.ratio for placement in self.placements))
         return tuple(read_ahead(self, sample_windows(self.grid.shape, step)))
+
+    def strips(self, block: tuple[int, int]) -> Strips | None:
+        """Return in which strips blocks are to be done where tiles are slow to decode; None where they are not.
+
+        Parameters
+        ----------
+        block : (int, int)
+            Height and width of a block, pixels.
+        """
+        slow = [(*reader.slow_tiles[n - 1], i) for i, (reader, n) in enumerate(self.readers) if reader.slow_tiles]
+        if not slow:
+            return None
+        a_pixel = sum(np.dtype(self.dtype).itemsize / self.placements[i].ratio ** 2 for *_, i in slow)
+        rows = min(self.grid.height, max(block[0], *(height for height, *_ in slow)))
+        tile = min(self.grid.width, max(width for _, width, _ in slow))
+
+        def needed(width: int) -> int:
+            # From the first block that touches a tile to the last one, three rows of blocks touch as many rows of
+            # tiles, those beside the strip too, and a block of all bands comes in between.
+            beside = min(2, -(-self.grid.width // width) - 1)
+            return round(rows * (3 * (min(width, self.grid.width) + beside * tile) + 2 * tile) * a_pixel)
+
+        widths = range(max(2, STRIP // block[1]) * block[1], block[1], -block[1])
+        width = next((width for width in widths if needed(width) <= TILES), widths[-1])
+        return Strips(width, min(TILES, needed(width)))
 
     @property
     def is_byte(self) -> bool:

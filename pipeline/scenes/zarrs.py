@@ -81,6 +81,7 @@ class XarrayRaster:
 
     has_gcps = False
     mask_per_band = False
+    slow_tiles: tuple[tuple[int, int], ...] = ()
 
     def __init__(self, path: str, data: Any, variable: str | None = None, time: str | None = None) -> None:
         self.path = path

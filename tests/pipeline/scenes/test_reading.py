@@ -19,11 +19,11 @@ from support.storage import Handler
 
 from scenelift.pipeline.errors import SceneError, UnreachableError, UsageError
 from scenelift.pipeline.outputs.outputs import output_of
-from scenelift.pipeline.scenes import rasters
+from scenelift.pipeline.scenes import rasters, scenes
 from scenelift.pipeline.scenes.inputs import input_digest, input_stamps
 from scenelift.pipeline.scenes.limits import Limits
 from scenelift.pipeline.scenes.opening import open_scene
-from scenelift.pipeline.scenes.scenes import Scene, SceneSource
+from scenelift.pipeline.scenes.scenes import STRIP, TILES, Scene, SceneSource, Strips
 from scenelift.pipeline.tiles import TileGrid, Window
 
 WHOLE = Window(0, 0, 20, 30)
@@ -267,8 +267,10 @@ def test_a_tile_is_decoded_once_for_all_blocks_around_it(tiled: Path, monkeypatc
             return super().get(key, lambda: (decoded.append(key), decode())[1])
 
     monkeypatch.setattr(rasters, "_tiles", Counting())
-    rasters.keep_tiles()
     scene = scene_of(tiled)
+    strips = scene.strips((128, 128))
+    assert strips == Strips(STRIP, 128 * (3 * 610 + 2 * 128) * 4)
+    rasters.keep_tiles(strips.kept)
     lattice = TileGrid(scene.grid.shape, (128, 128))
     for block in lattice:
         scene.read(block.expand(20).clip(scene.grid.shape))
@@ -280,7 +282,7 @@ def test_a_tile_is_decoded_once_for_all_blocks_around_it(tiled: Path, monkeypatc
 
 def test_a_damaged_tile_is_one_line(tiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rasters, "_tiles", rasters._Tiles())
-    rasters.keep_tiles()
+    rasters.keep_tiles(1 << 20)
     scene, content = scene_of(tiled), bytearray(tiled.read_bytes())
     content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
     tiled.write_bytes(content)
@@ -318,3 +320,54 @@ def test_bands_that_are_read_together_are_those_read_alone(tmp_path: Path) -> No
             assert np.array_equal(found, values[(np.array(bands) - 1, *window.slices())]), (name, bands)
             assert valid.all()
             assert len(scene._together) == (2 if name == "mixed" and 3 in bands and len(bands) > 1 else 1)
+
+
+def product_of(folder: Path, sides: dict[int, int]) -> Scene:
+    """Bands of JPEG 2000 whose tiles are 64 pixels a side, on grids so many times as coarse."""
+    paths = []
+    for number, (name, ratio) in enumerate(sides.items()):
+        side = 960 // ratio
+        facts = {"count": 1, "height": side, "width": side, "dtype": "uint16", "transform": UTM * Affine.scale(ratio)}
+        paths.append(folder / f"{name}.jp2")
+        with rasterio.open(
+            paths[-1], "w", driver="JP2OpenJPEG", crs="EPSG:32633", blockxsize=64, blockysize=64, **facts
+        ) as out:
+            out.write(noise_image(number, (1, side, side)))
+    return scene_of(*paths, extent="union")
+
+
+@pytest.mark.parametrize("sides", [{1: 1, 2: 1}, {1: 1, 2: 2, 3: 3}])
+def test_in_the_order_of_strips_tiles_are_decoded_once_but_at_their_sides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sides: dict[int, int]
+) -> None:
+    decoded: list[tuple[int, ...]] = []
+
+    class Counting(rasters._Tiles):
+        def get(self, key, decode):  # type: ignore[no-untyped-def]
+            return super().get(key, lambda: (decoded.append(key), decode())[1])
+
+    monkeypatch.setattr(rasters, "_tiles", Counting())
+    monkeypatch.setattr(scenes, "STRIP", 320)
+    scene = product_of(tmp_path, sides)
+    blocks = TileGrid(scene.grid.shape, (64, 64))
+    strips = scene.strips((64, 64))
+    assert strips is not None and strips.width == 320 and strips.kept < TILES
+    rasters.keep_tiles(strips.kept)
+    for number in strips.order(blocks, range(len(blocks))):
+        scene.read(blocks[number].expand(20).clip(scene.grid.shape))
+    assert sorted(strips.order(blocks, range(len(blocks)))) == list(range(len(blocks)))
+    assert len(set(decoded)) == sum((-(-960 // ratio // 64)) ** 2 for ratio in sides.values())
+    # fifteen columns in three strips, between which two columns are decoded twice; of coarser grids more of the few
+    assert len(decoded) <= len(set(decoded)) * (19 / 15 if set(sides.values()) == {1} else 1.6)
+    monkeypatch.setattr(scenes, "STRIP", 1 << 20)
+    wide = scene.strips((64, 64))
+    assert wide is not None and wide.kept > 1.25 * strips.kept, "row by row needs more memory for the same"
+
+
+def test_strips_are_as_narrow_as_the_memory_for_tiles_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    scene = product_of(tmp_path, {1: 1, 2: 1})
+    monkeypatch.setattr(scenes, "TILES", 64 * 4 * (3 * (200 + 128) + 128))
+    assert scene.strips((64, 64)) == Strips(192, 64 * 4 * (3 * (192 + 128) + 128))
+    monkeypatch.setattr(scenes, "TILES", 1000)
+    assert scene.strips((64, 64)) == Strips(128, 1000)
+    assert scene_of(write_raster(tmp_path / "plain.tif", noise_image(1, (1, 64, 64)))).strips((64, 64)) is None
