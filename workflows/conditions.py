@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -164,11 +165,14 @@ def images_conditions(images: Sequence[NDArray[np.float32]]) -> Conditions:
 def _found(scene: Readable, tiles: list[np.ndarray], blur: str, noise: float | None, published: bool) -> Conditions:
     names = [band.description or "" for band in scene.bands]
     given = parse_blur(blur, names)
-    found = estimate_blur(tiles) if given is None or noise is None else (None,) * len(names)
-    if noise is not None:
-        levels = tuple(noise * abs(band.scale) for band in scene.bands)
+    if noise is None:
+        with ThreadPoolExecutor(1) as beside:  # both are arithmetic of arrays, of about the same length
+            eigenvalues = beside.submit(scene_noise, scene)
+            found = estimate_blur(tiles)
+        levels = _levels(found, eigenvalues.result(), tiles)
     else:
-        levels = _levels(found, scene_noise(scene), tiles)
+        found = estimate_blur(tiles) if given is None else (None,) * len(names)
+        levels = tuple(noise * abs(band.scale) for band in scene.bands)
     if given is not None:
         word = blur.strip().lower()
         origin = f"{word}, published" if word in SENSORS else "given"
