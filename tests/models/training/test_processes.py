@@ -75,7 +75,7 @@ from torch.distributed.elastic.multiprocessing import api
 begin = api.get_subprocess_handler
 def slowly(*args, **kwargs):
     begun = begin(*args, **kwargs)
-    time.sleep(5)
+    time.sleep(2)
     return begun
 api.get_subprocess_handler = slowly
 """
