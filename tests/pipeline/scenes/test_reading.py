@@ -259,14 +259,20 @@ def test_tiles_that_are_kept_are_the_pixels_of_the_file(tiled: Path, monkeypatch
             assert tiles._bytes <= most and tiles._bytes == sum(each.nbytes for each in tiles._kept.values())
 
 
-def test_a_tile_is_decoded_once_for_all_blocks_around_it(tiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded: list[tuple[int, ...]] = []
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """File, band, row and column of each tile that is decoded from now on; as yet none is kept."""
+    found: list[tuple[int, ...]] = []
 
     class Counting(rasters._Tiles):
         def get(self, key, decode):  # type: ignore[no-untyped-def]
-            return super().get(key, lambda: (decoded.append(key), decode())[1])
+            return super().get(key, lambda: (found.append(key), decode())[1])
 
     monkeypatch.setattr(rasters, "_tiles", Counting())
+    return found
+
+
+def test_a_tile_is_decoded_once_for_all_blocks_around_it(tiled: Path, decoded: list[tuple[int, ...]]) -> None:
     scene = scene_of(tiled)
     strips = scene.strips((128, 128))
     assert strips == Strips(STRIP, 128 * (3 * 610 + 2 * 128) * 4)
@@ -338,15 +344,8 @@ def product_of(folder: Path, sides: dict[int, int]) -> Scene:
 
 @pytest.mark.parametrize("sides", [{1: 1, 2: 1}, {1: 1, 2: 2, 3: 3}])
 def test_in_the_order_of_strips_tiles_are_decoded_once_but_at_their_sides(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sides: dict[int, int]
+    tmp_path: Path, decoded: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch, sides: dict[int, int]
 ) -> None:
-    decoded: list[tuple[int, ...]] = []
-
-    class Counting(rasters._Tiles):
-        def get(self, key, decode):  # type: ignore[no-untyped-def]
-            return super().get(key, lambda: (decoded.append(key), decode())[1])
-
-    monkeypatch.setattr(rasters, "_tiles", Counting())
     monkeypatch.setattr(scenes, "STRIP", 320)
     scene = product_of(tmp_path, sides)
     blocks = TileGrid(scene.grid.shape, (64, 64))
